@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Trains TVC models.
+
+use std::path::PathBuf;
+
+use anyhow::{ensure, Result};
+use clap::{Args, Parser, Subcommand};
+use gsttvc::model::{ModelConfig, TokenizerConfig};
+use gsttvc::train::clips::{find, Clip, SampleShape};
+use gsttvc::train::schedule::Budget;
+use gsttvc::train::tokenizer_stage;
+use tch::{Device, Kind};
+
+/// Trains a TVC model, stage by stage, from a folder of clips.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    stage: Stage,
+}
+
+#[derive(Subcommand)]
+enum Stage {
+    /// Stage 1: encoder, quantiser and decoder.
+    Tokenizer {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        weights: tokenizer_stage::Weights,
+    },
+}
+
+#[derive(Args)]
+struct Common {
+    /// Checkpoint to go on from and to write.
+    #[arg(long)]
+    checkpoint: PathBuf,
+    /// Clips to train on: files or folders.
+    #[arg(long, num_args = 1.., required = true)]
+    clips: Vec<PathBuf>,
+    /// Clips to validate on: files or folders.
+    #[arg(long, num_args = 1..)]
+    validation: Vec<PathBuf>,
+    #[command(flatten)]
+    budget: Budget,
+    /// Samples of a step.
+    #[arg(long, default_value_t = 8)]
+    batch: i64,
+    /// Frames of a sample, 1 + a multiple of 8.
+    #[arg(long, default_value_t = 17)]
+    frames: i64,
+    /// Width and height of a sample, a multiple of 16.
+    #[arg(long, default_value_t = 128)]
+    size: i64,
+    /// LPIPS weights (safetensors).
+    #[arg(long)]
+    lpips: Option<PathBuf>,
+    /// Where to append the measures of every step, as CSV.
+    #[arg(long)]
+    log: Option<PathBuf>,
+    /// Minutes between two validations.
+    #[arg(long, default_value_t = 5.0)]
+    validate_every: f64,
+    /// cpu, cuda, cuda:N or auto.
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Threads, 0 for all cores.
+    #[arg(long, default_value_t = 0)]
+    threads: i32,
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().stage {
+        Stage::Tokenizer { common, weights } => tokenizer(&common, weights),
+    }
+}
+
+fn tokenizer(common: &Common, weights: tokenizer_stage::Weights) -> Result<()> {
+    ensure!(common.frames % 8 == 1 && common.frames > 1, "--frames {}: legal are 9, 17, 25 ...", common.frames);
+    ensure!(common.size % 16 == 0 && common.size >= 64, "--size {}: legal are 64, 80, 96 ...", common.size);
+    if common.threads > 0 {
+        tch::set_num_threads(common.threads);
+    }
+    let read = |paths: &[PathBuf]| -> Result<Vec<Clip>> { find(paths)?.iter().map(|p| Clip::read(p)).collect() };
+    let (clips, validation) = (read(&common.clips)?, read(&common.validation)?);
+    let frames: i64 = clips.iter().map(Clip::frames).sum();
+    println!("{} clips, {frames} frames; {} clips to validate on", clips.len(), validation.len());
+    let config = ModelConfig {
+        name: "tvc-small".into(),
+        tokenizer: TokenizerConfig::small(),
+    };
+    let options = tokenizer_stage::Options {
+        checkpoint: common.checkpoint.clone(),
+        shape: SampleShape { batch: common.batch, frames: common.frames, size: common.size },
+        budget: common.budget,
+        weights,
+        lpips: common.lpips.clone(),
+        log: common.log.clone().unwrap_or_else(|| common.checkpoint.with_extension("csv")),
+        device: Device::Cpu,
+        kind: Kind::BFloat16,
+        seed: common.seed,
+        validate_every: common.validate_every,
+    };
+    tokenizer_stage::run(&options, &config, clips, &validation)
+}

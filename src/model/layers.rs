@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Causal layers and the state that makes them stream.
+//!
+//! Features are `[n * t, c, h, w]`, `n` clips of `t` time steps, in channels-last memory: that is what
+//! oneDNN's and cuDNN's fast bf16 convolutions take without a copy.
+
+use tch::{nn, Kind, Tensor};
+
+use super::config::LevelConfig;
+
+type Result<T> = std::result::Result<T, tch::TchError>;
+
+/// What the causal layers of one network remember between two steps of a stream.
+///
+/// Layers run in a fixed order, so the state is a list that each of them takes its turn in.
+#[derive(Debug, Default)]
+pub struct StreamState {
+    caches: Vec<Tensor>,
+    next: usize,
+    started: bool,
+}
+
+impl StreamState {
+    /// True until the first step of the stream has ended.
+    pub fn is_start(&self) -> bool {
+        !self.started
+    }
+
+    /// To be called before the layers of a step run.
+    pub fn begin_step(&mut self) {
+        self.next = 0;
+    }
+
+    /// To be called after the layers of a step have run.
+    pub fn end_step(&mut self) {
+        self.started = true;
+    }
+
+    /// Puts the last `keep` time steps of the past before `xs: [n, t, ...]` and remembers the last `keep` of
+    /// the result. At the start of a stream the past is copies of the first time step.
+    fn extend(&mut self, xs: &Tensor, keep: i64) -> Result<Tensor> {
+        let past = if self.started {
+            self.caches[self.next].shallow_clone()
+        } else {
+            let mut shape = xs.size();
+            shape[1] = keep;
+            xs.f_narrow(1, 0, 1)?.f_expand(&shape, false)?
+        };
+        let extended = Tensor::f_cat(&[&past, xs], 1)?;
+        let last = extended.f_narrow(1, extended.size()[1] - keep, keep)?.f_detach_copy()?;
+        if self.started {
+            self.caches[self.next] = last;
+        } else {
+            self.caches.push(last);
+        }
+        self.next += 1;
+        Ok(extended)
+    }
+}
+
+/// A convolution over space, zero padded at the sides.
+#[derive(Debug)]
+pub struct Conv2d {
+    weight: Tensor,
+    bias: Tensor,
+    stride: i64,
+    padding: i64,
+}
+
+impl Conv2d {
+    /// `weight: [c_out, c_in, kernel, kernel]`, uniform in +-gain/sqrt(fan_in); a gain of 0 starts at zero.
+    pub fn new(vs: nn::Path, c_in: i64, c_out: i64, kernel: i64, stride: i64, gain: f64) -> Conv2d {
+        let bound = gain / ((c_in * kernel * kernel) as f64).sqrt();
+        let init = nn::Init::Uniform { lo: -bound, up: bound };
+        Conv2d {
+            weight: vs.var("weight", &[c_out, c_in, kernel, kernel], init),
+            bias: vs.var("bias", &[c_out], nn::Init::Const(0.0)),
+            stride,
+            padding: if stride == 1 { (kernel - 1) / 2 } else { 0 },
+        }
+    }
+
+    /// `xs: [n, c_in, h, w]` -> `[n, c_out, h / stride, w / stride]`, in the kind of `xs`.
+    pub fn forward(&self, xs: &Tensor) -> Result<Tensor> {
+        // Weights stay in f32 while they are trained; this is a no-op on a model loaded for use.
+        let (weight, bias) = (self.weight.f_to_kind(xs.kind())?, self.bias.f_to_kind(xs.kind())?);
+        xs.f_conv2d(&weight, Some(&bias), [self.stride; 2], [self.padding; 2], [1, 1], 1)
+    }
+}
+
+/// Layer norm over the channels of each position: no statistics over space, so no seams, and one fused
+/// kernel on every device.
+#[derive(Debug)]
+pub struct Norm {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Norm {
+    pub fn new(vs: nn::Path, channels: i64) -> Norm {
+        Norm {
+            weight: vs.var("weight", &[channels], nn::Init::Const(1.0)),
+            bias: vs.var("bias", &[channels], nn::Init::Const(0.0)),
+        }
+    }
+
+    /// `xs: [n, c, h, w]`, same shape out.
+    pub fn forward(&self, xs: &Tensor) -> Result<Tensor> {
+        let (weight, bias) = (self.weight.f_to_kind(xs.kind())?, self.bias.f_to_kind(xs.kind())?);
+        xs.f_permute([0, 2, 3, 1])?
+            .f_layer_norm(weight.size(), Some(&weight), Some(&bias), 1e-5, true)?
+            .f_permute([0, 3, 1, 2])
+    }
+}
+
+/// Residual block in space: `x + conv1x1(silu(conv3x3(norm(x))))`.
+#[derive(Debug)]
+struct SpatialBlock {
+    norm: Norm,
+    conv1: Conv2d,
+    conv2: Conv2d,
+}
+
+impl SpatialBlock {
+    fn new(vs: nn::Path, width: i64, hidden: i64) -> Self {
+        SpatialBlock {
+            norm: Norm::new(&vs / "norm", width),
+            conv1: Conv2d::new(&vs / "conv1", width, hidden, 3, 1, 1.0),
+            conv2: Conv2d::new(&vs / "conv2", hidden, width, 1, 1, 0.0),
+        }
+    }
+
+    fn forward(&self, xs: &Tensor) -> Result<Tensor> {
+        let hidden = self.conv1.forward(&self.norm.forward(xs)?)?.f_silu()?;
+        xs.f_add(&self.conv2.forward(&hidden)?)
+    }
+}
+
+/// Residual block in time: `x_t + silu-gated map of norm(x)_{t-2}, norm(x)_{t-1}, norm(x)_t`.
+#[derive(Debug)]
+struct TemporalBlock {
+    norm: Norm,
+    conv1: Conv2d,
+    conv2: Conv2d,
+}
+
+impl TemporalBlock {
+    /// Time steps of the past that a step sees.
+    const PAST: i64 = 2;
+
+    fn new(vs: nn::Path, width: i64, hidden: i64) -> Self {
+        TemporalBlock {
+            norm: Norm::new(&vs / "norm", width),
+            conv1: Conv2d::new(&vs / "conv1", (Self::PAST + 1) * width, hidden, 1, 1, 1.0),
+            conv2: Conv2d::new(&vs / "conv2", hidden, width, 1, 1, 0.0),
+        }
+    }
+
+    fn forward(&self, xs: &Tensor, n: i64, state: &mut StreamState) -> Result<Tensor> {
+        let (_, c, h, w) = xs.size4()?;
+        // [n, t, h, w, c]: the channels of three time steps are joined without leaving channels-last memory.
+        let normed = self.norm.forward(xs)?.f_permute([0, 2, 3, 1])?.f_reshape([n, -1, h, w, c])?;
+        let t = normed.size()[1];
+        let extended = state.extend(&normed, Self::PAST)?;
+        let steps = (0..=Self::PAST)
+            .map(|k| extended.f_narrow(1, k, t))
+            .collect::<Result<Vec<_>>>()?;
+        let joined = Tensor::f_cat(&steps, 4)?
+            .f_reshape([n * t, h, w, (Self::PAST + 1) * c])?
+            .f_permute([0, 3, 1, 2])?;
+        let hidden = self.conv1.forward(&joined)?.f_silu()?;
+        xs.f_add(&self.conv2.forward(&hidden)?)
+    }
+}
+
+/// The blocks of one resolution.
+#[derive(Debug)]
+pub struct Level {
+    spatial: Vec<SpatialBlock>,
+    temporal: Vec<TemporalBlock>,
+}
+
+impl Level {
+    pub fn new(vs: nn::Path, config: &LevelConfig) -> Level {
+        let (width, hidden) = (config.width, config.hidden);
+        Level {
+            spatial: (0..config.blocks)
+                .map(|i| SpatialBlock::new(&vs / "spatial" / i, width, hidden))
+                .collect(),
+            temporal: (0..config.temporal_blocks)
+                .map(|i| TemporalBlock::new(&vs / "temporal" / i, width, hidden))
+                .collect(),
+        }
+    }
+
+    /// `xs: [n * t, width, h, w]`, same shape out.
+    pub fn forward(&self, xs: Tensor, n: i64, state: &mut StreamState) -> Result<Tensor> {
+        let mut xs = xs;
+        for (i, block) in self.spatial.iter().enumerate() {
+            xs = block.forward(&xs)?;
+            if let Some(temporal) = self.temporal.get(i) {
+                xs = temporal.forward(&xs, n, state)?;
+            }
+        }
+        Ok(xs)
+    }
+}
+
+/// From one resolution to the next coarser one: groups of 1 or 2 time steps by 1x1 or 2x2 positions.
+#[derive(Debug)]
+pub struct Downsample {
+    conv: Conv2d,
+    time: i64,
+}
+
+impl Downsample {
+    pub fn new(vs: nn::Path, from: &LevelConfig, to: &LevelConfig) -> Downsample {
+        let (time, space) = (1 + i64::from(from.halve_time), 1 + i64::from(from.halve_space));
+        Downsample {
+            conv: Conv2d::new(vs / "conv", time * from.width, to.width, space, space, 1.0),
+            time,
+        }
+    }
+
+    /// `xs: [n * t, c, h, w]`. At the start of a stream the first time step counts twice, so that it stands
+    /// alone and the following ones pair up.
+    pub fn forward(&self, xs: Tensor, n: i64, state: &StreamState) -> Result<Tensor> {
+        if self.time == 1 {
+            return self.conv.forward(&xs);
+        }
+        let (_, c, h, w) = xs.size4()?;
+        let mut xs = xs.f_permute([0, 2, 3, 1])?.f_reshape([n, -1, h, w, c])?;
+        if state.is_start() {
+            xs = Tensor::f_cat(&[&xs.f_narrow(1, 0, 1)?, &xs], 1)?;
+        }
+        let joined = xs
+            .f_reshape([-1, 2, h, w, c])?
+            .f_permute([0, 2, 3, 1, 4])?
+            .f_reshape([-1, h, w, 2 * c])?
+            .f_permute([0, 3, 1, 2])?;
+        self.conv.forward(&joined)
+    }
+}
+
+/// From one resolution to the next finer one: a 1x1 convolution whose channels become time and space.
+#[derive(Debug)]
+pub struct Upsample {
+    conv: Conv2d,
+    time: i64,
+    space: i64,
+    width: i64,
+}
+
+impl Upsample {
+    pub fn new(vs: nn::Path, from: &LevelConfig, to: &LevelConfig) -> Upsample {
+        let (time, space) = (1 + i64::from(to.halve_time), 1 + i64::from(to.halve_space));
+        Upsample {
+            conv: Conv2d::new(vs / "conv", from.width, time * space * space * to.width, 1, 1, 1.0),
+            time,
+            space,
+            width: to.width,
+        }
+    }
+
+    /// `xs: [n * t, c, h, w]`. At the start of a stream the first of the doubled time steps is dropped: the
+    /// mirror of [`Downsample::forward`].
+    pub fn forward(&self, xs: Tensor, n: i64, state: &StreamState) -> Result<Tensor> {
+        let (_, _, h, w) = xs.size4()?;
+        let (kt, ks, c) = (self.time, self.space, self.width);
+        let ys = self
+            .conv
+            .forward(&xs)?
+            .f_permute([0, 2, 3, 1])?
+            .f_reshape([n, -1, h, w, kt, ks, ks, c])?
+            .f_permute([0, 1, 4, 2, 5, 3, 6, 7])?
+            .f_reshape([n, -1, h * ks, w * ks, c])?;
+        let ys = if kt > 1 && state.is_start() {
+            ys.f_narrow(1, kt - 1, ys.size()[1] - (kt - 1))?
+        } else {
+            ys
+        };
+        ys.f_reshape([-1, h * ks, w * ks, c])?.f_permute([0, 3, 1, 2])
+    }
+}
+
+/// Channels-last copy of `xs: [n, c, h, w]` in `kind`.
+pub fn to_channels_last(xs: &Tensor, kind: Kind) -> Result<Tensor> {
+    xs.f_permute([0, 2, 3, 1])?
+        .f_to_kind(kind)?
+        .f_contiguous()?
+        .f_permute([0, 3, 1, 2])
+}

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The discrete video tokenizer: frames to FSQ digits and back, streaming.
+
+use tch::{nn, Kind, Tensor};
+
+use super::config::{LevelConfig, TokenizerConfig};
+use super::fsq::Fsq;
+use super::layers::{to_channels_last, Conv2d, Downsample, Level, Norm, StreamState, Upsample};
+use super::patch::{patch, unpatch};
+
+type Result<T> = std::result::Result<T, tch::TchError>;
+
+/// Frames to latents.
+#[derive(Debug)]
+struct Encoder {
+    conv_in: Conv2d,
+    levels: Vec<Level>,
+    downsamples: Vec<Downsample>,
+    norm_out: Norm,
+    conv_out: Conv2d,
+}
+
+impl Encoder {
+    fn new(vs: nn::Path, levels: &[LevelConfig], c_in: i64, c_out: i64) -> Encoder {
+        let coarsest = levels.last().expect("a validated configuration has levels").width;
+        Encoder {
+            conv_in: Conv2d::new(&vs / "conv_in", c_in, levels[0].width, 3, 1, 1.0),
+            levels: new_levels(&vs, levels),
+            downsamples: (1..levels.len())
+                .map(|i| Downsample::new(&vs / "down" / (i - 1), &levels[i - 1], &levels[i]))
+                .collect(),
+            norm_out: Norm::new(&vs / "norm_out", coarsest),
+            conv_out: Conv2d::new(&vs / "conv_out", coarsest, c_out, 3, 1, 1.0),
+        }
+    }
+
+    /// `xs: [n * t, c_in, h, w]` -> `[n * t', c_out, h', w']`.
+    fn forward(&self, xs: &Tensor, n: i64, state: &mut StreamState) -> Result<Tensor> {
+        let mut xs = self.conv_in.forward(xs)?;
+        for (i, level) in self.levels.iter().enumerate() {
+            xs = level.forward(xs, n, state)?;
+            if let Some(down) = self.downsamples.get(i) {
+                xs = down.forward(xs, n, state)?;
+            }
+        }
+        self.conv_out.forward(&self.norm_out.forward(&xs)?.f_silu()?)
+    }
+}
+
+/// Latents to frames.
+#[derive(Debug)]
+struct Decoder {
+    conv_in: Conv2d,
+    levels: Vec<Level>,
+    upsamples: Vec<Upsample>,
+    norm_out: Norm,
+    conv_out: Conv2d,
+}
+
+impl Decoder {
+    fn new(vs: nn::Path, levels: &[LevelConfig], c_in: i64, c_out: i64) -> Decoder {
+        let coarsest = levels.last().expect("a validated configuration has levels").width;
+        Decoder {
+            conv_in: Conv2d::new(&vs / "conv_in", c_in, coarsest, 3, 1, 1.0),
+            levels: new_levels(&vs, levels),
+            upsamples: (1..levels.len())
+                .map(|i| Upsample::new(&vs / "up" / (i - 1), &levels[i], &levels[i - 1]))
+                .collect(),
+            norm_out: Norm::new(&vs / "norm_out", levels[0].width),
+            conv_out: Conv2d::new(&vs / "conv_out", levels[0].width, c_out, 3, 1, 1.0),
+        }
+    }
+
+    /// `zs: [n * t', c_in, h', w']` -> `[n * t, c_out, h, w]`.
+    fn forward(&self, zs: &Tensor, n: i64, state: &mut StreamState) -> Result<Tensor> {
+        let mut xs = self.conv_in.forward(zs)?;
+        for (i, level) in self.levels.iter().enumerate().rev() {
+            xs = level.forward(xs, n, state)?;
+            if i > 0 {
+                xs = self.upsamples[i - 1].forward(xs, n, state)?;
+            }
+        }
+        self.conv_out.forward(&self.norm_out.forward(&xs)?.f_silu()?)
+    }
+}
+
+fn new_levels(vs: &nn::Path, levels: &[LevelConfig]) -> Vec<Level> {
+    let new = |(i, level)| Level::new(vs / "level" / i, level);
+    levels.iter().enumerate().map(new).collect()
+}
+
+/// Encoder, quantiser and decoder.
+#[derive(Debug)]
+pub struct Tokenizer {
+    pub config: TokenizerConfig,
+    pub fsq: Fsq,
+    encoder: Encoder,
+    decoder: Decoder,
+}
+
+impl Tokenizer {
+    /// Networks of a validated configuration, with their weights under `vs`.
+    pub fn new(vs: nn::Path, config: &TokenizerConfig) -> Tokenizer {
+        let (patches, digits) = (config.patch_channels(), config.fsq_levels.len() as i64);
+        Tokenizer {
+            config: config.clone(),
+            fsq: Fsq::new(&config.fsq_levels),
+            encoder: Encoder::new(&vs / "encoder", &config.encoder, patches, digits),
+            decoder: Decoder::new(&vs / "decoder", &config.decoder, digits, patches),
+        }
+    }
+
+    /// One step of the encoder. `xs: [n, t, c, h, w]` in about [-1, 1], h and w multiples of a token,
+    /// t = 1 + 8k at the start of a stream and 8k later -> latents before FSQ, `[n * t', 6, h', w']` f32,
+    /// t' = 1 + k or k. The networks run in `kind`.
+    pub fn encode(&self, xs: &Tensor, kind: Kind, state: &mut StreamState) -> Result<Tensor> {
+        state.begin_step();
+        let n = xs.size()[0];
+        let patches = patch(&self.config.patch, &xs.f_to_kind(kind)?, state)?;
+        let zs = self.encoder.forward(&patches, n, state)?;
+        state.end_step();
+        zs.f_to_kind(Kind::Float)
+    }
+
+    /// One step of the decoder, the mirror of [`Self::encode`]: codes `[n * t', 6, h', w']` of `n` streams ->
+    /// `[n, t, c, h, w]` f32 in about [-1, 1].
+    pub fn decode(&self, codes: &Tensor, n: i64, kind: Kind, state: &mut StreamState) -> Result<Tensor> {
+        state.begin_step();
+        let patches = self.decoder.forward(&to_channels_last(codes, kind)?, n, state)?;
+        let channels = self.config.colour.channels();
+        let xs = unpatch(&self.config.patch, &patches, n, channels, state)?;
+        state.end_step();
+        xs.f_to_kind(Kind::Float)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    fn tiny() -> (nn::VarStore, Tokenizer) {
+        tch::manual_seed(7);
+        let vs = nn::VarStore::new(Device::Cpu);
+        let tokenizer = Tokenizer::new(vs.root(), &TokenizerConfig::tiny());
+        // Residual branches start at zero; move everything so that the test sees them.
+        tch::no_grad(|| {
+            for mut v in vs.trainable_variables() {
+                let noise = v.randn_like() * 0.15;
+                let _ = v.g_add_(&noise);
+            }
+        });
+        (vs, tokenizer)
+    }
+
+    fn run(tokenizer: &Tokenizer, xs: &Tensor, plan: &[i64]) -> (Tensor, Tensor) {
+        let (mut enc, mut dec) = (StreamState::default(), StreamState::default());
+        let (mut digits, mut pictures, mut at) = (vec![], vec![], 0);
+        for &frames in plan {
+            let zs = tokenizer.encode(&xs.narrow(1, at, frames), Kind::Float, &mut enc).unwrap();
+            let d = tokenizer.fsq.digits(&zs).unwrap();
+            let codes = tokenizer.fsq.codes(&d).unwrap();
+            pictures.push(tokenizer.decode(&codes, 1, Kind::Float, &mut dec).unwrap());
+            digits.push(d);
+            at += frames;
+        }
+        (Tensor::cat(&digits, 0), Tensor::cat(&pictures, 1))
+    }
+
+    #[test]
+    fn chunk_plans_give_equal_tokens_and_equal_pictures() {
+        let _guard = tch::no_grad_guard();
+        let (_vs, tokenizer) = tiny();
+        let xs = Tensor::rand([1, 25, 6, 24, 32], (Kind::Float, Device::Cpu)) * 2.0 - 1.0;
+        let (tokens, pictures) = run(&tokenizer, &xs, &[25]);
+        assert_eq!(tokens.size(), [4, 6, 3, 4], "1 + 24 / 8 units of 24 / 8 x 32 / 8 tokens");
+        assert_eq!(pictures.size(), xs.size());
+        for plan in [&[1, 8, 8, 8][..], &[1, 16, 8]] {
+            let (t, p) = run(&tokenizer, &xs, plan);
+            assert_eq!(t, tokens, "tokens of plan {plan:?}");
+            let error = f64::try_from((p - &pictures).abs().max()).unwrap();
+            assert!(error < 1e-4, "pictures of plan {plan:?} differ by {error}");
+        }
+    }
+
+    #[test]
+    fn a_picture_depends_on_the_past_and_not_on_the_future() {
+        let _guard = tch::no_grad_guard();
+        let (_vs, tokenizer) = tiny();
+        let xs = Tensor::rand([1, 17, 6, 16, 16], (Kind::Float, Device::Cpu));
+        let changed = xs.copy();
+        let _ = changed.narrow(1, 9, 8).fill_(0.5);
+        let (_, a) = run(&tokenizer, &xs, &[17]);
+        let (_, b) = run(&tokenizer, &changed, &[17]);
+        let differs = |from, frames| f64::from((a.narrow(1, from, frames) - b.narrow(1, from, frames)).abs().max());
+        assert!(differs(0, 9) < 1e-5, "frames before the change");
+        assert!(differs(9, 8) > 1e-3, "frames of the change");
+    }
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MPL-2.0
+//! AdamW whose whole state can be saved, and a moving average of the weights.
+//!
+//! tch's optimisers cannot be stored, so a run that resumes from them would start its moments anew.
+
+use tch::{nn, Kind, Tensor};
+
+const BETA1: f64 = 0.9;
+const BETA2: f64 = 0.99;
+const EPSILON: f64 = 1e-8;
+const AVERAGE_DECAY: f64 = 0.999;
+
+struct Slot {
+    name: String,
+    weight: Tensor,
+    first_moment: Tensor,
+    second_moment: Tensor,
+    average: Tensor,
+}
+
+/// AdamW (Loshchilov and Hutter, 2019) over the trainable variables of a store.
+pub struct AdamW {
+    slots: Vec<Slot>,
+    weight_decay: f64,
+    steps: i64,
+}
+
+impl AdamW {
+    pub fn new(vs: &nn::VarStore, weight_decay: f64) -> AdamW {
+        let mut variables: Vec<_> = vs.variables().into_iter().filter(|(_, v)| v.requires_grad()).collect();
+        variables.sort_by(|a, b| a.0.cmp(&b.0));
+        let slots = variables.into_iter().map(|(name, weight)| Slot {
+            name,
+            first_moment: weight.detach().zeros_like(),
+            second_moment: weight.detach().zeros_like(),
+            average: weight.detach().copy(),
+            weight,
+        });
+        AdamW { slots: slots.collect(), weight_decay, steps: 0 }
+    }
+
+    /// Forgets the gradients.
+    pub fn zero_grad(&mut self) {
+        for slot in &mut self.slots {
+            slot.weight.zero_grad();
+        }
+    }
+
+    /// One step with the gradients clipped to `max_norm`; returns their norm. A step with a norm that is no
+    /// number is skipped: one bad batch must not end a long run.
+    pub fn step(&mut self, lr: f64, max_norm: f64) -> f64 {
+        tch::no_grad(|| {
+            let grads: Vec<Tensor> = self.slots.iter().map(|s| s.weight.grad()).collect();
+            let squares: Vec<Tensor> =
+                grads.iter().filter(|g| g.defined()).map(|g| g.square().sum(Kind::Float)).collect();
+            let norm = f64::try_from(Tensor::stack(&squares, 0).sum(Kind::Float).sqrt()).unwrap_or(f64::NAN);
+            if !norm.is_finite() {
+                return norm;
+            }
+            self.steps += 1;
+            let clip = (max_norm / norm).min(1.0);
+            let bias1 = 1.0 - BETA1.powi(self.steps as i32);
+            let bias2 = 1.0 - BETA2.powi(self.steps as i32);
+            let steps = self.steps as f64;
+            let decay = AVERAGE_DECAY.min((1.0 + steps) / (10.0 + steps));
+            for (slot, grad) in self.slots.iter_mut().zip(&grads) {
+                if !grad.defined() {
+                    continue;
+                }
+                let grad = grad * clip;
+                let _ = slot.first_moment.lerp_(&grad, 1.0 - BETA1);
+                let _ = slot.second_moment.lerp_(&grad.square(), 1.0 - BETA2);
+                let scale = (&slot.second_moment / bias2).sqrt() + EPSILON;
+                if slot.weight.dim() > 1 {
+                    let _ = slot.weight.g_mul_scalar_(1.0 - lr * self.weight_decay);
+                }
+                let _ = slot.weight.g_sub_(&(&slot.first_moment / scale * (lr / bias1)));
+                let _ = slot.average.lerp_(&slot.weight, 1.0 - decay);
+            }
+            norm
+        })
+    }
+
+    /// Exchanges the weights with their moving average; a second call changes back.
+    pub fn swap_average(&mut self) {
+        tch::no_grad(|| {
+            for slot in &mut self.slots {
+                let weight = slot.weight.copy();
+                slot.weight.copy_(&slot.average);
+                slot.average.copy_(&weight);
+            }
+        });
+    }
+
+    /// Starts the moving average again from the present weights.
+    pub fn reset_average(&mut self) {
+        tch::no_grad(|| self.slots.iter_mut().for_each(|s| s.average.copy_(&s.weight)));
+    }
+
+    /// Weights, moments and averages by name, for a checkpoint.
+    pub fn tensors(&self) -> Vec<(String, Tensor)> {
+        let mut all = vec![("steps".to_string(), Tensor::from(self.steps))];
+        for slot in &self.slots {
+            for (kind, tensor) in slot.parts() {
+                all.push((format!("{kind}.{}", slot.name), tensor.detach().contiguous()));
+            }
+        }
+        all
+    }
+
+    /// Takes up what [`Self::tensors`] gave. What the checkpoint lacks or has in another shape keeps its
+    /// present value and is returned.
+    pub fn load(&mut self, get: impl Fn(&str) -> Option<Tensor>) -> Vec<String> {
+        let mut missing = Vec::new();
+        tch::no_grad(|| {
+            for slot in &self.slots {
+                for (kind, tensor) in slot.parts() {
+                    let name = format!("{kind}.{}", slot.name);
+                    match get(&name) {
+                        Some(saved) if saved.size() == tensor.size() => tensor.shallow_clone().copy_(&saved),
+                        _ => missing.push(name),
+                    }
+                }
+            }
+        });
+        if let Some(steps) = get("steps") {
+            self.steps = i64::try_from(steps).unwrap_or(0);
+        }
+        missing
+    }
+}
+
+impl Slot {
+    fn parts(&self) -> [(&'static str, &Tensor); 4] {
+        [
+            ("weight", &self.weight),
+            ("first_moment", &self.first_moment),
+            ("second_moment", &self.second_moment),
+            ("average", &self.average),
+        ]
+    }
+}
