@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Tokenized Video Compression for GStreamer.
 
+pub mod bitstream;
+pub mod entropy;
 #[cfg(feature = "codec")]
 pub mod model;
 #[cfg(feature = "train")]

@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: MPL-2.0
+
+use super::fields::{put_leb128, Reader};
+use super::timing::Timing;
+use super::BitstreamError;
+
+/// First byte of every access unit.
+pub const SYNC: u8 = 0xd4;
+/// Frames of a full delta unit.
+pub const DELTA_FRAMES: usize = 8;
+/// Longest payload of an access unit in bytes.
+pub const MAX_PAYLOAD: usize = (1 << 21) - 1;
+/// Smallest width and height.
+pub const MIN_SIZE: u32 = 16;
+/// Largest width and height.
+pub const MAX_SIZE: u32 = 8192;
+
+const MAGIC: [u8; 3] = *b"TVC";
+const VERSION: u8 = 1;
+const KEY_FLAG: u8 = 0x80;
+const FRAMES_SHIFT: u8 = 4;
+const TIMING_SHIFT: u8 = 2;
+const RESERVED_FLAGS: u8 = 0x03;
+
+/// What every key unit repeats: enough to start decoding here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SequenceHeader {
+    /// Picture size in luma samples, 16 to 8192.
+    pub width: u32,
+    pub height: u32,
+    /// Frames per second as a fraction; 0/1 says variable.
+    pub frame_rate: (u32, u32),
+    /// Width of a sample over its height, both at least 1.
+    pub pixel_aspect_ratio: (u32, u32),
+    /// Range, matrix, transfer function, primaries and chroma siting, as GStreamer numbers them.
+    pub colorimetry: [u8; 5],
+    /// Identity of the model that the stream was made with.
+    pub model_id: u64,
+    /// Presentation time of the key unit's frame in ns, where known.
+    pub pts: Option<u64>,
+}
+
+/// What stands before the payload of an access unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnitHeader {
+    /// The sequence header, in key units.
+    pub sequence: Option<SequenceHeader>,
+    /// Frames of this unit: 1 in a key unit, 1 to 8 in a delta unit.
+    pub frames: usize,
+    /// How the payload gives the times of the frames.
+    pub timing: Timing,
+    /// Bytes after the header.
+    pub payload_length: usize,
+    /// Check over the decoded tokens.
+    pub token_check: u16,
+}
+
+fn malformed(field: &'static str, value: u64, legal: &'static str) -> BitstreamError {
+    BitstreamError::Malformed { field, value, legal }
+}
+
+impl SequenceHeader {
+    fn pack(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&MAGIC);
+        out.push(VERSION);
+        out.extend_from_slice(&(self.width as u16).to_be_bytes());
+        out.extend_from_slice(&(self.height as u16).to_be_bytes());
+        for (num, den) in [self.frame_rate, self.pixel_aspect_ratio] {
+            put_leb128(out, u64::from(num));
+            put_leb128(out, u64::from(den));
+        }
+        out.extend_from_slice(&self.colorimetry);
+        out.extend_from_slice(&self.model_id.to_be_bytes());
+        put_leb128(out, self.pts.map_or(0, |pts| pts.saturating_add(1)));
+    }
+
+    fn parse(reader: &mut Reader) -> Result<Self, BitstreamError> {
+        let magic: [u8; 3] = reader.bytes()?;
+        if magic != MAGIC {
+            let value = u32::from_be_bytes([0, magic[0], magic[1], magic[2]]);
+            return Err(malformed("magic", value.into(), "\"TVC\""));
+        }
+        let version = reader.u8()?;
+        if version != VERSION {
+            return Err(BitstreamError::UnsupportedVersion(version));
+        }
+        let size = |reader: &mut Reader, field| {
+            let value = u32::from(reader.u16()?);
+            let legal = (MIN_SIZE..=MAX_SIZE).contains(&value);
+            legal.then_some(value).ok_or_else(|| malformed(field, value.into(), "16 to 8192"))
+        };
+        let (width, height) = (size(reader, "width")?, size(reader, "height")?);
+        let fraction = |reader: &mut Reader, field, least: u64| {
+            let num = reader.leb128(field, i32::MAX as u64)?;
+            let den = reader.leb128(field, i32::MAX as u64)?;
+            if num < least || den == 0 {
+                return Err(malformed(field, num, "a fraction of positive numbers"));
+            }
+            Ok((num as u32, den as u32))
+        };
+        Ok(SequenceHeader {
+            width,
+            height,
+            frame_rate: fraction(reader, "frame rate", 0)?,
+            pixel_aspect_ratio: fraction(reader, "pixel aspect ratio", 1)?,
+            colorimetry: reader.bytes()?,
+            model_id: reader.u64()?,
+            pts: reader.leb128("presentation time", u64::MAX)?.checked_sub(1),
+        })
+    }
+}
+
+impl UnitHeader {
+    pub fn is_key(&self) -> bool {
+        self.sequence.is_some()
+    }
+
+    /// The header's bytes, check value included: at most 8 in a delta unit.
+    ///
+    /// # Panics
+    /// If a field is out of its range.
+    pub fn pack(&self) -> Vec<u8> {
+        assert!((1..=DELTA_FRAMES).contains(&self.frames) && self.payload_length <= MAX_PAYLOAD);
+        let key = if self.is_key() { KEY_FLAG } else { 0 };
+        let frames = (self.frames as u8 - 1) << FRAMES_SHIFT;
+        let mut out = vec![SYNC, key | frames | (self.timing as u8) << TIMING_SHIFT];
+        put_leb128(&mut out, self.payload_length as u64);
+        out.extend_from_slice(&self.token_check.to_be_bytes());
+        if let Some(sequence) = &self.sequence {
+            sequence.pack(&mut out);
+        }
+        let check = crc32fast::hash(&out);
+        if self.is_key() {
+            out.extend_from_slice(&check.to_be_bytes());
+        } else {
+            out.push(check as u8);
+        }
+        out
+    }
+
+    /// The header at the front of `bytes` and its length.
+    pub fn parse(bytes: &[u8]) -> Result<(Self, usize), BitstreamError> {
+        let mut reader = Reader::new(bytes);
+        let sync = reader.u8()?;
+        if sync != SYNC {
+            return Err(BitstreamError::NoSync(sync));
+        }
+        let flags = reader.u8()?;
+        let (is_key, frames) = (flags & KEY_FLAG != 0, usize::from(flags >> FRAMES_SHIFT & 7) + 1);
+        if flags & RESERVED_FLAGS != 0 {
+            return Err(malformed("reserved flags", flags.into(), "0"));
+        }
+        if is_key && frames != 1 {
+            return Err(malformed("frames of a key unit", frames as u64, "1"));
+        }
+        let timing = Timing::from_code(flags >> TIMING_SHIFT & 3);
+        let payload_length = reader.leb128("payload length", MAX_PAYLOAD as u64)? as usize;
+        let token_check = reader.u16()?;
+        let sequence = is_key.then(|| SequenceHeader::parse(&mut reader)).transpose()?;
+        let expected = crc32fast::hash(&bytes[..reader.position()]);
+        let matches = match is_key {
+            true => reader.u32()? == expected,
+            false => reader.u8()? == expected as u8,
+        };
+        if !matches {
+            return Err(BitstreamError::HeaderCheck);
+        }
+        let header = UnitHeader { sequence, frames, timing, payload_length, token_check };
+        Ok((header, reader.position()))
+    }
+}
+
+/// Where the first key unit of `bytes` starts: its long check value makes a chance find unlikely.
+pub fn find_key_unit(bytes: &[u8]) -> Option<usize> {
+    (0..bytes.len()).filter(|&i| bytes[i] == SYNC).find(|&i| {
+        matches!(UnitHeader::parse(&bytes[i..]), Ok((header, _)) if header.is_key())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn any_sequence() -> impl Strategy<Value = SequenceHeader> {
+        let fraction = |least: u32| (least..=i32::MAX as u32, 1..=i32::MAX as u32);
+        (
+            (MIN_SIZE..=MAX_SIZE, MIN_SIZE..=MAX_SIZE),
+            fraction(0),
+            fraction(1),
+            any::<[u8; 5]>(),
+            any::<u64>(),
+            prop::option::of(0..u64::MAX),
+        )
+            .prop_map(|((width, height), frame_rate, par, colorimetry, model_id, pts)| SequenceHeader {
+                width,
+                height,
+                frame_rate,
+                pixel_aspect_ratio: par,
+                colorimetry,
+                model_id,
+                pts,
+            })
+    }
+
+    fn any_header() -> impl Strategy<Value = UnitHeader> {
+        (prop::option::of(any_sequence()), 1..=DELTA_FRAMES, 0u8..4, 0..=MAX_PAYLOAD, any::<u16>()).prop_map(
+            |(sequence, frames, timing, payload_length, token_check)| UnitHeader {
+                sequence,
+                frames: if sequence.is_some() { 1 } else { frames },
+                timing: Timing::from_code(timing),
+                payload_length,
+                token_check,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn header_round_trips(header in any_header(), tail: Vec<u8>) {
+            let mut bytes = header.pack();
+            let length = bytes.len();
+            prop_assert!(header.is_key() || length <= 8, "a delta header of {} bytes", length);
+            bytes.extend(tail);
+            prop_assert_eq!(UnitHeader::parse(&bytes), Ok((header, length)));
+        }
+
+        #[test]
+        fn every_proper_prefix_is_incomplete(header in any_header(), cut in 0.0..1.0f64) {
+            let bytes = header.pack();
+            let cut = (bytes.len() as f64 * cut) as usize;
+            prop_assert_eq!(UnitHeader::parse(&bytes[..cut]), Err(BitstreamError::Incomplete));
+        }
+
+        #[test]
+        fn one_flipped_bit_of_a_key_header_is_noticed(sequence in any_sequence(), bit: prop::sample::Index) {
+            let header = UnitHeader {
+                sequence: Some(sequence), frames: 1, timing: Timing::Grid, payload_length: 9, token_check: 7,
+            };
+            let mut bytes = header.pack();
+            let bit = bit.index(bytes.len() * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(!matches!(UnitHeader::parse(&bytes), Ok((parsed, _)) if parsed.is_key()));
+        }
+
+        #[test]
+        fn any_bytes_are_parsed_or_refused(bytes: Vec<u8>) {
+            let _ = UnitHeader::parse(&bytes);
+        }
+    }
+
+    #[test]
+    fn delta_header_has_the_documented_bytes() {
+        let header = UnitHeader {
+            sequence: None,
+            frames: 8,
+            timing: Timing::Milliseconds,
+            payload_length: 300,
+            token_check: 0xbeef,
+        };
+        // sync | key 0, frames 7 (3 bits), timing 1 (2 bits), reserved 0 (2 bits) | LEB128 of 300 | check
+        let mut bytes = vec![0xd4, 0b0_111_01_00, 0xac, 0x02, 0xbe, 0xef];
+        bytes.push(crc32fast::hash(&bytes) as u8);
+        assert_eq!(header.pack(), bytes);
+    }
+
+    #[test]
+    fn sizes_out_of_range_and_foreign_versions_are_named() {
+        let sequence = SequenceHeader {
+            width: 640,
+            height: 360,
+            frame_rate: (25, 1),
+            pixel_aspect_ratio: (1, 1),
+            colorimetry: [0; 5],
+            model_id: 1,
+            pts: None,
+        };
+        let pack = |sequence| {
+            let timing = Timing::Grid;
+            UnitHeader { sequence: Some(sequence), frames: 1, timing, payload_length: 0, token_check: 0 }.pack()
+        };
+        let error = UnitHeader::parse(&pack(SequenceHeader { width: 8, ..sequence })).unwrap_err();
+        assert_eq!(error.to_string(), "malformed width: 8, legal is 16 to 8192");
+        let mut bytes = pack(sequence);
+        bytes[8] = 9;
+        assert_eq!(UnitHeader::parse(&bytes), Err(BitstreamError::UnsupportedVersion(9)));
+    }
+
+    #[test]
+    fn key_unit_is_found_behind_rubbish() {
+        let sequence = SequenceHeader {
+            width: 16,
+            height: 16,
+            frame_rate: (0, 1),
+            pixel_aspect_ratio: (1, 1),
+            colorimetry: [0; 5],
+            model_id: 1,
+            pts: Some(0),
+        };
+        let timing = Timing::Grid;
+        let header = UnitHeader { sequence: Some(sequence), frames: 1, timing, payload_length: 0, token_check: 0 };
+        let mut bytes = vec![SYNC, SYNC, 0x80, 1, 2, 3];
+        bytes.extend(header.pack());
+        assert_eq!(find_key_unit(&bytes), Some(6));
+        assert_eq!(find_key_unit(&bytes[..20]), None);
+    }
+}

@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Times of frames: free where they follow the frame rate, exact in every case.
+
+use super::fields::{put_leb128, unzigzag, zigzag, Reader};
+use super::{BitstreamError, SequenceHeader};
+
+const SECOND: u128 = 1_000_000_000;
+const MILLISECOND: u128 = 1_000_000;
+
+/// How a unit gives the times of its frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Timing {
+    /// Frame numbers times the frame duration, rounded down to ns.
+    Grid = 0,
+    /// The same rounded to the nearest ms, as Matroska does.
+    Milliseconds = 1,
+    /// Frames since the key unit times the frame duration, rounded down, after the key unit's time.
+    Relative = 2,
+    /// A difference per frame in the payload.
+    Explicit = 3,
+}
+
+impl Timing {
+    /// From the two bits of the header.
+    pub fn from_code(code: u8) -> Timing {
+        [Timing::Grid, Timing::Milliseconds, Timing::Relative, Timing::Explicit][usize::from(code & 3)]
+    }
+}
+
+/// Times of the frames of one unit in ns; absent in a stream without times.
+pub type FrameTimes = Vec<Option<u64>>;
+
+/// Follows the times of a stream from its key unit on, the same way in the encoder and in the decoder.
+#[derive(Clone, Debug)]
+pub struct Clock {
+    rate: (u32, u32),
+    key: Option<u64>,
+    /// Frames since the key unit, that one included.
+    frames: u64,
+    /// Time of the last frame.
+    last: Option<u64>,
+}
+
+impl Clock {
+    /// Starts at a key unit.
+    pub fn new(sequence: &SequenceHeader) -> Clock {
+        Clock {
+            rate: sequence.frame_rate,
+            key: sequence.pts,
+            frames: 1,
+            last: sequence.pts,
+        }
+    }
+
+    /// Chooses the cheapest timing that gives exactly `times` (the frames of a delta unit) and appends what it
+    /// needs to `payload`. Frames without a time get one by the frame rate.
+    pub fn pack(&mut self, times: &[Option<u64>], payload: &mut Vec<u8>) -> Timing {
+        let implicit = [Timing::Grid, Timing::Milliseconds, Timing::Relative];
+        let fits = |timing: &Timing| {
+            let predicted = self.predict(*timing, times.len());
+            times.iter().zip(predicted).all(|(time, p)| time.is_none() || *time == p)
+        };
+        let timing = implicit.into_iter().find(fits).unwrap_or(Timing::Explicit);
+        let coded = match timing {
+            Timing::Explicit => self.pack_explicit(times, payload),
+            _ => self.predict(timing, times.len()),
+        };
+        self.advance(&coded);
+        timing
+    }
+
+    /// The times of the next `frames` frames; explicit ones are read from the front of `payload`. Returns them
+    /// and the number of bytes read.
+    pub fn parse(
+        &mut self,
+        timing: Timing,
+        frames: usize,
+        payload: &[u8],
+    ) -> Result<(FrameTimes, usize), BitstreamError> {
+        let mut reader = Reader::new(payload);
+        let times = match timing {
+            Timing::Explicit => self.parse_explicit(frames, &mut reader)?,
+            _ => self.predict(timing, frames),
+        };
+        self.advance(&times);
+        Ok((times, reader.position()))
+    }
+
+    fn advance(&mut self, times: &[Option<u64>]) {
+        self.frames += times.len() as u64;
+        self.last = times.last().copied().flatten().or(self.last);
+    }
+
+    /// Frame duration in ns, 0 where it is variable.
+    fn duration(&self) -> u64 {
+        match self.rate {
+            (0, _) => 0,
+            (num, den) => (SECOND * u128::from(den) / u128::from(num)) as u64,
+        }
+    }
+
+    fn predict(&self, timing: Timing, count: usize) -> FrameTimes {
+        let (Some(key), (num, den)) = (self.key, self.rate) else {
+            return vec![None; count];
+        };
+        if num == 0 {
+            // Nothing to go by: each frame would fall on the one before.
+            return vec![self.last; count];
+        }
+        let (num, den, key) = (u128::from(num), u128::from(den), u128::from(key));
+        let tick = |n: u128| match timing {
+            Timing::Milliseconds => (2 * n * SECOND * den / (num * MILLISECOND)).div_ceil(2) * MILLISECOND,
+            _ => n * SECOND * den / num,
+        };
+        // The key unit's own frame number, by rounding; what is left over shifts all frames alike.
+        let first = match timing {
+            Timing::Relative => 0,
+            _ => (key * num + SECOND * den / 2) / (SECOND * den),
+        };
+        let time = |k: u64| u64::try_from(key + tick(first + u128::from(k)) - tick(first)).ok();
+        (0..count as u64).map(|i| time(self.frames + i)).collect()
+    }
+
+    fn pack_explicit(&self, times: &[Option<u64>], payload: &mut Vec<u8>) -> FrameTimes {
+        let mut last = self.last.unwrap_or(0);
+        let mut coded = Vec::with_capacity(times.len());
+        for time in times {
+            let predicted = last.wrapping_add(self.duration());
+            let time = time.unwrap_or(predicted);
+            put_leb128(payload, zigzag(time.wrapping_sub(predicted) as i64));
+            coded.push(Some(time));
+            last = time;
+        }
+        coded
+    }
+
+    fn parse_explicit(&self, frames: usize, reader: &mut Reader) -> Result<FrameTimes, BitstreamError> {
+        let mut last = self.last.unwrap_or(0);
+        let mut times = Vec::with_capacity(frames);
+        for _ in 0..frames {
+            let difference = unzigzag(reader.leb128("frame time", u64::MAX)?);
+            last = last.wrapping_add(self.duration()).wrapping_add(difference as u64);
+            // u64::MAX is GStreamer's "no time".
+            times.push(Some(last).filter(|&t| t != u64::MAX));
+        }
+        Ok(times)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn clock(rate: (u32, u32), key: Option<u64>) -> Clock {
+        Clock { rate, key, frames: 1, last: key }
+    }
+
+    fn pack(clock: &mut Clock, times: &[u64]) -> (Timing, Vec<u8>) {
+        let mut payload = Vec::new();
+        let times: Vec<_> = times.iter().copied().map(Some).collect();
+        (clock.pack(&times, &mut payload), payload)
+    }
+
+    proptest! {
+        #[test]
+        fn any_times_survive(
+            rate in (0u32..1000, 1u32..2000),
+            key in prop::option::of(0..u64::MAX),
+            units in prop::collection::vec(prop::collection::vec(0..u64::MAX, 1..=8), 1..5),
+        ) {
+            let (mut encoder, mut decoder) = (clock(rate, key), clock(rate, key));
+            for times in units {
+                let (timing, mut payload) = pack(&mut encoder, &times);
+                let length = payload.len();
+                payload.push(0xff);
+                let (parsed, used) = decoder.parse(timing, times.len(), &payload).unwrap();
+                prop_assert_eq!(used, length);
+                prop_assert_eq!(parsed, times.into_iter().map(Some).collect::<Vec<_>>());
+            }
+        }
+
+        #[test]
+        fn uniform_times_cost_nothing(num in 1u32..240, den in prop::sample::select(vec![1u32, 1001]), start in 0u64..100_000) {
+            let time = |n: u64| (u128::from(n) * SECOND * u128::from(den) / u128::from(num)) as u64;
+            let mut clock = clock((num, den), Some(time(start)));
+            for unit in 0..4 {
+                let times: Vec<_> = (1..=8).map(|i| time(start + unit * 8 + i)).collect();
+                let (timing, payload) = pack(&mut clock, &times);
+                prop_assert_eq!(timing, Timing::Grid);
+                prop_assert!(payload.is_empty());
+            }
+        }
+
+        #[test]
+        fn any_payload_is_parsed_or_refused(payload: Vec<u8>, frames in 1usize..=8) {
+            let _ = clock((25, 1), Some(5)).parse(Timing::Explicit, frames, &payload);
+        }
+    }
+
+    #[test]
+    fn times_rounded_to_milliseconds_cost_nothing() {
+        let time = |n: u64| (n * 1000 + 15) / 30 * 1_000_000;
+        let mut clock = clock((30, 1), Some(0));
+        let times: Vec<_> = (1..=8).map(time).collect();
+        assert_eq!(pack(&mut clock, &times), (Timing::Milliseconds, vec![]));
+    }
+
+    #[test]
+    fn uniform_times_after_an_odd_start_cost_nothing() {
+        let start = 3_600_040_000_017;
+        let mut clock = clock((30, 1), Some(start));
+        let times: Vec<_> = (1..=8).map(|n| start + n * SECOND as u64 / 30).collect();
+        assert_eq!(pack(&mut clock, &times), (Timing::Relative, vec![]));
+    }
+
+    #[test]
+    fn jitter_of_a_nanosecond_costs_a_byte_a_frame() {
+        let mut clock = clock((25, 1), Some(0));
+        let times: Vec<_> = (1..=8).map(|n| n * 40_000_000 + n % 2).collect();
+        let (timing, payload) = pack(&mut clock, &times);
+        assert_eq!((timing, payload.len()), (Timing::Explicit, 8));
+    }
+
+    #[test]
+    fn a_stream_without_times_has_none() {
+        let mut clock = clock((25, 1), None);
+        let mut payload = Vec::new();
+        assert_eq!(clock.pack(&[None, None], &mut payload), Timing::Grid);
+        assert_eq!(clock.parse(Timing::Grid, 2, &[]), Ok((vec![None, None], 0)));
+    }
+}

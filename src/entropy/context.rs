@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The discrete checkerboard context model: a small integer network that gives the probabilities of a token's
+//! digits from tokens that the decoder already has.
+//!
+//! A map is coded in two phases. The anchors, where column + row is even, see the previous two units; the
+//! others see their four neighbours as well. Each digit also sees the earlier digits of its token.
+
+use constriction::stream::queue::{RangeDecoder, RangeEncoder};
+use constriction::stream::{Decode, Encode};
+use constriction::UnwrapInfallible;
+
+use super::map::{History, Token, TokenMap, DIGITS};
+use super::probability::{Probabilities, POWER_BITS};
+use super::EntropyError;
+use crate::FSQ_LEVELS;
+
+/// Unit of the activations: a u8 `a` stands for a / 32.
+pub const ACTIVATION_SCALE: i32 = 32;
+/// Unit of the tables of the first layer: an i16 `v` stands for v / 256.
+pub const TABLE_SCALE: i32 = 256;
+/// Unit of the logits: log2 odds in steps of 1/1024.
+pub const LOGIT_SCALE: i32 = 1 << POWER_BITS;
+
+/// Where the context comes from: unit (0 current, 1 previous, 2 the one before), column and row offset.
+const SOURCES: [(u8, isize, isize); 14] = [
+    (0, 0, -1),
+    (0, -1, 0),
+    (0, 1, 0),
+    (0, 0, 1),
+    (1, 0, 0),
+    (1, 0, -1),
+    (1, -1, 0),
+    (1, 1, 0),
+    (1, 0, 1),
+    (1, -1, -1),
+    (1, 1, -1),
+    (1, -1, 1),
+    (1, 1, 1),
+    (2, 0, 0),
+];
+
+/// Rows of a source: each digit has a row per value and one more for "not there".
+const ROWS_PER_SOURCE: usize = rows_before(DIGITS);
+const SHIFT: u32 = 16;
+
+const fn rows_before(digit: usize) -> usize {
+    let (mut rows, mut k) = (0, 0);
+    while k < digit {
+        rows += FSQ_LEVELS[k] as usize + 1;
+        k += 1;
+    }
+    rows
+}
+
+/// Values of all digits before `digit`.
+const fn values_before(digit: usize) -> usize {
+    rows_before(digit) - digit
+}
+
+/// One dense layer: i8 weights, i32 biases, and an i32 multiplier per output (in 2^-16).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layer {
+    /// `[outputs][inputs]`.
+    pub weights: Vec<i8>,
+    /// `[outputs]`, in the unit of the sums.
+    pub biases: Vec<i32>,
+    /// `[outputs]`: result = sum * multiplier / 2^16, rounded.
+    pub multipliers: Vec<i32>,
+}
+
+/// All numbers of a context model, as they stand in the model file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContextWeights {
+    /// Width of the two trunk layers.
+    pub width: usize,
+    /// Width of each digit's own layer.
+    pub head_width: usize,
+    /// `[14 sources * 45 rows][width]`.
+    pub tables: Vec<i16>,
+    /// `[width]`, in the unit of the tables.
+    pub table_bias: Vec<i32>,
+    /// width -> width.
+    pub trunk: Layer,
+    /// Per digit: width -> head_width.
+    pub hidden: Vec<Layer>,
+    /// Per digit: `[values of the earlier digits][head_width]`, in the unit of that layer's sums.
+    pub earlier: Vec<Vec<i32>>,
+    /// Per digit: head_width -> values of the digit.
+    pub output: Vec<Layer>,
+    /// `[1024]`: 2^(30 - i/1024), rounded.
+    pub powers: Vec<i32>,
+}
+
+impl ContextWeights {
+    /// Rows of [`Self::tables`].
+    pub const TABLE_ROWS: usize = SOURCES.len() * ROWS_PER_SOURCE;
+
+    /// Rows of [`Self::earlier`] for a digit.
+    pub const fn earlier_rows(digit: usize) -> usize {
+        values_before(digit)
+    }
+
+    fn check(&self) -> Result<(), EntropyError> {
+        let (width, head) = (self.width, self.head_width);
+        let layer = |name: &str, layer: &Layer, inputs: usize, outputs: usize| {
+            let lengths = (layer.weights.len(), layer.biases.len(), layer.multipliers.len());
+            let bounded = layer.biases.iter().all(|b| b.unsigned_abs() < 1 << 28);
+            if lengths == (inputs * outputs, outputs, outputs) && bounded {
+                return Ok(());
+            }
+            Err(EntropyError::Model(format!("layer {name} is not {inputs} -> {outputs}")))
+        };
+        if !(1..=1024).contains(&width) || !(1..=1024).contains(&head) {
+            return Err(EntropyError::Model(format!("widths {width} and {head}, legal are 1 to 1024")));
+        }
+        if self.tables.len() != Self::TABLE_ROWS * width
+            || self.table_bias.len() != width
+            || self.table_bias.iter().any(|b| b.unsigned_abs() >= 1 << 28)
+        {
+            return Err(EntropyError::Model("tables of the wrong size".into()));
+        }
+        if [self.hidden.len(), self.earlier.len(), self.output.len()] != [DIGITS; 3] {
+            return Err(EntropyError::Model(format!("not {DIGITS} digits")));
+        }
+        layer("trunk", &self.trunk, width, width)?;
+        for k in 0..DIGITS {
+            layer("hidden", &self.hidden[k], width, head)?;
+            layer("output", &self.output[k], head, FSQ_LEVELS[k].into())?;
+            if self.earlier[k].len() != Self::earlier_rows(k) * head
+                || self.earlier[k].iter().any(|e| e.unsigned_abs() >= 1 << 24)
+            {
+                return Err(EntropyError::Model("tables of earlier digits of the wrong size".into()));
+            }
+        }
+        if self.powers.len() != 1 << POWER_BITS || self.powers.iter().any(|&p| !(1 << 29..=1 << 30).contains(&p)) {
+            return Err(EntropyError::Model("table of powers".into()));
+        }
+        Ok(())
+    }
+
+    /// All numbers in one fixed order, for the identity of the model.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut ints = |values: &[i32]| out.extend(values.iter().flat_map(|v| v.to_be_bytes()));
+        ints(&[self.width as i32, self.head_width as i32]);
+        ints(&self.tables.iter().map(|&v| v.into()).collect::<Vec<_>>());
+        ints(&self.table_bias);
+        for layer in std::iter::once(&self.trunk).chain(&self.hidden).chain(&self.output) {
+            ints(&layer.weights.iter().map(|&w| w.into()).collect::<Vec<_>>());
+            ints(&layer.biases);
+            ints(&layer.multipliers);
+        }
+        self.earlier.iter().for_each(|table| ints(table));
+        ints(&self.powers);
+        out
+    }
+}
+
+/// Weights of a layer as i16: products of i16 pairs are what compilers turn into multiply-add instructions.
+#[derive(Debug)]
+struct Dense {
+    weights: Vec<i16>,
+    biases: Vec<i32>,
+    multipliers: Vec<i32>,
+}
+
+impl Dense {
+    fn new(layer: &Layer) -> Dense {
+        Dense {
+            weights: layer.weights.iter().map(|&w| w.into()).collect(),
+            biases: layer.biases.clone(),
+            multipliers: layer.multipliers.clone(),
+        }
+    }
+
+    /// Calls `f(output, sum)` for every output.
+    fn sums(&self, inputs: &[i16], mut f: impl FnMut(usize, i32)) {
+        for (o, (row, bias)) in self.weights.chunks_exact(inputs.len()).zip(&self.biases).enumerate() {
+            let dot: i32 = row.iter().zip(inputs).map(|(&w, &a)| i32::from(w) * i32::from(a)).sum();
+            f(o, bias + dot);
+        }
+    }
+
+    fn rescale(&self, output: usize, sum: i32) -> i64 {
+        let product = i64::from(sum) * i64::from(self.multipliers[output]);
+        (product + (1 << (SHIFT - 1))) >> SHIFT
+    }
+}
+
+fn activate(value: i64) -> i16 {
+    value.clamp(0, 255) as i16
+}
+
+/// What gives or takes the digits in coding order.
+trait DigitCoder {
+    /// Codes one digit: an encoder returns `digit`, a decoder the one that it reads.
+    fn code(&mut self, probabilities: &Probabilities, digit: u8) -> Result<u8, EntropyError>;
+}
+
+type Encoder = RangeEncoder<u16, u64>;
+
+impl DigitCoder for Encoder {
+    fn code(&mut self, probabilities: &Probabilities, digit: u8) -> Result<u8, EntropyError> {
+        self.encode_symbol(usize::from(digit), &probabilities.model())
+            .map_err(|_| EntropyError::Model(format!("digit {digit} is out of range")))?;
+        Ok(digit)
+    }
+}
+
+type Decoder = RangeDecoder<u16, u64, constriction::backends::Cursor<u16, Vec<u16>>>;
+
+impl DigitCoder for Decoder {
+    fn code(&mut self, probabilities: &Probabilities, _: u8) -> Result<u8, EntropyError> {
+        let digit = self.decode_symbol(&probabilities.model()).map_err(|_| EntropyError::Damaged)?;
+        Ok(digit as u8)
+    }
+}
+
+/// Counts bits without coding.
+struct Counter(f64);
+
+impl DigitCoder for Counter {
+    fn code(&mut self, probabilities: &Probabilities, digit: u8) -> Result<u8, EntropyError> {
+        self.0 += probabilities.cost(digit);
+        Ok(digit)
+    }
+}
+
+/// Codes token maps.
+#[derive(Debug)]
+pub struct ContextModel {
+    weights: ContextWeights,
+    trunk: Dense,
+    hidden: Vec<Dense>,
+    output: Vec<Dense>,
+}
+
+/// Working memory of one token.
+struct Scratch {
+    sums: Vec<i32>,
+    features: Vec<i16>,
+    trunk: Vec<i16>,
+    hidden: Vec<i16>,
+}
+
+impl ContextModel {
+    /// Fails if a size does not fit or a number could overflow a sum.
+    pub fn new(weights: ContextWeights) -> Result<ContextModel, EntropyError> {
+        weights.check()?;
+        Ok(ContextModel {
+            trunk: Dense::new(&weights.trunk),
+            hidden: weights.hidden.iter().map(Dense::new).collect(),
+            output: weights.output.iter().map(Dense::new).collect(),
+            weights,
+        })
+    }
+
+    pub fn weights(&self) -> &ContextWeights {
+        &self.weights
+    }
+
+    /// The map's bytes. End-of-coder overhead is at most 4 bytes.
+    ///
+    /// Fails if a digit is out of range.
+    pub fn encode(&self, history: &History, map: &TokenMap) -> Result<Vec<u8>, EntropyError> {
+        let mut coder = Encoder::new();
+        self.code(history, &mut map.clone(), &mut coder)?;
+        let words = coder.into_compressed().unwrap_infallible();
+        let mut bytes: Vec<u8> = words.into_iter().flat_map(u16::to_be_bytes).collect();
+        // The decoder reads zeros after the end.
+        while bytes.last() == Some(&0) {
+            bytes.pop();
+        }
+        Ok(bytes)
+    }
+
+    /// Inverse of [`Self::encode`]. Damaged bytes mostly give a wrong map rather than an error: compare
+    /// [`TokenMap::check`].
+    pub fn decode(&self, history: &History, width: usize, height: usize, bytes: &[u8]) -> Result<TokenMap, EntropyError> {
+        let word = |pair: &[u8]| u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]);
+        let words: Vec<u16> = bytes.chunks(2).map(word).collect();
+        let mut coder = Decoder::from_compressed(words).unwrap_infallible();
+        let mut map = TokenMap::zero(width, height);
+        self.code(history, &mut map, &mut coder)?;
+        Ok(map)
+    }
+
+    /// Ideal cost of a map in bits.
+    pub fn cost(&self, history: &History, map: &TokenMap) -> Result<f64, EntropyError> {
+        let mut counter = Counter(0.0);
+        self.code(history, &mut map.clone(), &mut counter)?;
+        Ok(counter.0)
+    }
+
+    /// Probabilities of the digits of one token, for tests: `neighbours` says whether it is coded in the
+    /// second phase.
+    pub fn probabilities(
+        &self,
+        history: &History,
+        map: &TokenMap,
+        (x, y): (usize, usize),
+        neighbours: bool,
+    ) -> Vec<Probabilities> {
+        struct Recorder(Vec<Probabilities>);
+        impl DigitCoder for Recorder {
+            fn code(&mut self, probabilities: &Probabilities, digit: u8) -> Result<u8, EntropyError> {
+                self.0.push(*probabilities);
+                Ok(digit)
+            }
+        }
+        let mut recorder = Recorder(Vec::new());
+        let token = map.tokens[y * map.width + x];
+        let mut scratch = self.scratch();
+        self.features(history, map, (x as isize, y as isize), neighbours, &mut scratch);
+        self.code_token(token, &mut recorder, &mut scratch).expect("a recorder takes every digit");
+        recorder.0
+    }
+
+    fn scratch(&self) -> Scratch {
+        Scratch {
+            sums: vec![0; self.weights.width],
+            features: vec![0; self.weights.width],
+            trunk: vec![0; self.weights.width],
+            hidden: vec![0; self.weights.head_width],
+        }
+    }
+
+    fn code(&self, history: &History, map: &mut TokenMap, coder: &mut impl DigitCoder) -> Result<(), EntropyError> {
+        let mut scratch = self.scratch();
+        for phase in 0..2 {
+            for y in 0..map.height {
+                for x in (0..map.width).filter(|x| (x + y) % 2 == phase) {
+                    self.features(history, map, (x as isize, y as isize), phase == 1, &mut scratch);
+                    let at = y * map.width + x;
+                    map.tokens[at] = self.code_token(map.tokens[at], coder, &mut scratch)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The first two layers: what is the same for all digits of a token.
+    fn features(&self, history: &History, map: &TokenMap, (x, y): (isize, isize), neighbours: bool, scratch: &mut Scratch) {
+        let width = self.weights.width;
+        scratch.sums.copy_from_slice(&self.weights.table_bias);
+        for (source, (unit, dx, dy)) in SOURCES.into_iter().enumerate() {
+            let from = match unit {
+                0 => neighbours.then_some(map),
+                1 => history.previous.as_ref(),
+                _ => history.older.as_ref(),
+            };
+            let token = from.and_then(|m| m.get(x + dx, y + dy));
+            for k in 0..DIGITS {
+                let value = token.map_or(FSQ_LEVELS[k], |t| t[k]);
+                let row = source * ROWS_PER_SOURCE + rows_before(k) + usize::from(value);
+                let row = &self.weights.tables[row * width..][..width];
+                scratch.sums.iter_mut().zip(row).for_each(|(sum, &v)| *sum += i32::from(v));
+            }
+        }
+        const STEP: i32 = TABLE_SCALE / ACTIVATION_SCALE;
+        for (a, sum) in scratch.features.iter_mut().zip(&scratch.sums) {
+            *a = activate(i64::from((sum + STEP / 2).div_euclid(STEP)));
+        }
+        let Scratch { features, trunk, .. } = scratch;
+        self.trunk.sums(features, |o, sum| trunk[o] = activate(self.trunk.rescale(o, sum)));
+    }
+
+    fn code_token(&self, token: Token, coder: &mut impl DigitCoder, scratch: &mut Scratch) -> Result<Token, EntropyError> {
+        let head = self.weights.head_width;
+        let mut coded = token;
+        for k in 0..DIGITS {
+            scratch.sums.resize(self.weights.width.max(head), 0);
+            let Scratch { sums, trunk, hidden, .. } = scratch;
+            self.hidden[k].sums(trunk, |o, sum| sums[o] = sum);
+            for (j, &digit) in coded[..k].iter().enumerate() {
+                let row = &self.weights.earlier[k][(values_before(j) + usize::from(digit)) * head..][..head];
+                sums.iter_mut().zip(row).for_each(|(sum, v)| *sum += v);
+            }
+            for (o, a) in hidden.iter_mut().enumerate() {
+                *a = activate(self.hidden[k].rescale(o, sums[o]));
+            }
+            let mut logits = [0i32; 8];
+            self.output[k].sums(hidden, |o, sum| {
+                logits[o] = self.output[k].rescale(o, sum).clamp(-(1 << 24), 1 << 24) as i32;
+            });
+            let values = usize::from(FSQ_LEVELS[k]);
+            let probabilities = Probabilities::from_logits(&logits[..values], &self.weights.powers);
+            if usize::from(coded[k]) >= values {
+                return Err(EntropyError::Model(format!("digit {} is out of range", coded[k])));
+            }
+            coded[k] = coder.code(&probabilities, coded[k])?;
+        }
+        scratch.sums.truncate(self.weights.width);
+        Ok(coded)
+    }
+}
