@@ -2,6 +2,8 @@
 //! Tokenized Video Compression for GStreamer.
 
 pub mod bitstream;
+#[cfg(feature = "codec")]
+pub mod codec;
 pub mod entropy;
 #[cfg(feature = "codec")]
 pub mod model;

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use anyhow::{ensure, Result};
 use clap::{Args, Parser, Subcommand};
-use gsttvc::model::{ModelConfig, TokenizerConfig};
+use gsttvc::model::{device, ModelConfig};
 use gsttvc::train::clips::{find, Clip, SampleShape};
 use gsttvc::train::schedule::Budget;
-use gsttvc::train::tokenizer_stage;
+use gsttvc::train::{context_stage, export, tokenizer_stage};
 use tch::{Device, Kind};
 
 /// Trains a TVC model, stage by stage, from a folder of clips.
@@ -28,6 +28,26 @@ enum Stage {
         #[command(flatten)]
         weights: tokenizer_stage::Weights,
     },
+    /// Stage 2: the context model of the entropy coder, on the tokens of stage 1.
+    Context {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Writes a model file from a checkpoint.
+    Export {
+        #[arg(long)]
+        checkpoint: PathBuf,
+        #[arg(long)]
+        out: PathBuf,
+        /// Line of the model card, KEY=VALUE.
+        #[arg(long, value_parser = card_line)]
+        card: Vec<(String, String)>,
+    },
+}
+
+fn card_line(line: &str) -> Result<(String, String), String> {
+    let (key, value) = line.split_once('=').ok_or("expected KEY=VALUE")?;
+    Ok((key.into(), value.into()))
 }
 
 #[derive(Args)]
@@ -71,37 +91,67 @@ struct Common {
     seed: u64,
 }
 
+impl Common {
+    fn read_clips(&self) -> Result<(Vec<Clip>, Vec<Clip>)> {
+        let read = |paths: &[PathBuf]| -> Result<Vec<Clip>> { find(paths)?.iter().map(|p| Clip::read(p)).collect() };
+        let (clips, validation) = (read(&self.clips)?, read(&self.validation)?);
+        let frames: i64 = clips.iter().map(Clip::frames).sum();
+        println!("{} clips, {frames} frames; {} clips to validate on", clips.len(), validation.len());
+        Ok((clips, validation))
+    }
+
+    fn log(&self, stage: &str) -> PathBuf {
+        self.log.clone().unwrap_or_else(|| self.checkpoint.with_extension(format!("{stage}.csv")))
+    }
+
+    fn device(&self) -> Result<(Device, Kind)> {
+        if self.threads > 0 {
+            tch::set_num_threads(self.threads);
+        }
+        let device = device::select(&self.device)?;
+        Ok((device, device::fast_kind(device)))
+    }
+}
+
 fn main() -> Result<()> {
     match Arguments::parse().stage {
         Stage::Tokenizer { common, weights } => tokenizer(&common, weights),
+        Stage::Context { common } => context(&common),
+        Stage::Export { checkpoint, out, card } => export::run(&checkpoint, &out, &card),
     }
 }
 
 fn tokenizer(common: &Common, weights: tokenizer_stage::Weights) -> Result<()> {
     ensure!(common.frames % 8 == 1 && common.frames > 1, "--frames {}: legal are 9, 17, 25 ...", common.frames);
     ensure!(common.size % 16 == 0 && common.size >= 64, "--size {}: legal are 64, 80, 96 ...", common.size);
-    if common.threads > 0 {
-        tch::set_num_threads(common.threads);
-    }
-    let read = |paths: &[PathBuf]| -> Result<Vec<Clip>> { find(paths)?.iter().map(|p| Clip::read(p)).collect() };
-    let (clips, validation) = (read(&common.clips)?, read(&common.validation)?);
-    let frames: i64 = clips.iter().map(Clip::frames).sum();
-    println!("{} clips, {frames} frames; {} clips to validate on", clips.len(), validation.len());
-    let config = ModelConfig {
-        name: "tvc-small".into(),
-        tokenizer: TokenizerConfig::small(),
-    };
+    let (device, kind) = common.device()?;
+    let (clips, validation) = common.read_clips()?;
     let options = tokenizer_stage::Options {
         checkpoint: common.checkpoint.clone(),
         shape: SampleShape { batch: common.batch, frames: common.frames, size: common.size },
         budget: common.budget,
         weights,
         lpips: common.lpips.clone(),
-        log: common.log.clone().unwrap_or_else(|| common.checkpoint.with_extension("csv")),
-        device: Device::Cpu,
-        kind: Kind::BFloat16,
+        log: common.log("tokenizer"),
+        device,
+        kind,
         seed: common.seed,
         validate_every: common.validate_every,
     };
-    tokenizer_stage::run(&options, &config, clips, &validation)
+    tokenizer_stage::run(&options, &ModelConfig::default(), clips, &validation)
+}
+
+fn context(common: &Common) -> Result<()> {
+    let (device, kind) = common.device()?;
+    let (clips, validation) = common.read_clips()?;
+    let options = context_stage::Options {
+        checkpoint: common.checkpoint.clone(),
+        budget: common.budget,
+        batch: common.batch as usize,
+        log: common.log("context"),
+        device,
+        kind,
+        seed: common.seed,
+    };
+    context_stage::run(&options, &clips, &validation)
 }

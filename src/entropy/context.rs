@@ -21,8 +21,11 @@ pub const TABLE_SCALE: i32 = 256;
 /// Unit of the logits: log2 odds in steps of 1/1024.
 pub const LOGIT_SCALE: i32 = 1 << POWER_BITS;
 
+/// log2 of the unit of the multipliers.
+pub const MULTIPLIER_BITS: u32 = 24;
+
 /// Where the context comes from: unit (0 current, 1 previous, 2 the one before), column and row offset.
-const SOURCES: [(u8, isize, isize); 14] = [
+pub const SOURCES: [(u8, isize, isize); 14] = [
     (0, 0, -1),
     (0, -1, 0),
     (0, 1, 0),
@@ -40,10 +43,9 @@ const SOURCES: [(u8, isize, isize); 14] = [
 ];
 
 /// Rows of a source: each digit has a row per value and one more for "not there".
-const ROWS_PER_SOURCE: usize = rows_before(DIGITS);
-const SHIFT: u32 = 16;
+pub const ROWS_PER_SOURCE: usize = rows_before(DIGITS);
 
-const fn rows_before(digit: usize) -> usize {
+pub const fn rows_before(digit: usize) -> usize {
     let (mut rows, mut k) = (0, 0);
     while k < digit {
         rows += FSQ_LEVELS[k] as usize + 1;
@@ -57,14 +59,14 @@ const fn values_before(digit: usize) -> usize {
     rows_before(digit) - digit
 }
 
-/// One dense layer: i8 weights, i32 biases, and an i32 multiplier per output (in 2^-16).
+/// One dense layer: i8 weights, i32 biases, and an i32 multiplier per output (in 2^-24).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Layer {
     /// `[outputs][inputs]`.
     pub weights: Vec<i8>,
     /// `[outputs]`, in the unit of the sums.
     pub biases: Vec<i32>,
-    /// `[outputs]`: result = sum * multiplier / 2^16, rounded.
+    /// `[outputs]`: result = sum * multiplier / 2^24, rounded.
     pub multipliers: Vec<i32>,
 }
 
@@ -183,7 +185,7 @@ impl Dense {
 
     fn rescale(&self, output: usize, sum: i32) -> i64 {
         let product = i64::from(sum) * i64::from(self.multipliers[output]);
-        (product + (1 << (SHIFT - 1))) >> SHIFT
+        (product + (1 << (MULTIPLIER_BITS - 1))) >> MULTIPLIER_BITS
     }
 }
 

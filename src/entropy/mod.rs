@@ -6,7 +6,10 @@ mod context;
 mod map;
 mod probability;
 
-pub use context::{ContextModel, ContextWeights, Layer, ACTIVATION_SCALE, LOGIT_SCALE, TABLE_SCALE};
+pub use context::{
+    rows_before, ContextModel, ContextWeights, Layer, ACTIVATION_SCALE, LOGIT_SCALE, MULTIPLIER_BITS, ROWS_PER_SOURCE,
+    SOURCES, TABLE_SCALE,
+};
 pub use map::{History, Token, TokenMap, DIGITS};
 pub use probability::{Probabilities, PRECISION};
 

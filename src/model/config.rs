@@ -87,6 +87,12 @@ pub struct ModelConfig {
     pub tokenizer: TokenizerConfig,
 }
 
+impl Default for ModelConfig {
+    fn default() -> Self {
+        ModelConfig { name: "tvc-small".into(), tokenizer: TokenizerConfig::small() }
+    }
+}
+
 const MAX_WIDTH: i64 = 4096;
 const MAX_BLOCKS: i64 = 64;
 const MAX_LEVELS: usize = 8;

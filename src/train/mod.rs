@@ -3,8 +3,12 @@
 
 pub mod checkpoint;
 pub mod clips;
+pub mod context_net;
+pub mod context_stage;
+pub mod export;
 pub mod losses;
 pub mod lpips;
 pub mod optimizer;
+pub mod progress;
 pub mod schedule;
 pub mod tokenizer_stage;

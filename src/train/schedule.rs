@@ -40,6 +40,10 @@ impl Schedule {
         self.step
     }
 
+    pub fn steps(&self) -> i64 {
+        self.step
+    }
+
     pub fn minutes(&self) -> f64 {
         self.started.elapsed().as_secs_f64() / 60.0
     }

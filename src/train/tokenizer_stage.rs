@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Stage 1: the tokenizer, for reconstruction first, then for the eye.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result};
-use indicatif::{ProgressBar, ProgressStyle};
+use anyhow::Result;
 use tch::{nn, Device, Kind, Tensor};
 
 use super::checkpoint::Checkpoint;
@@ -13,6 +11,7 @@ use super::clips::{Clip, SampleShape, Sampler};
 use super::losses;
 use super::lpips::Lpips;
 use super::optimizer::AdamW;
+use super::progress::{progress_bar, Log};
 use super::schedule::{Budget, Schedule};
 use crate::model::{picture, ModelConfig, StreamState, Tokenizer};
 
@@ -60,6 +59,13 @@ struct Measures {
     psnr: f64,
     lpips: f64,
     gradient_norm: f64,
+}
+
+impl Measures {
+    fn csv(&self, step: f64, lr: f64) -> String {
+        let Measures { loss, psnr, lpips, gradient_norm } = self;
+        format!("{step},{loss:.5},{psnr:.3},{lpips:.4},{gradient_norm:.4},{lr:.3e}")
+    }
 }
 
 impl Stage {
@@ -128,7 +134,7 @@ pub fn run(options: &Options, config: &ModelConfig, clips: Vec<Clip>, validation
         stage.optimizer.reset_average();
     }
     let mut sampler = Sampler::new(clips, options.device, options.seed);
-    let mut log = Log::open(&options.log)?;
+    let mut log = Log::open(&options.log, "step,loss,psnr_db,lpips,gradient_norm,learning_rate")?;
     let bar = progress_bar();
     let mut schedule = Schedule::new(options.budget);
     let (steps_before, minutes_before) = (checkpoint.total("tokenizer.steps"), checkpoint.total("tokenizer.minutes"));
@@ -143,7 +149,7 @@ pub fn run(options: &Options, config: &ModelConfig, clips: Vec<Clip>, validation
             measures.loss, measures.psnr, measures.lpips
         ));
         let total = steps_before + step as f64;
-        log.step(total, &measures, schedule.lr())?;
+        log.line(&measures.csv(total, schedule.lr()))?;
         if schedule.minutes() >= next_validation || schedule.is_over() {
             next_validation = schedule.minutes() + options.validate_every;
             checkpoint.store("tokenizer", &stage.optimizer);
@@ -195,34 +201,4 @@ fn validate(stage: &mut Stage, clips: &[Clip]) -> Result<String> {
     });
     stage.optimizer.swap_average();
     result
-}
-
-fn progress_bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:30} {percent:>3} %  {elapsed} (left {eta})  {msg}");
-    ProgressBar::new(1000).with_style(style.expect("a valid template"))
-}
-
-/// One CSV line a step, and the validations as comments.
-struct Log(std::io::BufWriter<std::fs::File>);
-
-impl Log {
-    fn open(path: &Path) -> Result<Log> {
-        let is_new = !path.exists();
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
-        let mut log = Log(std::io::BufWriter::new(file.with_context(|| format!("opening {}", path.display()))?));
-        if is_new {
-            writeln!(log.0, "step,loss,psnr_db,lpips,gradient_norm,learning_rate")?;
-        }
-        Ok(log)
-    }
-
-    fn step(&mut self, step: f64, m: &Measures, lr: f64) -> Result<()> {
-        writeln!(self.0, "{step},{:.5},{:.3},{:.4},{:.4},{lr:.3e}", m.loss, m.psnr, m.lpips, m.gradient_norm)?;
-        Ok(())
-    }
-
-    fn note(&mut self, note: &str) -> Result<()> {
-        writeln!(self.0, "# {note}")?;
-        Ok(self.0.flush()?)
-    }
 }

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MPL-2.0
+
+use tch::Tensor;
+
+use crate::model::picture;
+
+/// One picture, planar Y'CbCr 4:2:0 with 8 bits, rows without padding; chroma sizes are rounded up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    pub width: usize,
+    pub height: usize,
+    /// Y', Cb, Cr.
+    pub planes: [Vec<u8>; 3],
+    /// Presentation time in ns.
+    pub pts: Option<u64>,
+}
+
+impl Frame {
+    /// Width and height of a plane.
+    pub fn plane_size(width: usize, height: usize, plane: usize) -> (usize, usize) {
+        match plane {
+            0 => (width, height),
+            _ => (width.div_ceil(2), height.div_ceil(2)),
+        }
+    }
+
+    /// Frames of equal size -> quad pictures `[1, t, 6, h/2, w/2]` f32 on the CPU, edges repeated up to
+    /// `width` x `height`.
+    pub fn to_quads(frames: &[&Frame], width: usize, height: usize) -> Result<Tensor, tch::TchError> {
+        let mut luma = Vec::with_capacity(frames.len() * width * height);
+        let mut chroma = Vec::with_capacity(frames.len() * width * height / 2);
+        for frame in frames {
+            for plane in 0..3 {
+                let from = Frame::plane_size(frame.width, frame.height, plane);
+                let to = Frame::plane_size(width, height, plane);
+                let out = if plane == 0 { &mut luma } else { &mut chroma };
+                pad(&frame.planes[plane], from, to, out);
+            }
+        }
+        let (t, w, h) = (frames.len() as i64, width as i64, height as i64);
+        let luma = Tensor::f_from_slice(&luma)?.f_view([t, h, w])?;
+        let chroma = Tensor::f_from_slice(&chroma)?.f_view([t, 2, h / 2, w / 2])?;
+        picture::quad_from_planes(&luma, &chroma)?.f_unsqueeze(0)
+    }
+
+    /// Inverse of [`Self::to_quads`]: cuts `quads: [1, t, 6, h/2, w/2]` to `width` x `height`.
+    pub fn from_quads(quads: &Tensor, width: usize, height: usize) -> Result<Vec<Frame>, tch::TchError> {
+        let (luma, chroma) = picture::planes_from_quad(&quads.f_squeeze_dim(0)?)?;
+        let (luma, chroma) = (picture::to_u8(&luma)?, picture::to_u8(&chroma)?);
+        let cut = |plane: Tensor, number: usize| -> Result<Vec<u8>, tch::TchError> {
+            let (w, h) = Frame::plane_size(width, height, number);
+            let plane = plane.f_narrow(0, 0, h as i64)?.f_narrow(1, 0, w as i64)?.f_contiguous()?;
+            let mut bytes = vec![0; w * h];
+            plane.f_to_device(tch::Device::Cpu)?.f_copy_data(&mut bytes, w * h)?;
+            Ok(bytes)
+        };
+        let frame = |t: i64| -> Result<Frame, tch::TchError> {
+            let chroma = chroma.f_select(0, t)?;
+            let planes = [
+                cut(luma.f_select(0, t)?, 0)?,
+                cut(chroma.f_select(0, 0)?, 1)?,
+                cut(chroma.f_select(0, 1)?, 2)?,
+            ];
+            Ok(Frame { width, height, planes, pts: None })
+        };
+        (0..luma.size()[0]).map(frame).collect()
+    }
+}
+
+/// Appends a plane with its last column and row repeated.
+fn pad(plane: &[u8], (width, height): (usize, usize), (to_width, to_height): (usize, usize), out: &mut Vec<u8>) {
+    for y in 0..to_height {
+        let row = &plane[y.min(height - 1) * width..][..width];
+        out.extend_from_slice(row);
+        out.extend(std::iter::repeat_n(row[width - 1], to_width - width));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gradient(width: usize, height: usize) -> Frame {
+        let plane = |number: usize| {
+            let (w, h) = Frame::plane_size(width, height, number);
+            (0..w * h).map(|i| (i * 7 + number * 50) as u8).collect()
+        };
+        Frame { width, height, planes: [plane(0), plane(1), plane(2)], pts: None }
+    }
+
+    #[test]
+    fn odd_sizes_survive_padding_and_cutting() {
+        let frame = gradient(17, 19);
+        let quads = Frame::to_quads(&[&frame, &frame], 32, 32).unwrap();
+        assert_eq!(quads.size(), [1, 2, 6, 16, 16]);
+        assert_eq!(Frame::from_quads(&quads, 17, 19).unwrap(), [frame.clone(), frame]);
+    }
+
+    #[test]
+    fn padding_repeats_the_edge() {
+        let mut out = Vec::new();
+        pad(&[1, 2, 3, 4], (2, 2), (3, 3), &mut out);
+        assert_eq!(out, [1, 2, 2, 3, 4, 4, 3, 4, 4]);
+    }
+}

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: MPL-2.0
+//! A model ready to run: networks on a device, the integer context model, and who made it.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, Weak};
+
+use sha2::{Digest, Sha256};
+use tch::{nn, Device, Kind, Tensor};
+
+use super::device;
+use super::{context_tensors, ModelConfig, ModelError, TensorFile, Tokenizer};
+use crate::entropy::{ContextModel, ContextWeights};
+
+const FORMAT: &str = "tvc-model";
+const VERSION: &str = "1";
+/// Metadata keys of the model card start with this.
+const CARD: &str = "card.";
+
+static EMBEDDED: &[u8] = include_bytes!("../../models/tvc-small.safetensors");
+
+/// Where a model comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ModelSource {
+    /// The one inside this library.
+    #[default]
+    Embedded,
+    File(PathBuf),
+}
+
+/// A whole model. Several users of the same source and device in one process share one.
+#[derive(Debug)]
+pub struct Model {
+    pub config: ModelConfig,
+    pub tokenizer: Tokenizer,
+    pub context: ContextModel,
+    /// Identity that streams carry.
+    pub id: u64,
+    pub device: Device,
+    /// What the networks compute in.
+    pub kind: Kind,
+    /// What is known about the making of the model, for people.
+    pub card: Vec<(String, String)>,
+    /// Weights of the networks.
+    pub parameters: usize,
+    _variables: nn::VarStore,
+}
+
+// SAFETY: the weights are frozen when a model has been built, and libtorch counts references atomically.
+unsafe impl Sync for Model {}
+
+type Cache = Mutex<Vec<(ModelSource, Device, Weak<Model>)>>;
+static CACHE: Cache = Mutex::new(Vec::new());
+
+/// Identity of a context model: the first 8 bytes of the SHA-256 of its numbers.
+pub fn identity(weights: &ContextWeights) -> u64 {
+    let hash = Sha256::digest(weights.bytes());
+    u64::from_be_bytes(hash[..8].try_into().expect("SHA-256 has 32 bytes"))
+}
+
+impl Model {
+    /// Loads a model, or shares the one that is loaded already. `device`: auto, cpu, cuda or cuda:N.
+    pub fn load(source: &ModelSource, device: &str) -> Result<Arc<Model>, ModelError> {
+        let device = device::select(device)?;
+        let mut cache = CACHE.lock().unwrap_or_else(|e| e.into_inner());
+        cache.retain(|(_, _, model)| model.strong_count() > 0);
+        let found = cache.iter().find(|(s, d, _)| s == source && *d == device);
+        if let Some(model) = found.and_then(|(_, _, model)| model.upgrade()) {
+            return Ok(model);
+        }
+        let model = Arc::new(match source {
+            ModelSource::Embedded => Model::from_bytes(EMBEDDED, device)?,
+            ModelSource::File(path) => {
+                let bytes = std::fs::read(path).map_err(|source| ModelError::Io { path: path.clone(), source })?;
+                Model::from_bytes(&bytes, device)?
+            }
+        });
+        cache.push((source.clone(), device, Arc::downgrade(&model)));
+        Ok(model)
+    }
+
+    /// Builds the networks that the file's configuration describes and fills them.
+    pub fn from_bytes(bytes: &[u8], device: Device) -> Result<Model, ModelError> {
+        let file = TensorFile::parse(bytes)?;
+        let config = read_config(&file)?;
+        let weights = context_tensors::read(&file.under("context."))?;
+        let id = identity(&weights);
+        let expected = file.metadata.get("integer-hash").cloned().unwrap_or_default();
+        if expected != format!("{id:016x}") {
+            return Err(ModelError::Checksum { found: id, expected });
+        }
+        let context = ContextModel::new(weights).map_err(|e| ModelError::NotAModel(e.to_string()))?;
+        let kind = device::fast_kind(device);
+        let mut variables = nn::VarStore::new(device);
+        let tokenizer = Tokenizer::new(variables.root() / "tokenizer", &config.tokenizer);
+        fill(&variables, &file.tensors)?;
+        variables.freeze();
+        variables.set_kind(kind);
+        let mut card: Vec<_> = file
+            .metadata
+            .iter()
+            .filter_map(|(key, value)| Some((key.strip_prefix(CARD)?.to_string(), value.clone())))
+            .collect();
+        card.sort();
+        Ok(Model {
+            config,
+            tokenizer,
+            context,
+            id,
+            device,
+            kind,
+            card,
+            parameters: variables.variables().values().map(Tensor::numel).sum(),
+            _variables: variables,
+        })
+    }
+}
+
+fn read_config(file: &TensorFile) -> Result<ModelConfig, ModelError> {
+    let get = |key: &str| file.metadata.get(key).map(String::as_str);
+    if get("format") != Some(FORMAT) {
+        return Err(ModelError::NotAModel("it has no tvc-model metadata".into()));
+    }
+    let version = get("version").unwrap_or("none");
+    if version != VERSION {
+        return Err(ModelError::Version { found: version.into(), expected: VERSION });
+    }
+    let json = get("config").ok_or_else(|| ModelError::NotAModel("it has no configuration".into()))?;
+    let config: ModelConfig = serde_json::from_str(json).map_err(|e| ModelError::Config(e.to_string()))?;
+    config.tokenizer.validate()?;
+    Ok(config)
+}
+
+/// Copies every tensor into the variable of its name; all that are missing or misshapen go into one error.
+fn fill(variables: &nn::VarStore, tensors: &HashMap<String, Tensor>) -> Result<(), ModelError> {
+    let mut problems = Vec::new();
+    for (name, mut variable) in variables.variables() {
+        match tensors.get(&name) {
+            None => problems.push(format!("{name} is missing")),
+            Some(t) if t.size() != variable.size() => {
+                problems.push(format!("{name} is {:?}, expected {:?}", t.size(), variable.size()));
+            }
+            Some(t) => tch::no_grad(|| variable.f_copy_(t))?,
+        }
+    }
+    problems.sort();
+    match problems.len() {
+        0 => Ok(()),
+        n => Err(ModelError::NotAModel(format!("{n} tensors do not fit: {}", problems.join(", ")))),
+    }
+}
+
+/// A model file from its parts; floats are stored in bf16, as they are used.
+pub fn pack(
+    config: &ModelConfig,
+    floats: HashMap<String, Tensor>,
+    context: &ContextWeights,
+    card: &[(String, String)],
+) -> Result<TensorFile, ModelError> {
+    let mut file = TensorFile::default();
+    for (name, tensor) in floats {
+        file.tensors.insert(name, tensor.f_to_kind(Kind::BFloat16)?);
+    }
+    for (name, tensor) in context_tensors::write(context)? {
+        file.tensors.insert(format!("context.{name}"), tensor);
+    }
+    let json = serde_json::to_string(config).map_err(|e| ModelError::Config(e.to_string()))?;
+    let mut set = |key: &str, value: String| file.metadata.insert(key.into(), value);
+    set("format", FORMAT.into());
+    set("version", VERSION.into());
+    set("config", json);
+    set("integer-hash", format!("{:016x}", identity(context)));
+    for (key, value) in card {
+        set(&format!("{CARD}{key}"), value.clone());
+    }
+    Ok(file)
+}

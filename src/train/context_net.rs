@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The float twin of the integer context model: the same numbers, rounded the same way, with gradients.
+
+use tch::{nn, Kind, Tensor};
+
+use crate::entropy::{
+    rows_before, ContextWeights, Layer, ACTIVATION_SCALE, DIGITS, LOGIT_SCALE, MULTIPLIER_BITS, TABLE_SCALE,
+};
+use crate::FSQ_LEVELS;
+
+const WIDTH: i64 = 96;
+const HEAD_WIDTH: i64 = 32;
+const WEIGHT_LIMIT: f64 = 127.0;
+
+struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Linear {
+    fn new(vs: nn::Path, inputs: i64, outputs: i64) -> Linear {
+        let bound = (3.0 / inputs as f64).sqrt();
+        Linear {
+            weight: vs.var("weight", &[outputs, inputs], nn::Init::Uniform { lo: -bound, up: bound }),
+            bias: vs.var("bias", &[outputs], nn::Init::Const(0.0)),
+        }
+    }
+
+    /// Step of each output's weights: the largest is 127 steps. `[outputs, 1]`.
+    fn steps(&self) -> Tensor {
+        self.weight.detach().abs().amax([1], true).clamp_min(1e-6) / WEIGHT_LIMIT
+    }
+
+    fn forward(&self, xs: &Tensor, quantize: bool) -> Tensor {
+        if !quantize {
+            return xs.linear(&self.weight, Some(&self.bias));
+        }
+        let steps = self.steps();
+        let rounded = (&self.weight / &steps).round() * steps;
+        xs.linear(&pass_through(&self.weight, rounded), Some(&self.bias))
+    }
+
+    /// `result_scale`: steps of the result in 1.
+    fn export(&self, result_scale: i32) -> Layer {
+        let steps = self.steps();
+        let activation = f64::from(ACTIVATION_SCALE);
+        let weights = (&self.weight / &steps).round().to_kind(Kind::Int8);
+        let biases = (&self.bias * activation / steps.squeeze_dim(1)).round();
+        let scale = f64::from(result_scale) / activation * f64::from(1 << MULTIPLIER_BITS);
+        let multipliers = (steps.squeeze_dim(1).to_kind(Kind::Double) * scale).round();
+        Layer {
+            weights: Vec::try_from(weights.flatten(0, -1)).expect("i8 weights"),
+            biases: to_i32(&biases),
+            multipliers: to_i32(&multipliers),
+        }
+    }
+}
+
+fn to_i32(xs: &Tensor) -> Vec<i32> {
+    let limit = f64::from(i32::MAX);
+    Vec::try_from(xs.to_kind(Kind::Double).clamp(-limit, limit).to_kind(Kind::Int).flatten(0, -1)).expect("i32 values")
+}
+
+/// `rounded` forward, the gradient of `xs` backward.
+fn pass_through(xs: &Tensor, rounded: Tensor) -> Tensor {
+    xs + (rounded - xs).detach()
+}
+
+/// Clipped ReLU in steps of an activation.
+fn activate(xs: &Tensor, quantize: bool) -> Tensor {
+    let scale = f64::from(ACTIVATION_SCALE);
+    let clipped = xs.clamp(0.0, 255.0 / scale);
+    if !quantize {
+        return clipped;
+    }
+    let rounded = (&clipped * scale).round() / scale;
+    pass_through(&clipped, rounded)
+}
+
+/// The network; see [`crate::entropy::ContextModel`] for its shape.
+pub struct ContextNet {
+    tables: Tensor,
+    table_bias: Tensor,
+    trunk: Linear,
+    hidden: Vec<Linear>,
+    earlier: Vec<Tensor>,
+    output: Vec<Linear>,
+}
+
+impl ContextNet {
+    pub fn new(vs: nn::Path) -> ContextNet {
+        let rows = ContextWeights::TABLE_ROWS as i64;
+        let small = nn::Init::Randn { mean: 0.0, stdev: 0.05 };
+        let per_digit = |name: &str, inputs, outputs: &dyn Fn(usize) -> i64| {
+            (0..DIGITS).map(|k| Linear::new(&vs / name / k as i64, inputs, outputs(k))).collect()
+        };
+        ContextNet {
+            tables: vs.var("tables", &[rows, WIDTH], small),
+            table_bias: vs.var("table_bias", &[WIDTH], nn::Init::Const(0.5)),
+            trunk: Linear::new(&vs / "trunk", WIDTH, WIDTH),
+            hidden: per_digit("hidden", WIDTH, &|_| HEAD_WIDTH),
+            earlier: (0..DIGITS)
+                .map(|k| (&vs / "earlier").var(&k.to_string(), &[earlier_rows(k).max(1), HEAD_WIDTH], small))
+                .collect(),
+            output: per_digit("output", HEAD_WIDTH, &|k| FSQ_LEVELS[k].into()),
+        }
+    }
+
+    /// Cost of tokens in bits, `[n]`. `rows: [n, 84]` i64 are the rows of the tables that each token's context
+    /// selects; `digits: [n, 6]` i64. `quantize`: with the rounding of the integer model.
+    pub fn bits(&self, rows: &Tensor, digits: &Tensor, quantize: bool) -> Tensor {
+        let n = rows.size()[0];
+        let summed = self.tables.index_select(0, &rows.flatten(0, -1)).view([n, -1, WIDTH]).sum_dim_intlist(
+            [1i64].as_slice(),
+            false,
+            Kind::Float,
+        );
+        let features = activate(&(summed + &self.table_bias), quantize);
+        let trunk = activate(&self.trunk.forward(&features, quantize), quantize);
+        let mut bits = Tensor::zeros([n], (Kind::Float, rows.device()));
+        for k in 0..DIGITS {
+            let mut hidden = self.hidden[k].forward(&trunk, quantize);
+            for j in 0..k {
+                let row = digits.select(1, j as i64) + earlier_rows(j);
+                hidden += self.earlier[k].index_select(0, &row);
+            }
+            let logits = self.output[k].forward(&activate(&hidden, quantize), quantize);
+            // Logits are log2 odds.
+            let log_probabilities = (logits * std::f64::consts::LN_2).log_softmax(1, Kind::Float);
+            let digit = digits.select(1, k as i64).unsqueeze(1);
+            bits -= log_probabilities.gather(1, &digit, false).squeeze_dim(1) / std::f64::consts::LN_2;
+        }
+        bits
+    }
+
+    /// The integers that a decoder computes with.
+    pub fn export(&self) -> ContextWeights {
+        let table_scale = f64::from(TABLE_SCALE);
+        let limit = f64::from(i16::MAX);
+        let tables = (&self.tables * table_scale).round().clamp(-limit, limit).to_kind(Kind::Int16);
+        let earlier = (0..DIGITS).map(|k| {
+            let scale = f64::from(ACTIVATION_SCALE) / self.hidden[k].steps().squeeze_dim(1);
+            let rows = (&self.earlier[k] * scale).round().clamp(-8e6, 8e6);
+            to_i32(&rows.narrow(0, 0, earlier_rows(k)))
+        });
+        ContextWeights {
+            width: WIDTH as usize,
+            head_width: HEAD_WIDTH as usize,
+            tables: Vec::try_from(tables.flatten(0, -1)).expect("i16 tables"),
+            table_bias: to_i32(&(&self.table_bias * table_scale).round()),
+            trunk: self.trunk.export(ACTIVATION_SCALE),
+            hidden: self.hidden.iter().map(|l| l.export(ACTIVATION_SCALE)).collect(),
+            earlier: earlier.collect(),
+            output: self.output.iter().map(|l| l.export(LOGIT_SCALE)).collect(),
+            powers: (0..LOGIT_SCALE)
+                .map(|i| 2f64.powf(30.0 - f64::from(i) / f64::from(LOGIT_SCALE)).round() as i32)
+                .collect(),
+        }
+    }
+}
+
+fn earlier_rows(digit: usize) -> i64 {
+    ContextWeights::earlier_rows(digit) as i64
+}
+
+/// The table rows that the context of every token of a map selects: `[h * w, 84]` i64, row by row. The maps
+/// are `[h, w, 6]` i64; anchors, where column + row is even, do not see their own map.
+pub fn context_rows(map: &Tensor, previous: Option<&Tensor>, older: Option<&Tensor>) -> Tensor {
+    let (h, w, _) = map.size3().expect("a map has three dimensions");
+    let absent: Vec<i64> = FSQ_LEVELS.iter().map(|&l| l.into()).collect();
+    let absent = Tensor::from_slice(&absent).to_device(map.device());
+    let nothing = absent.view([1, 1, -1]).expand([h + 2, w + 2, -1], false);
+    let pad = |map: &Tensor| {
+        let padded = nothing.copy();
+        padded.narrow(0, 1, h).narrow(1, 1, w).copy_(map);
+        padded
+    };
+    let ramp = |n: i64| Tensor::arange(n, (Kind::Int64, map.device()));
+    let is_anchor = (ramp(h).unsqueeze(1) + ramp(w)).remainder(2).eq(0).unsqueeze(2);
+    let units = [Some(map), previous, older].map(|m| m.map_or_else(|| nothing.shallow_clone(), &pad));
+    let bases: Vec<i64> = (0..DIGITS).map(|k| rows_before(k) as i64).collect();
+    let bases = Tensor::from_slice(&bases).to_device(map.device());
+    let sources: Vec<Tensor> = crate::entropy::SOURCES
+        .iter()
+        .enumerate()
+        .map(|(source, &(unit, dx, dy))| {
+            let tokens = units[usize::from(unit)].narrow(0, 1 + dy as i64, h).narrow(1, 1 + dx as i64, w);
+            let tokens = if unit == 0 { absent.where_self(&is_anchor, &tokens) } else { tokens };
+            tokens + &bases + (source * crate::entropy::ROWS_PER_SOURCE) as i64
+        })
+        .collect();
+    Tensor::cat(&sources, 2).view([h * w, -1])
+}
