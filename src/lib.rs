@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Tokenized Video Compression for GStreamer.
 
+use gst::glib;
+
 pub mod bitstream;
 #[cfg(feature = "codec")]
 pub mod codec;
+pub mod elements;
 pub mod entropy;
 #[cfg(feature = "codec")]
 pub mod model;
@@ -12,3 +15,24 @@ pub mod train;
 
 /// Number of values of each of the six digits of a token: 64,000 tokens.
 pub const FSQ_LEVELS: [u8; 6] = [8, 8, 8, 5, 5, 5];
+
+fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    #[cfg(feature = "codec")]
+    elements::tvcenc::register(plugin)?;
+    #[cfg(feature = "codec")]
+    elements::tvcdec::register(plugin)?;
+    elements::tvcparse::register(plugin)?;
+    elements::typefind::register(plugin)
+}
+
+gst::plugin_define!(
+    tvc,
+    env!("CARGO_PKG_DESCRIPTION"),
+    plugin_init,
+    concat!(env!("CARGO_PKG_VERSION"), "-", env!("COMMIT_ID")),
+    "MPL-2.0",
+    env!("CARGO_PKG_NAME"),
+    env!("CARGO_PKG_NAME"),
+    "https://crates.io/crates/gst-plugin-tvc",
+    env!("BUILD_REL_DATE")
+);

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Caps of TVC streams, and what a sequence header says in GStreamer's terms.
+
+use gst::glib::translate::{FromGlib, IntoGlib};
+use gst_video::prelude::*;
+
+use crate::bitstream::{SequenceHeader, MAX_SIZE, MIN_SIZE};
+
+/// Caps name of a TVC stream.
+pub const MEDIA_TYPE: &str = "video/x-tvc";
+
+/// The part of the caps that every TVC stream has.
+pub fn any() -> gst::caps::Builder<gst::caps::NoFeature> {
+    gst::Caps::builder(MEDIA_TYPE)
+}
+
+/// Caps of whole access units.
+pub fn framed() -> gst::caps::Builder<gst::caps::NoFeature> {
+    any()
+        .field("stream-format", "byte-stream")
+        .field("alignment", "frame")
+        .field("parsed", true)
+}
+
+/// Sizes that a stream may have.
+pub fn size_range() -> gst::IntRange<i32> {
+    gst::IntRange::new(MIN_SIZE as i32, MAX_SIZE as i32)
+}
+
+/// Caps of the stream that a sequence header opens.
+pub fn from_sequence(sequence: &SequenceHeader) -> gst::Caps {
+    let fraction = |(num, den): (u32, u32)| gst::Fraction::new(num as i32, den as i32);
+    let builder = framed()
+        .field("width", sequence.width as i32)
+        .field("height", sequence.height as i32)
+        .field("framerate", fraction(sequence.frame_rate))
+        .field("pixel-aspect-ratio", fraction(sequence.pixel_aspect_ratio));
+    let colorimetry = colorimetry(sequence).to_string();
+    builder.field_if("colorimetry", &colorimetry, !colorimetry.is_empty()).build()
+}
+
+/// The colorimetry of a stream.
+pub fn colorimetry(sequence: &SequenceHeader) -> gst_video::VideoColorimetry {
+    let [range, matrix, transfer, primaries, _] = sequence.colorimetry.map(i32::from);
+    // SAFETY: unknown numbers become the `__Unknown` variants.
+    unsafe {
+        gst_video::VideoColorimetry::new(
+            gst_video::VideoColorRange::from_glib(range),
+            gst_video::VideoColorMatrix::from_glib(matrix),
+            gst_video::VideoTransferFunction::from_glib(transfer),
+            gst_video::VideoColorPrimaries::from_glib(primaries),
+        )
+    }
+}
+
+/// The chroma siting of a stream.
+pub fn chroma_site(sequence: &SequenceHeader) -> gst_video::VideoChromaSite {
+    gst_video::VideoChromaSite::from_bits_truncate(sequence.colorimetry[4].into())
+}
+
+/// The sequence header of a stream of pictures like `info`; the encoder fills in the model.
+pub fn to_sequence(info: &gst_video::VideoInfo) -> SequenceHeader {
+    let fraction = |f: gst::Fraction| (f.numer().max(0) as u32, f.denom().max(1) as u32);
+    let c = info.colorimetry();
+    let colorimetry = [
+        c.range().into_glib(),
+        c.matrix().into_glib(),
+        c.transfer().into_glib(),
+        c.primaries().into_glib(),
+        info.chroma_site().bits() as i32,
+    ];
+    SequenceHeader {
+        width: info.width(),
+        height: info.height(),
+        frame_rate: fraction(info.fps()),
+        pixel_aspect_ratio: fraction(info.par()),
+        colorimetry: colorimetry.map(|value| u8::try_from(value).unwrap_or(0)),
+        model_id: 0,
+        pts: None,
+    }
+}
+
+/// Duration of `frames` frames, if the rate is fixed.
+pub fn duration(sequence: &SequenceHeader, frames: u64) -> Option<gst::ClockTime> {
+    let (num, den) = sequence.frame_rate;
+    let nanoseconds = frames.mul_div_floor(gst::ClockTime::SECOND.nseconds() * u64::from(den), u64::from(num))?;
+    (num > 0).then(|| gst::ClockTime::from_nseconds(nanoseconds))
+}

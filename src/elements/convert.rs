@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Between GStreamer's video frames and the codec's.
+
+use gst_video::prelude::*;
+use gst_video::{VideoFormat, VideoFrameRef, VideoInfo};
+
+use crate::codec::Frame;
+
+/// Pictures of this height and more are BT.709 where they have no Y'CbCr matrix of their own.
+const HD_HEIGHT: u32 = 720;
+
+/// Formats that elements take and give.
+pub const FORMATS: [VideoFormat; 3] = [VideoFormat::I420, VideoFormat::Nv12, VideoFormat::Rgb];
+
+/// Converts pictures of one format to or from I420.
+pub struct Converter {
+    i420: VideoInfo,
+    /// `None` where the other format is I420 as well.
+    converter: Option<gst_video::VideoConverter>,
+}
+
+/// I420 like `info`: with its colorimetry, or a limited-range one where that is R'G'B'.
+fn i420_like(info: &VideoInfo) -> Result<VideoInfo, gst::glib::BoolError> {
+    let rgb = if info.height() < HD_HEIGHT { "bt601" } else { "bt709" };
+    let colorimetry = if info.is_rgb() { rgb.parse()? } else { info.colorimetry() };
+    VideoInfo::builder(VideoFormat::I420, info.width(), info.height())
+        .fps(info.fps())
+        .par(info.par())
+        .colorimetry(&colorimetry)
+        .chroma_site_if(info.chroma_site(), !info.is_rgb())
+        .build()
+}
+
+impl Converter {
+    /// From pictures like `info`.
+    pub fn from_format(info: &VideoInfo) -> Result<Converter, gst::glib::BoolError> {
+        let i420 = i420_like(info)?;
+        let needed = info.format() != VideoFormat::I420;
+        let converter = needed.then(|| gst_video::VideoConverter::new(info, &i420, None)).transpose()?;
+        Ok(Converter { i420, converter })
+    }
+
+    /// To pictures like `info`.
+    pub fn to_format(info: &VideoInfo) -> Result<Converter, gst::glib::BoolError> {
+        let i420 = i420_like(info)?;
+        let needed = info.format() != VideoFormat::I420;
+        let converter = needed.then(|| gst_video::VideoConverter::new(&i420, info, None)).transpose()?;
+        Ok(Converter { i420, converter })
+    }
+
+    /// Copies a picture out of GStreamer's memory, whatever its strides.
+    pub fn read(&self, from: &VideoFrameRef<&gst::BufferRef>, pts: Option<u64>) -> Result<Frame, gst::glib::BoolError> {
+        let Some(converter) = &self.converter else {
+            return copy_from(from, pts);
+        };
+        let mut buffer = gst::Buffer::with_size(self.i420.size())?;
+        let memory = buffer.get_mut().expect("a new buffer is writable");
+        converter.frame_ref(from, &mut VideoFrameRef::from_buffer_ref_writable(memory, &self.i420)?);
+        let mapped = VideoFrameRef::from_buffer_ref_readable(&buffer, &self.i420)?;
+        copy_from(&mapped, pts)
+    }
+
+    /// Copies a picture into GStreamer's memory, whatever its strides.
+    pub fn write(&self, frame: &Frame, to: &mut VideoFrameRef<&mut gst::BufferRef>) -> Result<(), gst::glib::BoolError> {
+        let Some(converter) = &self.converter else {
+            return copy_to(frame, to);
+        };
+        let mut buffer = gst::Buffer::with_size(self.i420.size())?;
+        let memory = buffer.get_mut().expect("a new buffer is writable");
+        copy_to(frame, &mut VideoFrameRef::from_buffer_ref_writable(memory, &self.i420)?)?;
+        converter.frame_ref(&VideoFrameRef::from_buffer_ref_readable(&buffer, &self.i420)?, to);
+        Ok(())
+    }
+}
+
+fn copy_from(from: &VideoFrameRef<&gst::BufferRef>, pts: Option<u64>) -> Result<Frame, gst::glib::BoolError> {
+    let (width, height) = (from.width() as usize, from.height() as usize);
+    let mut planes = [const { Vec::new() }; 3];
+    for (number, plane) in planes.iter_mut().enumerate() {
+        let (w, h) = Frame::plane_size(width, height, number);
+        let stride = from.plane_stride()[number] as usize;
+        let rows = from.plane_data(number as u32)?.chunks(stride).take(h);
+        plane.reserve(w * h);
+        rows.for_each(|row| plane.extend_from_slice(&row[..w]));
+    }
+    Ok(Frame { width, height, planes, pts })
+}
+
+fn copy_to(frame: &Frame, to: &mut VideoFrameRef<&mut gst::BufferRef>) -> Result<(), gst::glib::BoolError> {
+    for (number, plane) in frame.planes.iter().enumerate() {
+        let (w, _) = Frame::plane_size(frame.width, frame.height, number);
+        let stride = to.plane_stride()[number] as usize;
+        let rows = to.plane_data_mut(number as u32)?.chunks_mut(stride);
+        rows.zip(plane.chunks(w)).for_each(|(to, from)| to[..w].copy_from_slice(from));
+    }
+    Ok(())
+}

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: MPL-2.0
+
+use gst::glib;
+use gst::prelude::*;
+
+mod imp;
+
+glib::wrapper! {
+    /// Compresses raw video to a TVC stream.
+    pub struct TvcEnc(ObjectSubclass<imp::TvcEnc>) @extends gst_video::VideoEncoder, gst::Element, gst::Object;
+}
+
+pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    gst::Element::register(Some(plugin), "tvcenc", gst::Rank::NONE, TvcEnc::static_type())
+}
