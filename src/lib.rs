@@ -8,6 +8,8 @@ pub mod bitstream;
 pub mod codec;
 pub mod elements;
 pub mod entropy;
+#[cfg(feature = "train")]
+pub mod eval;
 #[cfg(feature = "codec")]
 pub mod model;
 #[cfg(feature = "train")]

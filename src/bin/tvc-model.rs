@@ -1,14 +1,131 @@
-use gsttvc::model::*; use tch::*;
-fn main(){ let _g=tch::no_grad_guard(); 
- for kind in [Kind::Float, Kind::BFloat16] {
- let mut vs=nn::VarStore::new(Device::Cpu); let t=Tokenizer::new(vs.root(),&TokenizerConfig::small());
- println!("params {}", vs.trainable_variables().iter().map(|v|v.numel()).sum::<usize>());
- for (k,v) in vs.variables() { if k.ends_with("weight") && (k.contains("conv_out")) {println!("{k} {:?}",v.size());}}
- if kind==Kind::BFloat16 {vs.bfloat16();}
- let x=Tensor::rand([1,8,6,184,320],(Kind::Float,Device::Cpu)); let (mut e,mut d)=(StreamState::default(),StreamState::default());
- let z=t.encode(&x.narrow(1,0,1),kind,&mut e).unwrap(); t.decode(&z.clamp(-1,1),1,kind,&mut d).unwrap();
- for _ in 0..3 {
- let s=std::time::Instant::now(); let mut z=z.copy(); for _ in 0..4 { z=t.encode(&x,kind,&mut e).unwrap(); } let a=s.elapsed();
- let s=std::time::Instant::now(); for _ in 0..4 { t.decode(&z.clamp(-1,1),1,kind,&mut d).unwrap(); } let b=s.elapsed();
- println!("{kind:?} enc {:.1} fps dec {:.1} fps", 32.0/a.as_secs_f64(), 32.0/b.as_secs_f64());}
- } }
+// SPDX-License-Identifier: MPL-2.0
+//! Looks into model files and measures what they do.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use gsttvc::codec::{EncoderSettings, DEFAULT_QUANTIZER};
+use gsttvc::eval;
+use gsttvc::model::{Model, ModelSource};
+use gsttvc::train::clips::{find, Clip};
+use gsttvc::train::lpips::Lpips;
+
+/// Looks into TVC model files and measures what they do.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Prints what a model file is; without FILE, the built-in model.
+    Info { file: Option<PathBuf> },
+    /// Codes clips and prints a line of CSV for each.
+    Eval(EvalArguments),
+}
+
+#[derive(Args)]
+struct EvalArguments {
+    /// Clips or folders: Y4M, or anything that GStreamer decodes.
+    #[arg(required = true)]
+    clips: Vec<PathBuf>,
+    /// Model file; the built-in model without it.
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// Quantizers to measure, 0 to 63.
+    #[arg(long, value_delimiter = ',', default_values_t = [DEFAULT_QUANTIZER])]
+    quantizer: Vec<u32>,
+    /// Frames from one key unit to the next at most, 0 = automatic.
+    #[arg(long, default_value_t = 0)]
+    key_int_max: u32,
+    /// LPIPS weights (safetensors); without them that column is empty.
+    #[arg(long)]
+    lpips: Option<PathBuf>,
+    /// Folder for a PNG per clip and quantizer: source above, decoded below.
+    #[arg(long)]
+    montage: Option<PathBuf>,
+    /// cpu, cuda, cuda:N or auto.
+    #[arg(long, default_value = "auto")]
+    device: String,
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Info { file } => info(file),
+        Command::Eval(arguments) => evaluate(&arguments),
+    }
+}
+
+fn load(file: Option<PathBuf>, device: &str) -> Result<Arc<Model>> {
+    let source = file.map_or(ModelSource::Embedded, ModelSource::File);
+    Ok(Model::load(&source, device)?)
+}
+
+fn info(file: Option<PathBuf>) -> Result<()> {
+    let model = load(file, "cpu")?;
+    let tokenizer = &model.config.tokenizer;
+    println!("name:        {}", model.config.name);
+    println!("identity:    {:016x}", model.id);
+    println!("weights:     {}", model.parameters);
+    println!(
+        "one token:   {} frames of {s}x{s} samples, FSQ levels {:?}",
+        tokenizer.temporal_factor(),
+        tokenizer.fsq_levels,
+        s = tokenizer.spatial_factor()
+    );
+    for (key, value) in &model.card {
+        println!("{key}: {value}");
+    }
+    println!("configuration: {}", serde_json::to_string(&model.config)?);
+    Ok(())
+}
+
+fn evaluate(arguments: &EvalArguments) -> Result<()> {
+    let model = load(arguments.model.clone(), &arguments.device)?;
+    let lpips = arguments
+        .lpips
+        .as_ref()
+        .map(|path| Lpips::load(path, tch::Device::Cpu, tch::Kind::Float))
+        .transpose()?;
+    if let Some(folder) = &arguments.montage {
+        std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+    }
+    println!("clip,quantizer,frames,bytes,bpp,kbps,psnr_y,ssim,lpips,flicker,enc_fps,dec_fps,peak_mib");
+    for path in find(&arguments.clips)? {
+        let clip = Clip::read(&path)?;
+        for &quantizer in &arguments.quantizer {
+            let settings = EncoderSettings {
+                quantizer,
+                key_int_max: arguments.key_int_max,
+            };
+            let (coded, m) = eval::run(&model, &clip, settings, lpips.as_ref())?;
+            println!(
+                "{},{quantizer},{},{},{:.6},{:.2},{:.3},{:.4},{:.4},{:.3},{:.1},{:.1},{:.0}",
+                clip.name,
+                clip.frames(),
+                coded.bytes,
+                m.bits_per_pixel,
+                m.kbit_per_second,
+                m.psnr,
+                m.ssim,
+                m.lpips,
+                m.flicker,
+                coded.encode_rate,
+                coded.decode_rate,
+                eval::peak_memory_mib()
+            );
+            if let Some(folder) = &arguments.montage {
+                let rows = [
+                    eval::to_rgb(&clip.luma, &clip.chroma)?,
+                    eval::to_rgb(&coded.luma, &coded.chroma)?,
+                ];
+                eval::write_montage(&folder.join(format!("{}_q{quantizer}.png", clip.name)), &rows)?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -96,12 +96,18 @@ impl Common {
         let read = |paths: &[PathBuf]| -> Result<Vec<Clip>> { find(paths)?.iter().map(|p| Clip::read(p)).collect() };
         let (clips, validation) = (read(&self.clips)?, read(&self.validation)?);
         let frames: i64 = clips.iter().map(Clip::frames).sum();
-        println!("{} clips, {frames} frames; {} clips to validate on", clips.len(), validation.len());
+        println!(
+            "{} clips, {frames} frames; {} clips to validate on",
+            clips.len(),
+            validation.len()
+        );
         Ok((clips, validation))
     }
 
     fn log(&self, stage: &str) -> PathBuf {
-        self.log.clone().unwrap_or_else(|| self.checkpoint.with_extension(format!("{stage}.csv")))
+        self.log
+            .clone()
+            .unwrap_or_else(|| self.checkpoint.with_extension(format!("{stage}.csv")))
     }
 
     fn device(&self) -> Result<(Device, Kind)> {
@@ -122,13 +128,25 @@ fn main() -> Result<()> {
 }
 
 fn tokenizer(common: &Common, weights: tokenizer_stage::Weights) -> Result<()> {
-    ensure!(common.frames % 8 == 1 && common.frames > 1, "--frames {}: legal are 9, 17, 25 ...", common.frames);
-    ensure!(common.size % 16 == 0 && common.size >= 64, "--size {}: legal are 64, 80, 96 ...", common.size);
+    ensure!(
+        common.frames % 8 == 1 && common.frames > 1,
+        "--frames {}: legal are 9, 17, 25 ...",
+        common.frames
+    );
+    ensure!(
+        common.size % 16 == 0 && common.size >= 64,
+        "--size {}: legal are 64, 80, 96 ...",
+        common.size
+    );
     let (device, kind) = common.device()?;
     let (clips, validation) = common.read_clips()?;
     let options = tokenizer_stage::Options {
         checkpoint: common.checkpoint.clone(),
-        shape: SampleShape { batch: common.batch, frames: common.frames, size: common.size },
+        shape: SampleShape {
+            batch: common.batch,
+            frames: common.frames,
+            size: common.size,
+        },
         budget: common.budget,
         weights,
         lpips: common.lpips.clone(),

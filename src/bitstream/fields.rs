@@ -127,6 +127,9 @@ mod tests {
     #[test]
     fn fields_past_the_end_are_incomplete() {
         assert_eq!(Reader::new(&[1, 2, 3]).u32(), Err(BitstreamError::Incomplete));
-        assert_eq!(Reader::new(&[0x80]).leb128("field", 300), Err(BitstreamError::Incomplete));
+        assert_eq!(
+            Reader::new(&[0x80]).leb128("field", 300),
+            Err(BitstreamError::Incomplete)
+        );
     }
 }

@@ -87,7 +87,9 @@ impl SequenceHeader {
         let size = |reader: &mut Reader, field| {
             let value = u32::from(reader.u16()?);
             let legal = (MIN_SIZE..=MAX_SIZE).contains(&value);
-            legal.then_some(value).ok_or_else(|| malformed(field, value.into(), "16 to 8192"))
+            legal
+                .then_some(value)
+                .ok_or_else(|| malformed(field, value.into(), "16 to 8192"))
         };
         let (width, height) = (size(reader, "width")?, size(reader, "height")?);
         let fraction = |reader: &mut Reader, field, least: u64| {
@@ -165,16 +167,22 @@ impl UnitHeader {
         if !matches {
             return Err(BitstreamError::HeaderCheck);
         }
-        let header = UnitHeader { sequence, frames, timing, payload_length, token_check };
+        let header = UnitHeader {
+            sequence,
+            frames,
+            timing,
+            payload_length,
+            token_check,
+        };
         Ok((header, reader.position()))
     }
 }
 
 /// Where the first key unit of `bytes` starts: its long check value makes a chance find unlikely.
 pub fn find_key_unit(bytes: &[u8]) -> Option<usize> {
-    (0..bytes.len()).filter(|&i| bytes[i] == SYNC).find(|&i| {
-        matches!(UnitHeader::parse(&bytes[i..]), Ok((header, _)) if header.is_key())
-    })
+    (0..bytes.len())
+        .filter(|&i| bytes[i] == SYNC)
+        .find(|&i| matches!(UnitHeader::parse(&bytes[i..]), Ok((header, _)) if header.is_key()))
 }
 
 #[cfg(test)]
@@ -192,27 +200,34 @@ mod tests {
             any::<u64>(),
             prop::option::of(0..u64::MAX),
         )
-            .prop_map(|((width, height), frame_rate, par, colorimetry, model_id, pts)| SequenceHeader {
-                width,
-                height,
-                frame_rate,
-                pixel_aspect_ratio: par,
-                colorimetry,
-                model_id,
-                pts,
-            })
+            .prop_map(
+                |((width, height), frame_rate, par, colorimetry, model_id, pts)| SequenceHeader {
+                    width,
+                    height,
+                    frame_rate,
+                    pixel_aspect_ratio: par,
+                    colorimetry,
+                    model_id,
+                    pts,
+                },
+            )
     }
 
     fn any_header() -> impl Strategy<Value = UnitHeader> {
-        (prop::option::of(any_sequence()), 1..=DELTA_FRAMES, 0u8..4, 0..=MAX_PAYLOAD, any::<u16>()).prop_map(
-            |(sequence, frames, timing, payload_length, token_check)| UnitHeader {
+        (
+            prop::option::of(any_sequence()),
+            1..=DELTA_FRAMES,
+            0u8..4,
+            0..=MAX_PAYLOAD,
+            any::<u16>(),
+        )
+            .prop_map(|(sequence, frames, timing, payload_length, token_check)| UnitHeader {
                 sequence,
                 frames: if sequence.is_some() { 1 } else { frames },
                 timing: Timing::from_code(timing),
                 payload_length,
                 token_check,
-            },
-        )
+            })
     }
 
     proptest! {
@@ -277,7 +292,14 @@ mod tests {
         };
         let pack = |sequence| {
             let timing = Timing::Grid;
-            UnitHeader { sequence: Some(sequence), frames: 1, timing, payload_length: 0, token_check: 0 }.pack()
+            UnitHeader {
+                sequence: Some(sequence),
+                frames: 1,
+                timing,
+                payload_length: 0,
+                token_check: 0,
+            }
+            .pack()
         };
         let error = UnitHeader::parse(&pack(SequenceHeader { width: 8, ..sequence })).unwrap_err();
         assert_eq!(error.to_string(), "malformed width: 8, legal is 16 to 8192");
@@ -298,7 +320,13 @@ mod tests {
             pts: Some(0),
         };
         let timing = Timing::Grid;
-        let header = UnitHeader { sequence: Some(sequence), frames: 1, timing, payload_length: 0, token_check: 0 };
+        let header = UnitHeader {
+            sequence: Some(sequence),
+            frames: 1,
+            timing,
+            payload_length: 0,
+            token_check: 0,
+        };
         let mut bytes = vec![SYNC, SYNC, 0x80, 1, 2, 3];
         bytes.extend(header.pack());
         assert_eq!(find_key_unit(&bytes), Some(6));

@@ -59,7 +59,10 @@ impl Clock {
         let implicit = [Timing::Grid, Timing::Milliseconds, Timing::Relative];
         let fits = |timing: &Timing| {
             let predicted = self.predict(*timing, times.len());
-            times.iter().zip(predicted).all(|(time, p)| time.is_none() || *time == p)
+            times
+                .iter()
+                .zip(predicted)
+                .all(|(time, p)| time.is_none() || *time == p)
         };
         let timing = implicit.into_iter().find(fits).unwrap_or(Timing::Explicit);
         let coded = match timing {
@@ -154,7 +157,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn clock(rate: (u32, u32), key: Option<u64>) -> Clock {
-        Clock { rate, key, frames: 1, last: key }
+        Clock {
+            rate,
+            key,
+            frames: 1,
+            last: key,
+        }
     }
 
     fn pack(clock: &mut Clock, times: &[u64]) -> (Timing, Vec<u8>) {

@@ -48,7 +48,10 @@ impl Decoder {
         let (header, length) = UnitHeader::parse(unit)?;
         let payload = &unit[length..];
         if payload.len() != header.payload_length {
-            return Err(CodecError::Truncated { found: unit.len(), expected: length + header.payload_length });
+            return Err(CodecError::Truncated {
+                found: unit.len(),
+                expected: length + header.payload_length,
+            });
         }
         if let Some(sequence) = header.sequence {
             stream = Some(self.start(sequence)?);
@@ -62,17 +65,28 @@ impl Decoder {
         let mut frames = Frame::from_quads(&pictures, width, height)?;
         frames.iter_mut().zip(times).for_each(|(frame, time)| frame.pts = time);
         stream.history.push(tokens);
-        let decoded = Decoded { sequence: stream.sequence, frames };
+        let decoded = Decoded {
+            sequence: stream.sequence,
+            frames,
+        };
         self.stream = Some(stream);
         Ok(decoded)
     }
 
     fn start(&self, sequence: SequenceHeader) -> Result<Stream, CodecError> {
         if sequence.model_id != self.model.id {
-            return Err(CodecError::WrongModel { stream: sequence.model_id, loaded: self.model.id });
+            return Err(CodecError::WrongModel {
+                stream: sequence.model_id,
+                loaded: self.model.id,
+            });
         }
         let clock = Clock::new(&sequence);
-        Ok(Stream { sequence, state: StreamState::default(), history: History::default(), clock })
+        Ok(Stream {
+            sequence,
+            state: StreamState::default(),
+            history: History::default(),
+            clock,
+        })
     }
 
     fn decode_tokens(&self, stream: &Stream, header: &UnitHeader, payload: &[u8]) -> Result<TokenMap, CodecError> {
@@ -82,7 +96,10 @@ impl Decoder {
         let tokens = self.model.context.decode(&stream.history, width, height, payload)?;
         match tokens.check() {
             found if found == header.token_check => Ok(tokens),
-            found => Err(CodecError::TokenCheck { found, expected: header.token_check }),
+            found => Err(CodecError::TokenCheck {
+                found,
+                expected: header.token_check,
+            }),
         }
     }
 
@@ -100,7 +117,11 @@ impl Decoder {
 }
 
 /// The times of a unit's frames and what follows them in the payload.
-fn unit_times<'a>(stream: &mut Stream, header: &UnitHeader, payload: &'a [u8]) -> Result<(FrameTimes, &'a [u8]), CodecError> {
+fn unit_times<'a>(
+    stream: &mut Stream,
+    header: &UnitHeader,
+    payload: &'a [u8],
+) -> Result<(FrameTimes, &'a [u8]), CodecError> {
     if header.is_key() {
         return Ok((vec![stream.sequence.pts], payload));
     }

@@ -34,7 +34,10 @@ pub struct EncoderSettings {
 
 impl Default for EncoderSettings {
     fn default() -> Self {
-        EncoderSettings { quantizer: DEFAULT_QUANTIZER, key_int_max: 0 }
+        EncoderSettings {
+            quantizer: DEFAULT_QUANTIZER,
+            key_int_max: 0,
+        }
     }
 }
 
@@ -75,8 +78,19 @@ impl Encoder {
         if !legal.contains(&width) || !legal.contains(&height) {
             return Err(CodecError::Size { width, height });
         }
-        let sequence = SequenceHeader { model_id: model.id, pts: None, ..sequence };
-        Ok(Encoder { model, settings, sequence, stream: None, pending: Vec::new(), scenes: SceneDetector::default() })
+        let sequence = SequenceHeader {
+            model_id: model.id,
+            pts: None,
+            ..sequence
+        };
+        Ok(Encoder {
+            model,
+            settings,
+            sequence,
+            stream: None,
+            pending: Vec::new(),
+            scenes: SceneDetector::default(),
+        })
     }
 
     /// Takes effect with the next unit.
@@ -123,14 +137,22 @@ impl Encoder {
     }
 
     fn code_key(&mut self, frame: &Frame) -> Result<AccessUnit, CodecError> {
-        let sequence = SequenceHeader { pts: frame.pts, ..self.sequence };
+        let sequence = SequenceHeader {
+            pts: frame.pts,
+            ..self.sequence
+        };
         let mut state = StreamState::default();
         let tokens = self.tokenize(&[frame], &mut state, None)?;
         let payload = self.model.context.encode(&History::default(), &tokens)?;
         let unit = assemble(Some(sequence), 1, Timing::Grid, &tokens, payload);
         let mut history = History::default();
         history.push(tokens);
-        self.stream = Some(Stream { state, history, clock: Clock::new(&sequence), frames: 1 });
+        self.stream = Some(Stream {
+            state,
+            history,
+            clock: Clock::new(&sequence),
+            frames: 1,
+        });
         Ok(unit)
     }
 
@@ -140,7 +162,11 @@ impl Encoder {
             return Ok(None);
         };
         // The networks take whole groups: a short one is filled up with its last frame.
-        let group: Vec<&Frame> = frames.iter().chain(std::iter::repeat(last)).take(DELTA_FRAMES).collect();
+        let group: Vec<&Frame> = frames
+            .iter()
+            .chain(std::iter::repeat(last))
+            .take(DELTA_FRAMES)
+            .collect();
         let tokens = self.tokenize(&group, &mut stream.state, stream.history.previous.as_ref())?;
         let times: Vec<_> = frames.iter().map(|f| f.pts).collect();
         let mut payload = Vec::new();
@@ -155,7 +181,12 @@ impl Encoder {
     }
 
     /// Runs the tokenizer's encoder over a group of frames.
-    fn tokenize(&self, frames: &[&Frame], state: &mut StreamState, previous: Option<&TokenMap>) -> Result<TokenMap, CodecError> {
+    fn tokenize(
+        &self,
+        frames: &[&Frame],
+        state: &mut StreamState,
+        previous: Option<&TokenMap>,
+    ) -> Result<TokenMap, CodecError> {
         let _no_grad = tch::no_grad_guard();
         let (tokenizer, model) = (&self.model.tokenizer, &self.model);
         let factor = tokenizer.config.spatial_factor() as usize;
@@ -173,7 +204,10 @@ impl Encoder {
         let (height, width, _) = digits.size3()?;
         let mut values = vec![0f32; (height * width) as usize * DIGITS];
         let count = values.len();
-        digits.f_to_device(tch::Device::Cpu)?.f_contiguous()?.f_copy_data(&mut values, count)?;
+        digits
+            .f_to_device(tch::Device::Cpu)?
+            .f_contiguous()?
+            .f_copy_data(&mut values, count)?;
         let reach = 0.5 + MAX_DEAD_ZONE * f64::from(self.settings.quantizer) / f64::from(MAX_QUANTIZER);
         let mut map = TokenMap::zero(width as usize, height as usize);
         for (at, token) in map.tokens.iter_mut().enumerate() {
@@ -197,8 +231,18 @@ fn assemble(
     tokens: &TokenMap,
     payload: Vec<u8>,
 ) -> AccessUnit {
-    let header = UnitHeader { sequence, frames, timing, payload_length: payload.len(), token_check: tokens.check() };
+    let header = UnitHeader {
+        sequence,
+        frames,
+        timing,
+        payload_length: payload.len(),
+        token_check: tokens.check(),
+    };
     let mut bytes = header.pack();
     bytes.extend(payload);
-    AccessUnit { bytes, is_key: header.is_key(), frames }
+    AccessUnit {
+        bytes,
+        is_key: header.is_key(),
+        frames,
+    }
 }

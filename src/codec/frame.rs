@@ -49,7 +49,10 @@ impl Frame {
         let (luma, chroma) = (picture::to_u8(&luma)?, picture::to_u8(&chroma)?);
         let cut = |plane: Tensor, number: usize| -> Result<Vec<u8>, tch::TchError> {
             let (w, h) = Frame::plane_size(width, height, number);
-            let plane = plane.f_narrow(0, 0, h as i64)?.f_narrow(1, 0, w as i64)?.f_contiguous()?;
+            let plane = plane
+                .f_narrow(0, 0, h as i64)?
+                .f_narrow(1, 0, w as i64)?
+                .f_contiguous()?;
             let mut bytes = vec![0; w * h];
             plane.f_to_device(tch::Device::Cpu)?.f_copy_data(&mut bytes, w * h)?;
             Ok(bytes)
@@ -61,7 +64,12 @@ impl Frame {
                 cut(chroma.f_select(0, 0)?, 1)?,
                 cut(chroma.f_select(0, 1)?, 2)?,
             ];
-            Ok(Frame { width, height, planes, pts: None })
+            Ok(Frame {
+                width,
+                height,
+                planes,
+                pts: None,
+            })
         };
         (0..luma.size()[0]).map(frame).collect()
     }
@@ -85,7 +93,12 @@ mod tests {
             let (w, h) = Frame::plane_size(width, height, number);
             (0..w * h).map(|i| (i * 7 + number * 50) as u8).collect()
         };
-        Frame { width, height, planes: [plane(0), plane(1), plane(2)], pts: None }
+        Frame {
+            width,
+            height,
+            planes: [plane(0), plane(1), plane(2)],
+            pts: None,
+        }
     }
 
     #[test]

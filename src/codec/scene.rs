@@ -65,14 +65,22 @@ mod tests {
 
     fn picture(value: impl Fn(usize, usize) -> u8) -> Frame {
         let luma = (0..64 * 48).map(|i| value(i % 64, i / 64)).collect();
-        Frame { width: 64, height: 48, planes: [luma, vec![128; 32 * 24], vec![128; 32 * 24]], pts: None }
+        Frame {
+            width: 64,
+            height: 48,
+            planes: [luma, vec![128; 32 * 24], vec![128; 32 * 24]],
+            pts: None,
+        }
     }
 
     #[test]
     fn a_new_scene_is_a_cut_and_the_next_picture_of_it_is_not() {
         let mut detector = SceneDetector::default();
         let (a, b) = (picture(|x, _| x as u8 * 4), picture(|x, _| 255 - x as u8 * 4));
-        assert_eq!([&a, &a, &b, &b].map(|f| detector.is_cut(f)), [false, false, true, false]);
+        assert_eq!(
+            [&a, &a, &b, &b].map(|f| detector.is_cut(f)),
+            [false, false, true, false]
+        );
     }
 
     #[test]

@@ -35,22 +35,24 @@ pub fn from_sequence(sequence: &SequenceHeader) -> gst::Caps {
         .field("height", sequence.height as i32)
         .field("framerate", fraction(sequence.frame_rate))
         .field("pixel-aspect-ratio", fraction(sequence.pixel_aspect_ratio));
-    let colorimetry = colorimetry(sequence).to_string();
-    builder.field_if("colorimetry", &colorimetry, !colorimetry.is_empty()).build()
+    let colorimetry = colorimetry(sequence).map(|c| c.to_string());
+    builder.field_if_some("colorimetry", colorimetry).build()
 }
 
-/// The colorimetry of a stream.
-pub fn colorimetry(sequence: &SequenceHeader) -> gst_video::VideoColorimetry {
+/// The colorimetry of a stream, where it is known.
+pub fn colorimetry(sequence: &SequenceHeader) -> Option<gst_video::VideoColorimetry> {
     let [range, matrix, transfer, primaries, _] = sequence.colorimetry.map(i32::from);
+    // Nothing known has no name either: GStreamer gives no string for it.
+    let is_known = sequence.colorimetry[..4] != [0; 4];
     // SAFETY: unknown numbers become the `__Unknown` variants.
-    unsafe {
+    is_known.then(|| unsafe {
         gst_video::VideoColorimetry::new(
             gst_video::VideoColorRange::from_glib(range),
             gst_video::VideoColorMatrix::from_glib(matrix),
             gst_video::VideoTransferFunction::from_glib(transfer),
             gst_video::VideoColorPrimaries::from_glib(primaries),
         )
-    }
+    })
 }
 
 /// The chroma siting of a stream.
@@ -83,6 +85,9 @@ pub fn to_sequence(info: &gst_video::VideoInfo) -> SequenceHeader {
 /// Duration of `frames` frames, if the rate is fixed.
 pub fn duration(sequence: &SequenceHeader, frames: u64) -> Option<gst::ClockTime> {
     let (num, den) = sequence.frame_rate;
+    if num == 0 {
+        return None;
+    }
     let nanoseconds = frames.mul_div_floor(gst::ClockTime::SECOND.nseconds() * u64::from(den), u64::from(num))?;
-    (num > 0).then(|| gst::ClockTime::from_nseconds(nanoseconds))
+    Some(gst::ClockTime::from_nseconds(nanoseconds))
 }

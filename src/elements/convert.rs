@@ -22,7 +22,11 @@ pub struct Converter {
 /// I420 like `info`: with its colorimetry, or a limited-range one where that is R'G'B'.
 fn i420_like(info: &VideoInfo) -> Result<VideoInfo, gst::glib::BoolError> {
     let rgb = if info.height() < HD_HEIGHT { "bt601" } else { "bt709" };
-    let colorimetry = if info.is_rgb() { rgb.parse()? } else { info.colorimetry() };
+    let colorimetry = if info.is_rgb() {
+        rgb.parse()?
+    } else {
+        info.colorimetry()
+    };
     VideoInfo::builder(VideoFormat::I420, info.width(), info.height())
         .fps(info.fps())
         .par(info.par())
@@ -36,7 +40,9 @@ impl Converter {
     pub fn from_format(info: &VideoInfo) -> Result<Converter, gst::glib::BoolError> {
         let i420 = i420_like(info)?;
         let needed = info.format() != VideoFormat::I420;
-        let converter = needed.then(|| gst_video::VideoConverter::new(info, &i420, None)).transpose()?;
+        let converter = needed
+            .then(|| gst_video::VideoConverter::new(info, &i420, None))
+            .transpose()?;
         Ok(Converter { i420, converter })
     }
 
@@ -44,7 +50,9 @@ impl Converter {
     pub fn to_format(info: &VideoInfo) -> Result<Converter, gst::glib::BoolError> {
         let i420 = i420_like(info)?;
         let needed = info.format() != VideoFormat::I420;
-        let converter = needed.then(|| gst_video::VideoConverter::new(&i420, info, None)).transpose()?;
+        let converter = needed
+            .then(|| gst_video::VideoConverter::new(&i420, info, None))
+            .transpose()?;
         Ok(Converter { i420, converter })
     }
 
@@ -61,7 +69,11 @@ impl Converter {
     }
 
     /// Copies a picture into GStreamer's memory, whatever its strides.
-    pub fn write(&self, frame: &Frame, to: &mut VideoFrameRef<&mut gst::BufferRef>) -> Result<(), gst::glib::BoolError> {
+    pub fn write(
+        &self,
+        frame: &Frame,
+        to: &mut VideoFrameRef<&mut gst::BufferRef>,
+    ) -> Result<(), gst::glib::BoolError> {
         let Some(converter) = &self.converter else {
             return copy_to(frame, to);
         };
@@ -83,7 +95,12 @@ fn copy_from(from: &VideoFrameRef<&gst::BufferRef>, pts: Option<u64>) -> Result<
         plane.reserve(w * h);
         rows.for_each(|row| plane.extend_from_slice(&row[..w]));
     }
-    Ok(Frame { width, height, planes, pts })
+    Ok(Frame {
+        width,
+        height,
+        planes,
+        pts,
+    })
 }
 
 fn copy_to(frame: &Frame, to: &mut VideoFrameRef<&mut gst::BufferRef>) -> Result<(), gst::glib::BoolError> {
@@ -91,7 +108,8 @@ fn copy_to(frame: &Frame, to: &mut VideoFrameRef<&mut gst::BufferRef>) -> Result
         let (w, _) = Frame::plane_size(frame.width, frame.height, number);
         let stride = to.plane_stride()[number] as usize;
         let rows = to.plane_data_mut(number as u32)?.chunks_mut(stride);
-        rows.zip(plane.chunks(w)).for_each(|(to, from)| to[..w].copy_from_slice(from));
+        rows.zip(plane.chunks(w))
+            .for_each(|(to, from)| to[..w].copy_from_slice(from));
     }
     Ok(())
 }

@@ -22,7 +22,11 @@ pub struct RuntimeSettings {
 
 impl Default for RuntimeSettings {
     fn default() -> Self {
-        RuntimeSettings { model_file: None, device: DEFAULT_DEVICE.into(), threads: 0 }
+        RuntimeSettings {
+            model_file: None,
+            device: DEFAULT_DEVICE.into(),
+            threads: 0,
+        }
     }
 }
 
@@ -31,7 +35,9 @@ impl RuntimeSettings {
         vec![
             glib::ParamSpecString::builder("model-file")
                 .nick("Model file")
-                .blurb("Path of the model (safetensors); sender and receiver need the same one. NULL = the built-in model")
+                .blurb(
+                    "Path of the model (safetensors); sender and receiver need the same one. NULL = the built-in model",
+                )
                 .mutable_ready()
                 .build(),
             glib::ParamSpecString::builder("device")
@@ -66,7 +72,11 @@ impl RuntimeSettings {
     /// The value of a property of this group.
     pub fn get(&self, pspec: &glib::ParamSpec) -> Option<glib::Value> {
         Some(match pspec.name() {
-            "model-file" => self.model_file.as_ref().map(|p| p.to_string_lossy().into_owned()).to_value(),
+            "model-file" => self
+                .model_file
+                .as_ref()
+                .map(|p| p.to_string_lossy().into_owned())
+                .to_value(),
             "device" => self.device.to_value(),
             "threads" => self.threads.to_value(),
             _ => return None,
@@ -76,7 +86,11 @@ impl RuntimeSettings {
     /// Loads the model for an element that starts.
     pub fn load(&self) -> Result<Arc<Model>, gst::ErrorMessage> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = if self.threads == 0 { cores } else { self.threads as usize };
+        let threads = if self.threads == 0 {
+            cores
+        } else {
+            self.threads as usize
+        };
         tch::set_num_threads(threads as i32);
         let source = match &self.model_file {
             None => ModelSource::Embedded,
@@ -92,10 +106,7 @@ fn message(error: &ModelError) -> gst::ErrorMessage {
             gst::ResourceError::NotFound,
             ["{error}; set model-file to a TVC model, or to NULL for the built-in one"]
         ),
-        ModelError::Device(..) => gst::error_msg!(
-            gst::ResourceError::NotFound,
-            ["{error}; device=cpu always works"]
-        ),
+        ModelError::Device(..) => gst::error_msg!(gst::ResourceError::NotFound, ["{error}; device=cpu always works"]),
         _ => gst::error_msg!(gst::LibraryError::Init, ["{error}"]),
     }
 }

@@ -21,10 +21,12 @@ pub fn register(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
         Some("tvc"),
         Some(&caps::any().build()),
         |typefind| {
-            let length = typefind.length().map_or(MAX_HEADER, |l| l.min(MAX_HEADER.into()) as u32);
-            let found = [length, MIN_HEADER + 8, MIN_HEADER].into_iter().any(|size| {
-                typefind.peek(0, size).is_some_and(starts_with_key_unit)
-            });
+            let length = typefind
+                .length()
+                .map_or(MAX_HEADER, |l| l.min(MAX_HEADER.into()) as u32);
+            let found = [length, MIN_HEADER + 8, MIN_HEADER]
+                .into_iter()
+                .any(|size| typefind.peek(0, size).is_some_and(starts_with_key_unit));
             if found {
                 typefind.suggest(gst::TypeFindProbability::Maximum, &caps::any().build());
             }
@@ -48,7 +50,14 @@ mod tests {
             pts: Some(0),
         };
         let timing = Timing::Grid;
-        UnitHeader { sequence: Some(sequence), frames: 1, timing, payload_length: 0, token_check: 0 }.pack()
+        UnitHeader {
+            sequence: Some(sequence),
+            frames: 1,
+            timing,
+            payload_length: 0,
+            token_check: 0,
+        }
+        .pack()
     }
 
     #[test]

@@ -110,10 +110,14 @@ impl ContextWeights {
             if lengths == (inputs * outputs, outputs, outputs) && bounded {
                 return Ok(());
             }
-            Err(EntropyError::Model(format!("layer {name} is not {inputs} -> {outputs}")))
+            Err(EntropyError::Model(format!(
+                "layer {name} is not {inputs} -> {outputs}"
+            )))
         };
         if !(1..=1024).contains(&width) || !(1..=1024).contains(&head) {
-            return Err(EntropyError::Model(format!("widths {width} and {head}, legal are 1 to 1024")));
+            return Err(EntropyError::Model(format!(
+                "widths {width} and {head}, legal are 1 to 1024"
+            )));
         }
         if self.tables.len() != Self::TABLE_ROWS * width
             || self.table_bias.len() != width
@@ -213,7 +217,9 @@ type Decoder = RangeDecoder<u16, u64, constriction::backends::Cursor<u16, Vec<u1
 
 impl DigitCoder for Decoder {
     fn code(&mut self, probabilities: &Probabilities, _: u8) -> Result<u8, EntropyError> {
-        let digit = self.decode_symbol(&probabilities.model()).map_err(|_| EntropyError::Damaged)?;
+        let digit = self
+            .decode_symbol(&probabilities.model())
+            .map_err(|_| EntropyError::Damaged)?;
         Ok(digit as u8)
     }
 }
@@ -278,7 +284,13 @@ impl ContextModel {
 
     /// Inverse of [`Self::encode`]. Damaged bytes mostly give a wrong map rather than an error: compare
     /// [`TokenMap::check`].
-    pub fn decode(&self, history: &History, width: usize, height: usize, bytes: &[u8]) -> Result<TokenMap, EntropyError> {
+    pub fn decode(
+        &self,
+        history: &History,
+        width: usize,
+        height: usize,
+        bytes: &[u8],
+    ) -> Result<TokenMap, EntropyError> {
         let word = |pair: &[u8]| u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]);
         let words: Vec<u16> = bytes.chunks(2).map(word).collect();
         let mut coder = Decoder::from_compressed(words).unwrap_infallible();
@@ -314,7 +326,8 @@ impl ContextModel {
         let token = map.tokens[y * map.width + x];
         let mut scratch = self.scratch();
         self.features(history, map, (x as isize, y as isize), neighbours, &mut scratch);
-        self.code_token(token, &mut recorder, &mut scratch).expect("a recorder takes every digit");
+        self.code_token(token, &mut recorder, &mut scratch)
+            .expect("a recorder takes every digit");
         recorder.0
     }
 
@@ -342,7 +355,14 @@ impl ContextModel {
     }
 
     /// The first two layers: what is the same for all digits of a token.
-    fn features(&self, history: &History, map: &TokenMap, (x, y): (isize, isize), neighbours: bool, scratch: &mut Scratch) {
+    fn features(
+        &self,
+        history: &History,
+        map: &TokenMap,
+        (x, y): (isize, isize),
+        neighbours: bool,
+        scratch: &mut Scratch,
+    ) {
         let width = self.weights.width;
         scratch.sums.copy_from_slice(&self.weights.table_bias);
         for (source, (unit, dx, dy)) in SOURCES.into_iter().enumerate() {
@@ -356,7 +376,11 @@ impl ContextModel {
                 let value = token.map_or(FSQ_LEVELS[k], |t| t[k]);
                 let row = source * ROWS_PER_SOURCE + rows_before(k) + usize::from(value);
                 let row = &self.weights.tables[row * width..][..width];
-                scratch.sums.iter_mut().zip(row).for_each(|(sum, &v)| *sum += i32::from(v));
+                scratch
+                    .sums
+                    .iter_mut()
+                    .zip(row)
+                    .for_each(|(sum, &v)| *sum += i32::from(v));
             }
         }
         const STEP: i32 = TABLE_SCALE / ACTIVATION_SCALE;
@@ -364,15 +388,23 @@ impl ContextModel {
             *a = activate(i64::from((sum + STEP / 2).div_euclid(STEP)));
         }
         let Scratch { features, trunk, .. } = scratch;
-        self.trunk.sums(features, |o, sum| trunk[o] = activate(self.trunk.rescale(o, sum)));
+        self.trunk
+            .sums(features, |o, sum| trunk[o] = activate(self.trunk.rescale(o, sum)));
     }
 
-    fn code_token(&self, token: Token, coder: &mut impl DigitCoder, scratch: &mut Scratch) -> Result<Token, EntropyError> {
+    fn code_token(
+        &self,
+        token: Token,
+        coder: &mut impl DigitCoder,
+        scratch: &mut Scratch,
+    ) -> Result<Token, EntropyError> {
         let head = self.weights.head_width;
         let mut coded = token;
         for k in 0..DIGITS {
             scratch.sums.resize(self.weights.width.max(head), 0);
-            let Scratch { sums, trunk, hidden, .. } = scratch;
+            let Scratch {
+                sums, trunk, hidden, ..
+            } = scratch;
             self.hidden[k].sums(trunk, |o, sum| sums[o] = sum);
             for (j, &digit) in coded[..k].iter().enumerate() {
                 let row = &self.weights.earlier[k][(values_before(j) + usize::from(digit)) * head..][..head];

@@ -65,7 +65,9 @@ mod tests {
     use proptest::prelude::*;
 
     pub fn powers() -> Vec<i32> {
-        (0..1 << POWER_BITS).map(|i| 2f64.powf(30.0 - f64::from(i) / 1024.0).round() as i32).collect()
+        (0..1 << POWER_BITS)
+            .map(|i| 2f64.powf(30.0 - f64::from(i) / 1024.0).round() as i32)
+            .collect()
     }
 
     proptest! {

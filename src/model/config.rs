@@ -89,7 +89,10 @@ pub struct ModelConfig {
 
 impl Default for ModelConfig {
     fn default() -> Self {
-        ModelConfig { name: "tvc-small".into(), tokenizer: TokenizerConfig::small() }
+        ModelConfig {
+            name: "tvc-small".into(),
+            tokenizer: TokenizerConfig::small(),
+        }
     }
 }
 
@@ -161,7 +164,10 @@ impl TokenizerConfig {
         let bad = |what: String| Err(ModelError::Config(what));
         for (name, levels) in [("encoder", &self.encoder), ("decoder", &self.decoder)] {
             if levels.is_empty() || levels.len() > MAX_LEVELS {
-                return bad(format!("{name} has {} levels, legal are 1 to {MAX_LEVELS}", levels.len()));
+                return bad(format!(
+                    "{name} has {} levels, legal are 1 to {MAX_LEVELS}",
+                    levels.len()
+                ));
             }
             for level in levels {
                 for width in [level.width, level.hidden] {
@@ -169,10 +175,11 @@ impl TokenizerConfig {
                         return bad(format!("{name} width {width}, legal are 1 to {MAX_WIDTH}"));
                     }
                 }
-                if !(0..=MAX_BLOCKS).contains(&level.blocks)
-                    || !(0..=level.blocks).contains(&level.temporal_blocks)
-                {
-                    return bad(format!("{name} has {} + {} blocks", level.blocks, level.temporal_blocks));
+                if !(0..=MAX_BLOCKS).contains(&level.blocks) || !(0..=level.blocks).contains(&level.temporal_blocks) {
+                    return bad(format!(
+                        "{name} has {} + {} blocks",
+                        level.blocks, level.temporal_blocks
+                    ));
                 }
             }
             if levels.last().is_some_and(|l| l.halve_time || l.halve_space) {
@@ -196,7 +203,11 @@ impl TokenizerConfig {
             ));
         }
         if self.fsq_levels != crate::FSQ_LEVELS.map(i64::from) {
-            return bad(format!("FSQ levels {:?}, legal are {:?}", self.fsq_levels, crate::FSQ_LEVELS));
+            return bad(format!(
+                "FSQ levels {:?}, legal are {:?}",
+                self.fsq_levels,
+                crate::FSQ_LEVELS
+            ));
         }
         Ok(())
     }

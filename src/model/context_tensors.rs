@@ -12,13 +12,19 @@ use crate::entropy::{ContextWeights, Layer, DIGITS};
 pub fn write(weights: &ContextWeights) -> Result<Vec<(String, Tensor)>, ModelError> {
     let width = weights.width as i64;
     let mut out = vec![
-        ("tables".to_string(), Tensor::from_slice(&weights.tables).f_view([-1, width])?),
+        (
+            "tables".to_string(),
+            Tensor::from_slice(&weights.tables).f_view([-1, width])?,
+        ),
         ("table_bias".into(), Tensor::from_slice(&weights.table_bias)),
         ("powers".into(), Tensor::from_slice(&weights.powers)),
     ];
     let mut layer = |name: String, layer: &Layer| -> Result<(), ModelError> {
         let outputs = layer.biases.len() as i64;
-        out.push((format!("{name}.weights"), Tensor::from_slice(&layer.weights).f_view([outputs, -1])?));
+        out.push((
+            format!("{name}.weights"),
+            Tensor::from_slice(&layer.weights).f_view([outputs, -1])?,
+        ));
         out.push((format!("{name}.biases"), Tensor::from_slice(&layer.biases)));
         out.push((format!("{name}.multipliers"), Tensor::from_slice(&layer.multipliers)));
         Ok(())
@@ -38,7 +44,9 @@ pub fn write(weights: &ContextWeights) -> Result<Vec<(String, Tensor)>, ModelErr
 /// Inverse of [`write`]; sizes are checked by [`crate::entropy::ContextModel::new`].
 pub fn read(tensors: &HashMap<String, Tensor>) -> Result<ContextWeights, ModelError> {
     let get = |name: &str, kind: Kind| -> Result<Tensor, ModelError> {
-        let tensor = tensors.get(name).ok_or_else(|| ModelError::NotAModel(format!("context.{name} is missing")))?;
+        let tensor = tensors
+            .get(name)
+            .ok_or_else(|| ModelError::NotAModel(format!("context.{name} is missing")))?;
         if tensor.kind() != kind {
             return Err(ModelError::NotAModel(format!("context.{name} is not {kind:?}")));
         }
@@ -52,7 +60,11 @@ pub fn read(tensors: &HashMap<String, Tensor>) -> Result<ContextWeights, ModelEr
             multipliers: ints(&format!("{name}.multipliers"))?,
         })
     };
-    let layers = |name: &str| (0..DIGITS).map(|k| layer(format!("{name}.{k}"))).collect::<Result<Vec<_>, _>>();
+    let layers = |name: &str| {
+        (0..DIGITS)
+            .map(|k| layer(format!("{name}.{k}")))
+            .collect::<Result<Vec<_>, _>>()
+    };
     let table_bias = ints("table_bias")?;
     let hidden = layers("hidden")?;
     let earlier = (1..DIGITS).map(|k| ints(&format!("earlier.{k}")));
@@ -62,7 +74,9 @@ pub fn read(tensors: &HashMap<String, Tensor>) -> Result<ContextWeights, ModelEr
         tables: Vec::<i16>::try_from(get("tables", Kind::Int16)?)?,
         table_bias,
         trunk: layer("trunk".into())?,
-        earlier: std::iter::once(Ok(Vec::new())).chain(earlier).collect::<Result<_, ModelError>>()?,
+        earlier: std::iter::once(Ok(Vec::new()))
+            .chain(earlier)
+            .collect::<Result<_, ModelError>>()?,
         output: layers("output")?,
         powers: ints("powers")?,
         hidden,

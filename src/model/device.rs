@@ -53,7 +53,10 @@ fn has_fast_bf16() -> bool {
 fn load_cuda() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let Some(library) = libtorch_directory().map(|d| d.join("libtorch_cuda.so")).filter(|l| l.exists()) else {
+        let Some(library) = libtorch_directory()
+            .map(|d| d.join("libtorch_cuda.so"))
+            .filter(|l| l.exists())
+        else {
             return;
         };
         // SAFETY: libtorch_cuda's initialisers only register kernels; the library stays loaded for good.

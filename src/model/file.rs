@@ -36,7 +36,10 @@ impl TensorFile {
         for (name, view) in views.iter() {
             let kind = KINDS.iter().find(|(_, dtype)| *dtype == view.dtype());
             let Some((kind, _)) = kind else {
-                return Err(ModelError::NotAModel(format!("tensor {name} has kind {:?}", view.dtype())));
+                return Err(ModelError::NotAModel(format!(
+                    "tensor {name} has kind {:?}",
+                    view.dtype()
+                )));
             };
             let shape: Vec<i64> = view.shape().iter().map(|&s| s as i64).collect();
             tensors.insert(name.to_string(), Tensor::f_from_data_size(view.data(), &shape, *kind)?);
@@ -48,7 +51,10 @@ impl TensorFile {
     }
 
     pub fn read(path: &Path) -> Result<TensorFile, ModelError> {
-        let bytes = std::fs::read(path).map_err(|source| ModelError::Io { path: path.into(), source })?;
+        let bytes = std::fs::read(path).map_err(|source| ModelError::Io {
+            path: path.into(),
+            source,
+        })?;
         TensorFile::parse(&bytes)
     }
 
@@ -56,7 +62,10 @@ impl TensorFile {
     pub fn write(&self, path: &Path) -> Result<(), ModelError> {
         let mut names: Vec<&String> = self.tensors.keys().collect();
         names.sort();
-        let data = names.iter().map(|name| raw_bytes(&self.tensors[*name])).collect::<Result<Vec<_>, _>>()?;
+        let data = names
+            .iter()
+            .map(|name| raw_bytes(&self.tensors[*name]))
+            .collect::<Result<Vec<_>, _>>()?;
         let views = names.iter().zip(&data).map(|(name, (dtype, shape, bytes))| {
             let view = TensorView::new(*dtype, shape.clone(), bytes).expect("bytes match the shape");
             (name.as_str(), view)
@@ -64,7 +73,10 @@ impl TensorFile {
         let bytes = safetensors::serialize(views, Some(self.metadata.clone()))
             .map_err(|e| ModelError::NotAModel(e.to_string()))?;
         let partial = path.with_extension("partial");
-        let io = |source| ModelError::Io { path: path.into(), source };
+        let io = |source| ModelError::Io {
+            path: path.into(),
+            source,
+        };
         std::fs::write(&partial, bytes).map_err(io)?;
         std::fs::rename(&partial, path).map_err(io)
     }
@@ -78,7 +90,10 @@ impl TensorFile {
 
 fn raw_bytes(tensor: &Tensor) -> Result<(Dtype, Vec<usize>, Vec<u8>), ModelError> {
     let tensor = tensor.f_to_device(tch::Device::Cpu)?.f_contiguous()?;
-    let dtype = KINDS.iter().find(|(kind, _)| *kind == tensor.kind()).map(|(_, dtype)| *dtype);
+    let dtype = KINDS
+        .iter()
+        .find(|(kind, _)| *kind == tensor.kind())
+        .map(|(_, dtype)| *dtype);
     let dtype = dtype.ok_or_else(|| ModelError::NotAModel(format!("cannot store {:?}", tensor.kind())))?;
     let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
     tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;

@@ -15,7 +15,9 @@ pub struct Fsq {
 impl Fsq {
     /// One entry of `levels` per channel: the number of its values, at least 2.
     pub fn new(levels: &[i64]) -> Fsq {
-        Fsq { levels: levels.to_vec() }
+        Fsq {
+            levels: levels.to_vec(),
+        }
     }
 
     fn per_channel(&self, like: &Tensor, f: impl Fn(i64) -> f64) -> Tensor {
@@ -39,7 +41,10 @@ impl Fsq {
 
     /// Rounds real-valued digits and keeps them in range.
     pub fn round(&self, bounded: &Tensor) -> Result<Tensor> {
-        bounded.f_round()?.f_clamp_min(0.0)?.f_minimum(&self.per_channel(bounded, |l| (l - 1) as f64))
+        bounded
+            .f_round()?
+            .f_clamp_min(0.0)?
+            .f_minimum(&self.per_channel(bounded, |l| (l - 1) as f64))
     }
 
     /// Digits `[n, 6, h, w]` of any kind -> codes f32 in [-1, 1]: (digit - L/2) / (L/2), L/2 rounded down.

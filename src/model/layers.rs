@@ -159,7 +159,11 @@ impl TemporalBlock {
     fn forward(&self, xs: &Tensor, n: i64, state: &mut StreamState) -> Result<Tensor> {
         let (_, c, h, w) = xs.size4()?;
         // [n, t, h, w, c]: the channels of three time steps are joined without leaving channels-last memory.
-        let normed = self.norm.forward(xs)?.f_permute([0, 2, 3, 1])?.f_reshape([n, -1, h, w, c])?;
+        let normed = self
+            .norm
+            .forward(xs)?
+            .f_permute([0, 2, 3, 1])?
+            .f_reshape([n, -1, h, w, c])?;
         let t = normed.size()[1];
         let extended = state.extend(&normed, Self::PAST)?;
         let steps = (0..=Self::PAST)

@@ -71,7 +71,10 @@ impl Model {
         let model = Arc::new(match source {
             ModelSource::Embedded => Model::from_bytes(EMBEDDED, device)?,
             ModelSource::File(path) => {
-                let bytes = std::fs::read(path).map_err(|source| ModelError::Io { path: path.clone(), source })?;
+                let bytes = std::fs::read(path).map_err(|source| ModelError::Io {
+                    path: path.clone(),
+                    source,
+                })?;
                 Model::from_bytes(&bytes, device)?
             }
         });
@@ -123,7 +126,10 @@ fn read_config(file: &TensorFile) -> Result<ModelConfig, ModelError> {
     }
     let version = get("version").unwrap_or("none");
     if version != VERSION {
-        return Err(ModelError::Version { found: version.into(), expected: VERSION });
+        return Err(ModelError::Version {
+            found: version.into(),
+            expected: VERSION,
+        });
     }
     let json = get("config").ok_or_else(|| ModelError::NotAModel("it has no configuration".into()))?;
     let config: ModelConfig = serde_json::from_str(json).map_err(|e| ModelError::Config(e.to_string()))?;
@@ -146,7 +152,10 @@ fn fill(variables: &nn::VarStore, tensors: &HashMap<String, Tensor>) -> Result<(
     problems.sort();
     match problems.len() {
         0 => Ok(()),
-        n => Err(ModelError::NotAModel(format!("{n} tensors do not fit: {}", problems.join(", ")))),
+        n => Err(ModelError::NotAModel(format!(
+            "{n} tensors do not fit: {}",
+            problems.join(", ")
+        ))),
     }
 }
 

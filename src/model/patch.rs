@@ -33,20 +33,16 @@ pub fn patch(config: &PatchConfig, xs: &Tensor, state: &StreamState) -> Result<T
                 side *= 2;
             }
             let (_, _, c, h, w) = ys.size5()?;
-            ys.f_permute([0, 1, 3, 4, 2])?.f_reshape([-1, h, w, c])?.f_permute([0, 3, 1, 2])
+            ys.f_permute([0, 1, 3, 4, 2])?
+                .f_reshape([-1, h, w, c])?
+                .f_permute([0, 3, 1, 2])
         }
     }
 }
 
 /// Inverse of [`patch`]: `ys: [n * t', c', h', w']` -> `[n, t, channels, h, w]`. At the start of a stream the
 /// repeated copies of the first frame are dropped.
-pub fn unpatch(
-    config: &PatchConfig,
-    ys: &Tensor,
-    n: i64,
-    channels: i64,
-    state: &StreamState,
-) -> Result<Tensor> {
+pub fn unpatch(config: &PatchConfig, ys: &Tensor, n: i64, channels: i64, state: &StreamState) -> Result<Tensor> {
     let (_, c, h, w) = ys.size4()?;
     let (pt, ps) = (config.time, config.space);
     let xs = match config.transform {
@@ -116,7 +112,11 @@ mod tests {
     use tch::{Device, Kind};
 
     fn config(transform: Transform, space: i64) -> PatchConfig {
-        PatchConfig { transform, time: 4, space }
+        PatchConfig {
+            transform,
+            time: 4,
+            space,
+        }
     }
 
     #[test]

@@ -32,7 +32,10 @@ pub fn to_u8(samples: &Tensor) -> Result<Tensor> {
 /// (ITU-R BT.601-7, 2.5.3). Chroma is repeated.
 pub fn rgb_from_planes(luma: &Tensor, chroma: &Tensor) -> Result<Tensor> {
     let (_, h, w) = luma.size3()?;
-    let y = luma.f_to_kind(Kind::Float)?.f_sub_scalar(16.0)?.f_mul_scalar(1.0 / 219.0)?;
+    let y = luma
+        .f_to_kind(Kind::Float)?
+        .f_sub_scalar(16.0)?
+        .f_mul_scalar(1.0 / 219.0)?;
     let c = chroma
         .f_to_kind(Kind::Float)?
         .f_sub_scalar(128.0)?
@@ -40,7 +43,9 @@ pub fn rgb_from_planes(luma: &Tensor, chroma: &Tensor) -> Result<Tensor> {
         .f_upsample_nearest2d([h, w], None, None)?;
     let (cb, cr) = (c.f_select(1, 0)?, c.f_select(1, 1)?);
     let r = y.f_add(&cr.f_mul_scalar(1.402)?)?;
-    let g = y.f_sub(&cb.f_mul_scalar(0.344_136)?)?.f_sub(&cr.f_mul_scalar(0.714_136)?)?;
+    let g = y
+        .f_sub(&cb.f_mul_scalar(0.344_136)?)?
+        .f_sub(&cr.f_mul_scalar(0.714_136)?)?;
     let b = y.f_add(&cb.f_mul_scalar(1.772)?)?;
     Tensor::f_stack(&[r, g, b], 1)
 }

@@ -157,7 +157,9 @@ mod tests {
         let (mut enc, mut dec) = (StreamState::default(), StreamState::default());
         let (mut digits, mut pictures, mut at) = (vec![], vec![], 0);
         for &frames in plan {
-            let zs = tokenizer.encode(&xs.narrow(1, at, frames), Kind::Float, &mut enc).unwrap();
+            let zs = tokenizer
+                .encode(&xs.narrow(1, at, frames), Kind::Float, &mut enc)
+                .unwrap();
             let d = tokenizer.fsq.digits(&zs).unwrap();
             let codes = tokenizer.fsq.codes(&d).unwrap();
             pictures.push(tokenizer.decode(&codes, 1, Kind::Float, &mut dec).unwrap());
@@ -173,7 +175,11 @@ mod tests {
         let (_vs, tokenizer) = tiny();
         let xs = Tensor::rand([1, 25, 6, 24, 32], (Kind::Float, Device::Cpu)) * 2.0 - 1.0;
         let (tokens, pictures) = run(&tokenizer, &xs, &[25]);
-        assert_eq!(tokens.size(), [4, 6, 3, 4], "1 + 24 / 8 units of 24 / 8 x 32 / 8 tokens");
+        assert_eq!(
+            tokens.size(),
+            [4, 6, 3, 4],
+            "1 + 24 / 8 units of 24 / 8 x 32 / 8 tokens"
+        );
         assert_eq!(pictures.size(), xs.size());
         for plan in [&[1, 8, 8, 8][..], &[1, 16, 8]] {
             let (t, p) = run(&tokenizer, &xs, plan);

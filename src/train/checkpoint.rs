@@ -28,11 +28,17 @@ impl Checkpoint {
     }
 
     pub fn config(&self) -> Result<Option<ModelConfig>> {
-        self.file.metadata.get("config").map(|json| Ok(serde_json::from_str(json)?)).transpose()
+        self.file
+            .metadata
+            .get("config")
+            .map(|json| Ok(serde_json::from_str(json)?))
+            .transpose()
     }
 
     pub fn set_config(&mut self, config: &ModelConfig) -> Result<()> {
-        self.file.metadata.insert("config".into(), serde_json::to_string(config)?);
+        self.file
+            .metadata
+            .insert("config".into(), serde_json::to_string(config)?);
         Ok(())
     }
 

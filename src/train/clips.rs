@@ -50,7 +50,14 @@ impl Clip {
         let mut child = Command::new("gst-launch-1.0")
             .args(["-q", "filesrc", &format!("location={}", path.display())])
             .args(["!", "decodebin", "!", "videoconvert", "!", "videoscale"])
-            .args(["!", "video/x-raw,format=I420,pixel-aspect-ratio=1/1", "!", "y4menc", "!", "fdsink"])
+            .args([
+                "!",
+                "video/x-raw,format=I420,pixel-aspect-ratio=1/1",
+                "!",
+                "y4menc",
+                "!",
+                "fdsink",
+            ])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -90,7 +97,11 @@ impl Clip {
             name,
             luma: Tensor::from_slice(&luma).view([frames, h, w]),
             chroma: Tensor::from_slice(&chroma).view([frames, 2, h / 2, w / 2]),
-            frame_rate: if rate.den == 0 { 0.0 } else { rate.num as f64 / rate.den as f64 },
+            frame_rate: if rate.den == 0 {
+                0.0
+            } else {
+                rate.num as f64 / rate.den as f64
+            },
         })
     }
 
@@ -109,7 +120,9 @@ pub fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in paths {
         if path.is_dir() {
-            let entries: Vec<_> = std::fs::read_dir(path)?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
+            let entries: Vec<_> = std::fs::read_dir(path)?
+                .map(|e| e.map(|e| e.path()))
+                .collect::<Result<_, _>>()?;
             files.extend(find(&entries)?);
         } else if path.exists() {
             files.push(path.clone());
@@ -178,7 +191,8 @@ impl Sampler {
             let moving = xs.windows(2).any(|x| x[0] != x[1]) || ys.windows(2).any(|y| y[0] != y[1]);
             let (dim_y, dim_x) = (planes.dim() as i64 - 2, planes.dim() as i64 - 1);
             let cut = |t: &Tensor, i: usize| {
-                t.narrow(dim_y, ys[i] / scale, side / scale).narrow(dim_x, xs[i] / scale, side / scale)
+                t.narrow(dim_y, ys[i] / scale, side / scale)
+                    .narrow(dim_x, xs[i] / scale, side / scale)
             };
             if !moving {
                 return cut(&planes, 0).to_kind(Kind::Float);
@@ -227,7 +241,9 @@ fn window_path(rng: &mut StdRng, room: (i64, i64), frames: i64, pan: bool) -> (V
     let mut edge = |room: i64| -> Vec<i64> {
         let start = rng.random_range(0..=room);
         let speed = if moving { rng.random_range(-4.0..4.0) } else { 0.0 };
-        (0..frames).map(|i| (start + (speed * i as f64) as i64).clamp(0, room) & !1).collect()
+        (0..frames)
+            .map(|i| (start + (speed * i as f64) as i64).clamp(0, room) & !1)
+            .collect()
     };
     (edge(room.0), edge(room.1))
 }
@@ -243,7 +259,9 @@ fn resize(xs: &Tensor, size: i64) -> Tensor {
 fn augment(rng: &mut StdRng, quad: Tensor) -> Tensor {
     let (mut luma, mut chroma) = (quad.narrow(1, 0, 4), quad.narrow(1, 4, 2));
     if rng.random_bool(0.5) {
-        luma = luma.flip([3]).index_select(1, &Tensor::from_slice(&[1i64, 0, 3, 2]).to_device(quad.device()));
+        luma = luma
+            .flip([3])
+            .index_select(1, &Tensor::from_slice(&[1i64, 0, 3, 2]).to_device(quad.device()));
         chroma = chroma.flip([3]);
     }
     if rng.random_bool(0.5) {

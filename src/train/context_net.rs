@@ -21,7 +21,11 @@ impl Linear {
     fn new(vs: nn::Path, inputs: i64, outputs: i64) -> Linear {
         let bound = (3.0 / inputs as f64).sqrt();
         Linear {
-            weight: vs.var("weight", &[outputs, inputs], nn::Init::Uniform { lo: -bound, up: bound }),
+            weight: vs.var(
+                "weight",
+                &[outputs, inputs],
+                nn::Init::Uniform { lo: -bound, up: bound },
+            ),
             bias: vs.var("bias", &[outputs], nn::Init::Const(0.0)),
         }
     }
@@ -58,7 +62,13 @@ impl Linear {
 
 fn to_i32(xs: &Tensor) -> Vec<i32> {
     let limit = f64::from(i32::MAX);
-    Vec::try_from(xs.to_kind(Kind::Double).clamp(-limit, limit).to_kind(Kind::Int).flatten(0, -1)).expect("i32 values")
+    Vec::try_from(
+        xs.to_kind(Kind::Double)
+            .clamp(-limit, limit)
+            .to_kind(Kind::Int)
+            .flatten(0, -1),
+    )
+    .expect("i32 values")
 }
 
 /// `rounded` forward, the gradient of `xs` backward.
@@ -92,7 +102,9 @@ impl ContextNet {
         let rows = ContextWeights::TABLE_ROWS as i64;
         let small = nn::Init::Randn { mean: 0.0, stdev: 0.05 };
         let per_digit = |name: &str, inputs, outputs: &dyn Fn(usize) -> i64| {
-            (0..DIGITS).map(|k| Linear::new(&vs / name / k as i64, inputs, outputs(k))).collect()
+            (0..DIGITS)
+                .map(|k| Linear::new(&vs / name / k as i64, inputs, outputs(k)))
+                .collect()
         };
         ContextNet {
             tables: vs.var("tables", &[rows, WIDTH], small),
@@ -110,11 +122,11 @@ impl ContextNet {
     /// selects; `digits: [n, 6]` i64. `quantize`: with the rounding of the integer model.
     pub fn bits(&self, rows: &Tensor, digits: &Tensor, quantize: bool) -> Tensor {
         let n = rows.size()[0];
-        let summed = self.tables.index_select(0, &rows.flatten(0, -1)).view([n, -1, WIDTH]).sum_dim_intlist(
-            [1i64].as_slice(),
-            false,
-            Kind::Float,
-        );
+        let summed = self
+            .tables
+            .index_select(0, &rows.flatten(0, -1))
+            .view([n, -1, WIDTH])
+            .sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
         let features = activate(&(summed + &self.table_bias), quantize);
         let trunk = activate(&self.trunk.forward(&features, quantize), quantize);
         let mut bits = Tensor::zeros([n], (Kind::Float, rows.device()));
@@ -137,7 +149,10 @@ impl ContextNet {
     pub fn export(&self) -> ContextWeights {
         let table_scale = f64::from(TABLE_SCALE);
         let limit = f64::from(i16::MAX);
-        let tables = (&self.tables * table_scale).round().clamp(-limit, limit).to_kind(Kind::Int16);
+        let tables = (&self.tables * table_scale)
+            .round()
+            .clamp(-limit, limit)
+            .to_kind(Kind::Int16);
         let earlier = (0..DIGITS).map(|k| {
             let scale = f64::from(ACTIVATION_SCALE) / self.hidden[k].steps().squeeze_dim(1);
             let rows = (&self.earlier[k] * scale).round().clamp(-8e6, 8e6);
@@ -184,8 +199,14 @@ pub fn context_rows(map: &Tensor, previous: Option<&Tensor>, older: Option<&Tens
         .iter()
         .enumerate()
         .map(|(source, &(unit, dx, dy))| {
-            let tokens = units[usize::from(unit)].narrow(0, 1 + dy as i64, h).narrow(1, 1 + dx as i64, w);
-            let tokens = if unit == 0 { absent.where_self(&is_anchor, &tokens) } else { tokens };
+            let tokens = units[usize::from(unit)]
+                .narrow(0, 1 + dy as i64, h)
+                .narrow(1, 1 + dx as i64, w);
+            let tokens = if unit == 0 {
+                absent.where_self(&is_anchor, &tokens)
+            } else {
+                tokens
+            };
             tokens + &bases + (source * crate::entropy::ROWS_PER_SOURCE) as i64
         })
         .collect();

@@ -39,7 +39,12 @@ const QUANTIZE_FROM: f64 = 0.6;
 type Segment = Vec<Tensor>;
 
 /// Tokenizes clips as the encoder does, each segment with a quantizer of its own.
-fn tokenize(tokenizer: &Tokenizer, clips: &[Clip], options: &Options, quantizer: impl Fn() -> u32) -> Result<Vec<Segment>> {
+fn tokenize(
+    tokenizer: &Tokenizer,
+    clips: &[Clip],
+    options: &Options,
+    quantizer: impl Fn() -> u32,
+) -> Result<Vec<Segment>> {
     let _no_grad = tch::no_grad_guard();
     let mut segments = Vec::new();
     for clip in clips {
@@ -48,7 +53,9 @@ fn tokenize(tokenizer: &Tokenizer, clips: &[Clip], options: &Options, quantizer:
         while at < clip.frames() {
             let frames = (clip.frames() - at - 1).min(SEGMENT_FRAMES - 1) / 8 * 8 + 1;
             let cut = |t: &Tensor, scale: i64| {
-                t.narrow(0, at, frames).slice(-2, 0, height / scale, 1).slice(-1, 0, width / scale, 1)
+                t.narrow(0, at, frames)
+                    .slice(-2, 0, height / scale, 1)
+                    .slice(-1, 0, width / scale, 1)
             };
             let quads = picture::quad_from_planes(&cut(&clip.luma, 1), &cut(&clip.chroma, 2))?;
             let quads = quads.unsqueeze(0).to_device(options.device);
@@ -92,7 +99,11 @@ fn unit_rows(segment: &Segment, unit: usize) -> (Tensor, Tensor) {
 pub fn run(options: &Options, clips: &[Clip], validation: &[Clip]) -> Result<()> {
     let mut checkpoint = Checkpoint::open(&options.checkpoint)?;
     let config = checkpoint.config()?;
-    ensure!(config.is_some(), "{} has no trained tokenizer", options.checkpoint.display());
+    ensure!(
+        config.is_some(),
+        "{} has no trained tokenizer",
+        options.checkpoint.display()
+    );
     let tokenizer_vs = nn::VarStore::new(options.device);
     let tokenizer = Tokenizer::new(tokenizer_vs.root() / "tokenizer", &config.unwrap_or_default().tokenizer);
     fill(&tokenizer_vs, &checkpoint.averages("tokenizer"))?;
@@ -118,11 +129,17 @@ pub fn run(options: &Options, clips: &[Clip], validation: &[Clip]) -> Result<()>
             let mut rng = rng.borrow_mut();
             let segment = &segments[rng.random_range(0..segments.len())];
             // One unit in seven is a key unit, or the model would hardly see any.
-            let unit = if rng.random_bool(0.15) { 0 } else { rng.random_range(0..segment.len()) };
+            let unit = if rng.random_bool(0.15) {
+                0
+            } else {
+                rng.random_range(0..segment.len())
+            };
             unit_rows(segment, unit)
         });
         let (rows, digits): (Vec<_>, Vec<_>) = drawn.unzip();
-        let bits = net.bits(&Tensor::cat(&rows, 0), &Tensor::cat(&digits, 0), quantize).mean(Kind::Float);
+        let bits = net
+            .bits(&Tensor::cat(&rows, 0), &Tensor::cat(&digits, 0), quantize)
+            .mean(Kind::Float);
         optimizer.zero_grad();
         bits.backward();
         optimizer.step(schedule.lr(), 5.0);
@@ -133,8 +150,14 @@ pub fn run(options: &Options, clips: &[Clip], validation: &[Clip]) -> Result<()>
         log.line(&format!("{step},{bits:.4},{:.3e}", schedule.lr()))?;
     }
     checkpoint.store("context", &optimizer);
-    checkpoint.set_total("context.steps", checkpoint.total("context.steps") + schedule.steps() as f64);
-    checkpoint.set_total("context.minutes", checkpoint.total("context.minutes") + schedule.minutes());
+    checkpoint.set_total(
+        "context.steps",
+        checkpoint.total("context.steps") + schedule.steps() as f64,
+    );
+    checkpoint.set_total(
+        "context.minutes",
+        checkpoint.total("context.minutes") + schedule.minutes(),
+    );
     checkpoint.write(&options.checkpoint)?;
     optimizer.swap_average();
     report(&net, &validation, &mut log)
@@ -155,7 +178,11 @@ fn report(net: &ContextNet, validation: &[Segment], log: &mut Log) -> Result<()>
             let (h, w, _) = segment[unit].size3()?;
             let mut map = TokenMap::zero(w as usize, h as usize);
             let values = Vec::<i64>::try_from(digits.flatten(0, -1))?;
-            map.tokens.as_flattened_mut().iter_mut().zip(values).for_each(|(d, v)| *d = v as u8);
+            map.tokens
+                .as_flattened_mut()
+                .iter_mut()
+                .zip(values)
+                .for_each(|(d, v)| *d = v as u8);
             exact += integer.cost(&history, &map)?;
             history.push(map);
             tokens += w * h;
@@ -177,7 +204,10 @@ pub fn fill(vs: &nn::VarStore, weights: &HashMap<String, Tensor>) -> Result<()> 
     let _no_grad = tch::no_grad_guard();
     for (name, mut variable) in vs.variables() {
         let weight = weights.get(&name);
-        ensure!(weight.is_some_and(|w| w.size() == variable.size()), "the checkpoint has no {name} of this shape");
+        ensure!(
+            weight.is_some_and(|w| w.size() == variable.size()),
+            "the checkpoint has no {name} of this shape"
+        );
         variable.copy_(&weights[&name]);
     }
     Ok(())

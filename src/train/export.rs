@@ -21,7 +21,10 @@ pub fn run(checkpoint: &Path, out: &Path, card: &[(String, String)]) -> Result<(
     let mut card = card.to_vec();
     for stage in ["tokenizer", "context"] {
         let total = |what: &str| checkpoint.total(&format!("{stage}.{what}"));
-        card.push((format!("training.{stage}"), format!("{} steps, {:.0} minutes", total("steps"), total("minutes"))));
+        card.push((
+            format!("training.{stage}"),
+            format!("{} steps, {:.0} minutes", total("steps"), total("minutes")),
+        ));
     }
     let _no_grad = tch::no_grad_guard();
     let file = model::pack(&config, checkpoint.averages("tokenizer"), &net.export(), &card)?;

@@ -4,7 +4,7 @@
 use tch::{Kind, Tensor};
 
 /// Chroma has half the samples of luma and far less energy: without more weight, colours fade.
-const CHROMA_WEIGHT: f64 = 3.0;
+const CHROMA_WEIGHT: f64 = 8.0;
 const SQUARED_WEIGHT: f64 = 4.0;
 const GRADIENT_SCALES: usize = 3;
 
@@ -29,7 +29,10 @@ pub fn gradient(xs: &Tensor, ys: &Tensor) -> Tensor {
             ys = ys.avg_pool2d(2, 2, 0, false, true, None::<i64>);
         }
         for dim in [2, 3] {
-            total += (xs.diff(1, dim, None::<&Tensor>, None::<&Tensor>) - ys.diff(1, dim, None::<&Tensor>, None::<&Tensor>)).abs().mean(Kind::Float);
+            total += (xs.diff(1, dim, None::<&Tensor>, None::<&Tensor>)
+                - ys.diff(1, dim, None::<&Tensor>, None::<&Tensor>))
+            .abs()
+            .mean(Kind::Float);
         }
     }
     total
@@ -37,6 +40,8 @@ pub fn gradient(xs: &Tensor, ys: &Tensor) -> Tensor {
 
 /// Peak signal-to-noise ratio of luma in dB, of samples 0 to 255 in [-1, 1].
 pub fn psnr_luma(xs: &Tensor, ys: &Tensor) -> f64 {
-    let error = (xs.narrow(2, 0, 4).clamp(-1.0, 1.0) - ys.narrow(2, 0, 4)).square().mean(Kind::Float);
+    let error = (xs.narrow(2, 0, 4).clamp(-1.0, 1.0) - ys.narrow(2, 0, 4))
+        .square()
+        .mean(Kind::Float);
     10.0 * (4.0 / f64::try_from(error).unwrap_or(f64::NAN)).log10()
 }

@@ -30,8 +30,14 @@ impl Lpips {
         let to = |t: Tensor| t.to_device(device).to_kind(kind).set_requires_grad(false);
         let weights: HashMap<_, _> = tensors.into_iter().map(|(name, t)| (name, to(t))).collect();
         let lpips = Lpips { weights, kind };
-        for name in ["features.0.weight", "features.12.expand3x3.weight", "lpips.lin6.model.1.weight"] {
-            lpips.weight(name).with_context(|| format!("{} holds no LPIPS weights", path.display()))?;
+        for name in [
+            "features.0.weight",
+            "features.12.expand3x3.weight",
+            "lpips.lin6.model.1.weight",
+        ] {
+            lpips
+                .weight(name)
+                .with_context(|| format!("{} holds no LPIPS weights", path.display()))?;
         }
         Ok(lpips)
     }
@@ -42,11 +48,10 @@ impl Lpips {
         for (i, (a, b)) in self.features(xs)?.iter().zip(&self.features(ys)?).enumerate() {
             let head = self.weight(&format!("lpips.lin{i}.model.1.weight"))?;
             let difference = (normalize(a) - normalize(b)).square().to_kind(self.kind);
-            total += difference.conv2d(head, None::<&Tensor>, 1, 0, 1, 1).to_kind(Kind::Float).mean_dim(
-                [1i64, 2, 3].as_slice(),
-                false,
-                Kind::Float,
-            );
+            total += difference
+                .conv2d(head, None::<&Tensor>, 1, 0, 1, 1)
+                .to_kind(Kind::Float)
+                .mean_dim([1i64, 2, 3].as_slice(), false, Kind::Float);
         }
         Ok(total)
     }
@@ -64,7 +69,11 @@ impl Lpips {
     fn features(&self, xs: &Tensor) -> Result<Vec<Tensor>> {
         let channel = |values: [f32; 3]| Tensor::from_slice(&values).to_device(xs.device()).view([1, 3, 1, 1]);
         let xs = (xs * 2.0 - 1.0 - channel(MEAN)) / channel(DEVIATION);
-        let xs = xs.permute([0, 2, 3, 1]).to_kind(self.kind).contiguous().permute([0, 3, 1, 2]);
+        let xs = xs
+            .permute([0, 2, 3, 1])
+            .to_kind(self.kind)
+            .contiguous()
+            .permute([0, 3, 1, 2]);
         let mut xs = self.conv(&xs, "0", 2, 0)?;
         let mut taps = vec![xs.shallow_clone()];
         for layer in 2..=12 {

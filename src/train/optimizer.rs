@@ -36,7 +36,11 @@ impl AdamW {
             average: weight.detach().copy(),
             weight,
         });
-        AdamW { slots: slots.collect(), weight_decay, steps: 0 }
+        AdamW {
+            slots: slots.collect(),
+            weight_decay,
+            steps: 0,
+        }
     }
 
     /// Forgets the gradients.
@@ -51,8 +55,11 @@ impl AdamW {
     pub fn step(&mut self, lr: f64, max_norm: f64) -> f64 {
         tch::no_grad(|| {
             let grads: Vec<Tensor> = self.slots.iter().map(|s| s.weight.grad()).collect();
-            let squares: Vec<Tensor> =
-                grads.iter().filter(|g| g.defined()).map(|g| g.square().sum(Kind::Float)).collect();
+            let squares: Vec<Tensor> = grads
+                .iter()
+                .filter(|g| g.defined())
+                .map(|g| g.square().sum(Kind::Float))
+                .collect();
             let norm = f64::try_from(Tensor::stack(&squares, 0).sum(Kind::Float).sqrt()).unwrap_or(f64::NAN);
             if !norm.is_finite() {
                 return norm;

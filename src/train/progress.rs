@@ -21,7 +21,9 @@ impl Log {
     pub fn open(path: &Path, columns: &str) -> Result<Log> {
         let is_new = !path.exists();
         let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
-        let mut log = Log(std::io::BufWriter::new(file.with_context(|| format!("opening {}", path.display()))?));
+        let mut log = Log(std::io::BufWriter::new(
+            file.with_context(|| format!("opening {}", path.display()))?,
+        ));
         if is_new {
             log.line(columns)?;
         }

@@ -31,7 +31,11 @@ pub struct Schedule {
 
 impl Schedule {
     pub fn new(budget: Budget) -> Schedule {
-        Schedule { budget, started: Instant::now(), step: 0 }
+        Schedule {
+            budget,
+            started: Instant::now(),
+            step: 0,
+        }
     }
 
     /// Counts a step; returns its number from 1.

@@ -63,7 +63,12 @@ struct Measures {
 
 impl Measures {
     fn csv(&self, step: f64, lr: f64) -> String {
-        let Measures { loss, psnr, lpips, gradient_norm } = self;
+        let Measures {
+            loss,
+            psnr,
+            lpips,
+            gradient_norm,
+        } = self;
         format!("{step},{loss:.5},{psnr:.3},{lpips:.4},{gradient_norm:.4},{lr:.3e}")
     }
 }
@@ -76,7 +81,9 @@ impl Stage {
         let bounded = fsq.bound(&zs)?;
         let rounded = &bounded + (fsq.round(&bounded)? - &bounded).detach();
         let codes = fsq.codes(&rounded)?;
-        Ok(self.tokenizer.decode(&codes, xs.size()[0], self.kind, &mut StreamState::default())?)
+        Ok(self
+            .tokenizer
+            .decode(&codes, xs.size()[0], self.kind, &mut StreamState::default())?)
     }
 
     fn step(&mut self, xs: &Tensor, progress: f64, lr: f64) -> Result<Measures> {
@@ -137,7 +144,10 @@ pub fn run(options: &Options, config: &ModelConfig, clips: Vec<Clip>, validation
     let mut log = Log::open(&options.log, "step,loss,psnr_db,lpips,gradient_norm,learning_rate")?;
     let bar = progress_bar();
     let mut schedule = Schedule::new(options.budget);
-    let (steps_before, minutes_before) = (checkpoint.total("tokenizer.steps"), checkpoint.total("tokenizer.minutes"));
+    let (steps_before, minutes_before) = (
+        checkpoint.total("tokenizer.steps"),
+        checkpoint.total("tokenizer.minutes"),
+    );
     let mut next_validation = options.validate_every;
     loop {
         let xs = sampler.batch(options.shape);
@@ -157,8 +167,14 @@ pub fn run(options: &Options, config: &ModelConfig, clips: Vec<Clip>, validation
             checkpoint.set_total("tokenizer.minutes", minutes_before + schedule.minutes());
             checkpoint.write(&options.checkpoint)?;
             let line = validate(&mut stage, validation)?;
-            bar.println(format!("step {total}, {:.1} min: {line}", minutes_before + schedule.minutes()));
-            log.note(&format!("step {total}, {:.1} min: {line}", minutes_before + schedule.minutes()))?;
+            bar.println(format!(
+                "step {total}, {:.1} min: {line}",
+                minutes_before + schedule.minutes()
+            ));
+            log.note(&format!(
+                "step {total}, {:.1} min: {line}",
+                minutes_before + schedule.minutes()
+            ))?;
         }
         if schedule.is_over() {
             return Ok(());
@@ -177,14 +193,21 @@ fn validate(stage: &mut Stage, clips: &[Clip]) -> Result<String> {
         for clip in clips {
             let (width, height) = (clip.size().0 & !15, clip.size().1 & !15);
             let frames = (clip.frames() - 1).min(VALIDATION_FRAMES - 1) / 8 * 8 + 1;
-            let cut = |t: &Tensor, scale: i64| t.narrow(0, 0, frames).slice(-2, 0, height / scale, 1).slice(-1, 0, width / scale, 1);
+            let cut = |t: &Tensor, scale: i64| {
+                t.narrow(0, 0, frames)
+                    .slice(-2, 0, height / scale, 1)
+                    .slice(-1, 0, width / scale, 1)
+            };
             let xs = picture::quad_from_planes(&cut(&clip.luma, 1), &cut(&clip.chroma, 2))?.unsqueeze(0);
             let ys = stage.reconstruct(&xs)?;
             psnr += losses::psnr_luma(&ys, &xs);
             let zs = stage.tokenizer.encode(&xs, stage.kind, &mut StreamState::default())?;
             let digits = stage.tokenizer.fsq.digits(&zs)?;
             let units = digits.size()[0];
-            let same = digits.narrow(0, 1, units - 1).eq_tensor(&digits.narrow(0, 0, units - 1)).all_dim(1, false);
+            let same = digits
+                .narrow(0, 1, units - 1)
+                .eq_tensor(&digits.narrow(0, 0, units - 1))
+                .all_dim(1, false);
             repeated += f64::try_from(same.to_kind(Kind::Float).mean(Kind::Float))?;
             if let Some(lpips) = &stage.lpips {
                 let rgb = |quad: &Tensor| quads_to_rgb(&quad.squeeze_dim(0).slice(0, 0, None, 6));

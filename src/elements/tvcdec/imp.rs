@@ -41,7 +41,10 @@ struct Output {
 impl Output {
     /// True if the stream's pictures no longer are what downstream expects.
     fn needs_reset(&self, sequence: &SequenceHeader) -> bool {
-        SequenceHeader { pts: None, ..self.sequence } != SequenceHeader { pts: None, ..*sequence }
+        SequenceHeader {
+            pts: None,
+            ..self.sequence
+        } != SequenceHeader { pts: None, ..*sequence }
     }
 }
 
@@ -100,13 +103,18 @@ impl ElementImpl for TvcDec {
     fn pad_templates() -> &'static [gst::PadTemplate] {
         static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
             let size = caps::size_range();
-            let raw = gst_video::VideoCapsBuilder::new().format_list(FORMATS).width_range(size.min()..=size.max());
+            let raw = gst_video::VideoCapsBuilder::new()
+                .format_list(FORMATS)
+                .width_range(size.min()..=size.max());
             let raw = raw.height_range(size.min()..=size.max()).build();
             let template = |name, direction, caps| {
                 gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &caps).expect("a valid template")
             };
             let sink = caps::framed().build();
-            vec![template("sink", gst::PadDirection::Sink, sink), template("src", gst::PadDirection::Src, raw)]
+            vec![
+                template("sink", gst::PadDirection::Sink, sink),
+                template("src", gst::PadDirection::Src, raw),
+            ]
         });
         &TEMPLATES
     }
@@ -116,7 +124,14 @@ impl VideoDecoderImpl for TvcDec {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         let settings = self.settings.lock().unwrap().clone();
         let model: Arc<Model> = settings.load()?;
-        gst::info!(CAT, imp = self, "model {:016x} on {:?} in {:?}", model.id, model.device, model.kind);
+        gst::info!(
+            CAT,
+            imp = self,
+            "model {:016x} on {:?} in {:?}",
+            model.id,
+            model.device,
+            model.kind
+        );
         *self.state.lock().unwrap() = Some(State {
             decoder: Decoder::new(model),
             opened: 0,
@@ -181,7 +196,9 @@ impl VideoDecoderImpl for TvcDec {
             let mut guard = self.state.lock().unwrap();
             let state = guard.as_mut().ok_or(gst::FlowError::NotNegotiated)?;
             state.waiting.push(frame.system_frame_number());
-            let Some(unit) = unit else { return Ok(gst::FlowSuccess::Ok) };
+            let Some(unit) = unit else {
+                return Ok(gst::FlowSuccess::Ok);
+            };
             let map = unit.map_readable().map_err(|_| gst::FlowError::Error)?;
             let decoded = state.decoder.decode(&map);
             let was_broken = std::mem::replace(&mut state.broken, decoded.is_err());
@@ -211,9 +228,17 @@ impl VideoDecoderImpl for TvcDec {
 
 /// Sets the time of a picture. The buffer's time wins over the stream's: a container or a network may have
 /// moved it. The distances inside a unit are the stream's.
-fn set_time(frame: &mut VideoCodecFrame, picture: &Frame, unit: Option<gst::ClockTime>, first: Option<u64>, sequence: &SequenceHeader) {
+fn set_time(
+    frame: &mut VideoCodecFrame,
+    picture: &Frame,
+    unit: Option<gst::ClockTime>,
+    first: Option<u64>,
+    sequence: &SequenceHeader,
+) {
     let since = picture.pts.zip(first).map(|(pts, first)| pts.saturating_sub(first));
-    let moved = unit.zip(since).map(|(unit, since)| unit + gst::ClockTime::from_nseconds(since));
+    let moved = unit
+        .zip(since)
+        .map(|(unit, since)| unit + gst::ClockTime::from_nseconds(since));
     frame.set_pts(moved.or_else(|| picture.pts.map(gst::ClockTime::from_nseconds)));
     frame.set_dts(gst::ClockTime::NONE);
     frame.set_duration(caps::duration(sequence, 1));
@@ -231,7 +256,8 @@ impl TvcDec {
         if needs_reset {
             self.announce(&decoded.sequence)?;
         }
-        let unit = frames.first().and_then(|f| f.pts());
+        // The frame that carries the bytes has the buffer's time.
+        let unit = frames.last().and_then(|f| f.pts());
         let first = decoded.frames.first().and_then(|p| p.pts);
         let mut flow = gst::FlowSuccess::Ok;
         for (mut frame, picture) in frames.into_iter().zip(&decoded.frames) {
@@ -244,7 +270,12 @@ impl TvcDec {
     }
 
     /// Reports a unit that cannot be decoded, once per gap, and asks for a key unit.
-    fn give_up(&self, frames: Vec<VideoCodecFrame>, error: &CodecError, was_broken: bool) -> Result<gst::FlowSuccess, gst::FlowError> {
+    fn give_up(
+        &self,
+        frames: Vec<VideoCodecFrame>,
+        error: &CodecError,
+        was_broken: bool,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
         if let CodecError::WrongModel { .. } = error {
             gst::element_imp_error!(self, gst::StreamError::WrongType, ["{error}"]);
             return Err(gst::FlowError::Error);
@@ -257,8 +288,15 @@ impl TvcDec {
             gst::debug!(CAT, imp = self, "{error}");
             return Ok(gst::FlowSuccess::Ok);
         }
-        let wish = gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build();
+        let wish = gst_video::UpstreamForceKeyUnitEvent::builder()
+            .all_headers(true)
+            .build();
         obj.sink_pad().push_event(wish);
+        gst::element_imp_warning!(
+            self,
+            gst::StreamError::Decode,
+            ["{error}; going on at the next key unit"]
+        );
         gst_video::video_decoder_error!(obj, 1, gst::StreamError::Decode, ["{error}"])
     }
 
@@ -266,7 +304,11 @@ impl TvcDec {
     fn announce(&self, sequence: &SequenceHeader) -> Result<(), gst::FlowError> {
         let obj = self.obj();
         let template = obj.src_pad().pad_template_caps();
-        let allowed = obj.src_pad().allowed_caps().filter(|c| !c.is_empty()).unwrap_or(template);
+        let allowed = obj
+            .src_pad()
+            .allowed_caps()
+            .filter(|c| !c.is_empty())
+            .unwrap_or(template);
         let wanted = |format: &&VideoFormat| {
             let caps = gst_video::VideoCapsBuilder::new().format(**format).build();
             allowed.can_intersect(&caps)
@@ -283,14 +325,21 @@ impl TvcDec {
         output.set_caps(&caps);
         obj.negotiate(output)?;
         if let Some(state) = self.state.lock().unwrap().as_mut() {
-            state.output = Some(Output { sequence: *sequence, info, converter });
+            state.output = Some(Output {
+                sequence: *sequence,
+                info,
+                converter,
+            });
         }
         Ok(())
     }
 
     fn fill(&self, frame: &mut VideoCodecFrame, picture: &Frame) -> Result<(), gst::FlowError> {
         let guard = self.state.lock().unwrap();
-        let output = guard.as_ref().and_then(|s| s.output.as_ref()).ok_or(gst::FlowError::NotNegotiated)?;
+        let output = guard
+            .as_ref()
+            .and_then(|s| s.output.as_ref())
+            .ok_or(gst::FlowError::NotNegotiated)?;
         let buffer = frame.output_buffer_mut().ok_or(gst::FlowError::Error)?;
         let written = VideoFrameRef::from_buffer_ref_writable(buffer, &output.info)
             .and_then(|mut mapped| output.converter.write(picture, &mut mapped));
@@ -306,13 +355,15 @@ impl TvcDec {
 fn picture_info(format: VideoFormat, sequence: &SequenceHeader) -> Result<VideoInfo, glib::BoolError> {
     let fraction = |(num, den): (u32, u32)| gst::Fraction::new(num as i32, den as i32);
     let colorimetry = caps::colorimetry(sequence);
-    let from_rgb = colorimetry.matrix() == gst_video::VideoColorMatrix::Rgb;
+    let from_rgb = colorimetry
+        .as_ref()
+        .is_some_and(|c| c.matrix() == gst_video::VideoColorMatrix::Rgb);
     let to_rgb = format == VideoFormat::Rgb;
     // Y'CbCr from an R'G'B' source, or the other way round, has the default colours of its kind.
     VideoInfo::builder(format, sequence.width, sequence.height)
         .fps(fraction(sequence.frame_rate))
         .par(fraction(sequence.pixel_aspect_ratio))
-        .colorimetry_if(&colorimetry, from_rgb == to_rgb)
+        .colorimetry_if_some(colorimetry.as_ref().filter(|_| from_rgb == to_rgb))
         .chroma_site_if(caps::chroma_site(sequence), !to_rgb && !from_rgb)
         .build()
 }

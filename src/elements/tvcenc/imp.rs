@@ -44,7 +44,10 @@ impl Default for Settings {
 
 impl Settings {
     fn encoder(&self) -> EncoderSettings {
-        EncoderSettings { quantizer: self.quantizer, key_int_max: self.key_int_max }
+        EncoderSettings {
+            quantizer: self.quantizer,
+            key_int_max: self.key_int_max,
+        }
     }
 }
 
@@ -117,7 +120,10 @@ impl ObjectImpl for TvcEnc {
         match pspec.name() {
             "quantizer" => settings.quantizer.to_value(),
             "key-int-max" => settings.key_int_max.to_value(),
-            name => settings.runtime.get(pspec).unwrap_or_else(|| panic!("no property {name}")),
+            name => settings
+                .runtime
+                .get(pspec)
+                .unwrap_or_else(|| panic!("no property {name}")),
         }
     }
 }
@@ -140,13 +146,18 @@ impl ElementImpl for TvcEnc {
     fn pad_templates() -> &'static [gst::PadTemplate] {
         static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
             let size = caps::size_range();
-            let raw = gst_video::VideoCapsBuilder::new().format_list(FORMATS).width_range(size.min()..=size.max());
+            let raw = gst_video::VideoCapsBuilder::new()
+                .format_list(FORMATS)
+                .width_range(size.min()..=size.max());
             let raw = raw.height_range(size.min()..=size.max()).build();
             let src = caps::framed().field("width", size).field("height", size).build();
             let template = |name, direction, caps| {
                 gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &caps).expect("a valid template")
             };
-            vec![template("sink", gst::PadDirection::Sink, raw), template("src", gst::PadDirection::Src, src)]
+            vec![
+                template("sink", gst::PadDirection::Sink, raw),
+                template("src", gst::PadDirection::Src, src),
+            ]
         });
         &TEMPLATES
     }
@@ -163,7 +174,14 @@ impl VideoEncoderImpl for TvcEnc {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         let runtime = self.settings.lock().unwrap().runtime.clone();
         let model = runtime.load()?;
-        gst::info!(CAT, imp = self, "model {:016x} on {:?} in {:?}", model.id, model.device, model.kind);
+        gst::info!(
+            CAT,
+            imp = self,
+            "model {:016x} on {:?} in {:?}",
+            model.id,
+            model.device,
+            model.kind
+        );
         *self.model.lock().unwrap() = Some(model);
         Ok(())
     }
@@ -179,24 +197,44 @@ impl VideoEncoderImpl for TvcEnc {
         format: &gst_video::VideoCodecState<'static, gst_video::video_codec_state::Readable>,
     ) -> Result<(), gst::LoggableError> {
         let info = format.info().clone();
-        if self.state.lock().unwrap().as_ref().is_some_and(|state| !state.needs_reset(&info)) {
+        if self
+            .state
+            .lock()
+            .unwrap()
+            .as_ref()
+            .is_some_and(|state| !state.needs_reset(&info))
+        {
             return Ok(());
         }
-        self.drain().map_err(|flow| gst::loggable_error!(CAT, "draining before new caps: {flow:?}"))?;
+        self.drain()
+            .map_err(|flow| gst::loggable_error!(CAT, "draining before new caps: {flow:?}"))?;
         let model = self.model.lock().unwrap().clone();
         let model = model.ok_or_else(|| gst::loggable_error!(CAT, "not started"))?;
         let sequence = caps::to_sequence(&info);
         let settings = self.settings.lock().unwrap().encoder();
         let encoder = Encoder::new(model, sequence, settings).map_err(|e| gst::loggable_error!(CAT, "{e}"))?;
         let converter = Converter::from_format(&info)?;
-        *self.state.lock().unwrap() = Some(State { info, converter, encoder, waiting: VecDeque::new() });
+        *self.state.lock().unwrap() = Some(State {
+            info,
+            converter,
+            encoder,
+            waiting: VecDeque::new(),
+        });
 
         let obj = self.obj();
         let output = obj.set_output_state(caps::from_sequence(&sequence), Some(format));
         let output = output.map_err(|_| gst::loggable_error!(CAT, "output state refused"))?;
-        obj.negotiate(output).map_err(|_| gst::loggable_error!(CAT, "negotiation failed"))?;
-        let rate = if sequence.frame_rate.0 == 0 { ASSUMED_FRAME_RATE } else { sequence.frame_rate };
-        let sequence = crate::bitstream::SequenceHeader { frame_rate: rate, ..sequence };
+        obj.negotiate(output)
+            .map_err(|_| gst::loggable_error!(CAT, "negotiation failed"))?;
+        let rate = if sequence.frame_rate.0 == 0 {
+            ASSUMED_FRAME_RATE
+        } else {
+            sequence.frame_rate
+        };
+        let sequence = crate::bitstream::SequenceHeader {
+            frame_rate: rate,
+            ..sequence
+        };
         let latency = caps::duration(&sequence, DELTA_FRAMES as u64).expect("the rate is known");
         obj.set_latency(latency, latency);
         Ok(())
@@ -293,7 +331,14 @@ impl TvcEnc {
             if unit.is_key {
                 first.set_flags(VideoCodecFrameFlags::SYNC_POINT);
             }
-            gst::log!(CAT, imp = self, "{} frames in {} bytes, key {}", unit.frames, unit.bytes.len(), unit.is_key);
+            gst::log!(
+                CAT,
+                imp = self,
+                "{} frames in {} bytes, key {}",
+                unit.frames,
+                unit.bytes.len(),
+                unit.is_key
+            );
             first.set_output_buffer(gst::Buffer::from_mut_slice(unit.bytes));
             let flow = obj.finish_frame(first);
             for frame in frames {

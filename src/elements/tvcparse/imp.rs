@@ -32,6 +32,8 @@ struct State {
     announced: Option<SequenceHeader>,
     /// Bytes dropped since the last good unit.
     skipped: u64,
+    /// Time of the unit that is being pushed.
+    pts: Option<gst::ClockTime>,
 }
 
 struct Stream {
@@ -46,7 +48,11 @@ enum Action {
     /// Drop this many bytes.
     Skip(usize),
     /// A whole unit.
-    Unit { header: UnitHeader, length: usize, times: FrameTimes },
+    Unit {
+        header: UnitHeader,
+        length: usize,
+        times: FrameTimes,
+    },
 }
 
 #[derive(Default)]
@@ -65,7 +71,11 @@ impl State {
             Ok((header, start)) => {
                 let length = start + header.payload_length;
                 if data.len() < length {
-                    return if draining { Action::Skip(data.len()) } else { Action::Wait(length) };
+                    return if draining {
+                        Action::Skip(data.len())
+                    } else {
+                        Action::Wait(length)
+                    };
                 }
                 match self.times(&header, &data[start..length]) {
                     Ok(times) => Action::Unit { header, length, times },
@@ -79,10 +89,16 @@ impl State {
 
     fn times(&mut self, header: &UnitHeader, payload: &[u8]) -> Result<FrameTimes, BitstreamError> {
         if let Some(sequence) = header.sequence {
-            self.stream = Some(Stream { sequence, clock: Clock::new(&sequence) });
+            self.stream = Some(Stream {
+                sequence,
+                clock: Clock::new(&sequence),
+            });
             return Ok(vec![sequence.pts]);
         }
-        let stream = self.stream.as_mut().expect("a delta unit is only looked at after a key unit");
+        let stream = self
+            .stream
+            .as_mut()
+            .expect("a delta unit is only looked at after a key unit");
         Ok(stream.clock.parse(header.timing, header.frames, payload)?.0)
     }
 
@@ -107,7 +123,6 @@ impl ObjectImpl for TvcParse {
         self.parent_constructed();
         // The stream's own times are exact: nothing is to be guessed between them.
         self.obj().set_pts_interpolation(false);
-        self.obj().set_infer_ts(false);
     }
 }
 
@@ -137,7 +152,10 @@ impl ElementImpl for TvcParse {
             let template = |name, direction, caps| {
                 gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &caps).expect("a valid template")
             };
-            vec![template("sink", gst::PadDirection::Sink, sink), template("src", gst::PadDirection::Src, src)]
+            vec![
+                template("sink", gst::PadDirection::Sink, sink),
+                template("src", gst::PadDirection::Src, src),
+            ]
         });
         &TEMPLATES
     }
@@ -163,7 +181,10 @@ impl BaseParseImpl for TvcParse {
             state.stream = None;
         }
         let action = {
-            let map = frame.buffer().and_then(|b| b.map_readable().ok()).ok_or(gst::FlowError::Error)?;
+            let map = frame
+                .buffer()
+                .and_then(|b| b.map_readable().ok())
+                .ok_or(gst::FlowError::Error)?;
             state.examine(&map, draining)
         };
         match action {
@@ -173,7 +194,12 @@ impl BaseParseImpl for TvcParse {
             }
             Action::Skip(bytes) => {
                 if state.skipped == 0 {
-                    gst::warning!(CAT, imp = self, "no access unit at offset {}, looking for a key unit", frame.offset());
+                    gst::warning!(
+                        CAT,
+                        imp = self,
+                        "no access unit at offset {}, looking for a key unit",
+                        frame.offset()
+                    );
                 }
                 state.skipped += bytes as u64;
                 self.obj().set_min_frame_size(MIN_FRAME);
@@ -199,6 +225,16 @@ impl BaseParseImpl for TvcParse {
             }
         }
     }
+
+    fn pre_push_frame(&self, frame: &mut gst_base::BaseParseFrame) -> Result<gst::FlowSuccess, gst::FlowError> {
+        // The base class takes the time away again where upstream counts in time but gives none.
+        let pts = self.state.lock().unwrap().pts;
+        if let Some(buffer) = frame.buffer_mut().filter(|b| b.pts().is_none()) {
+            buffer.set_pts(pts);
+            buffer.set_dts(pts);
+        }
+        self.parent_pre_push_frame(frame)
+    }
 }
 
 impl TvcParse {
@@ -213,7 +249,10 @@ impl TvcParse {
             let (width, height) = (sequence.width as i32, sequence.height as i32);
             let mp4 = gst::Caps::builder(MP4_SRC_TYPE).field("format", MP4_FOURCC);
             let rate = gst::Fraction::new(sequence.frame_rate.0 as i32, sequence.frame_rate.1 as i32);
-            mp4.field("width", width).field("height", height).field("framerate", rate).build()
+            mp4.field("width", width)
+                .field("height", height)
+                .field("framerate", rate)
+                .build()
         };
         gst::info!(CAT, imp = self, "stream of {caps:?}");
         match pad.push_event(gst::event::Caps::new(&caps)) {
@@ -223,7 +262,13 @@ impl TvcParse {
     }
 
     /// Sets what the stream says, but not over the times of a container.
-    fn time(&self, frame: &mut gst_base::BaseParseFrame, header: &UnitHeader, sequence: &SequenceHeader, times: &FrameTimes) {
+    fn time(
+        &self,
+        frame: &mut gst_base::BaseParseFrame,
+        header: &UnitHeader,
+        sequence: &SequenceHeader,
+        times: &FrameTimes,
+    ) {
         let Some(buffer) = frame.buffer_mut() else { return };
         if header.is_key() {
             buffer.unset_flags(gst::BufferFlags::DELTA_UNIT);
@@ -233,11 +278,16 @@ impl TvcParse {
         if buffer.pts().is_none() {
             buffer.set_pts(times[0].map(gst::ClockTime::from_nseconds));
         }
+        self.state.lock().unwrap().pts = buffer.pts();
         buffer.set_dts(buffer.pts());
         if buffer.duration().is_none() {
-            let span = times[0].zip(*times.last().expect("a unit has frames")).and_then(|(a, b)| b.checked_sub(a));
+            let span = times[0]
+                .zip(*times.last().expect("a unit has frames"))
+                .and_then(|(a, b)| b.checked_sub(a));
             let last = caps::duration(sequence, 1);
-            let duration = span.zip(last).map(|(span, last)| gst::ClockTime::from_nseconds(span) + last);
+            let duration = span
+                .zip(last)
+                .map(|(span, last)| gst::ClockTime::from_nseconds(span) + last);
             buffer.set_duration(duration.or_else(|| caps::duration(sequence, header.frames as u64)));
         }
     }

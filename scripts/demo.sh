@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MPL-2.0
+# demo.sh [CLIP]: clip -> demo-out/clip.tvc -> demo-out/decoded.mkv, with GStreamer pipelines as a user types
+# them; then compares, and writes demo-out/side-by-side.png.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+input=${1:-}
+quantizer=${QUANTIZER:-}
+scripts/setup.sh
+cargo build --release --quiet
+out=demo-out
+mkdir -p "$out"
+export GST_PLUGIN_PATH="$PWD/target/release${GST_PLUGIN_PATH:+:$GST_PLUGIN_PATH}"
+
+if [ -z "$input" ]; then
+    input=$out/source.mkv
+    echo "no INPUT=: making $input, ten seconds of moving colour bars and a ball"
+    gst-launch-1.0 -q \
+        videomixer name=mix sink_1::xpos=160 sink_1::ypos=60 ! videoconvert ! video/x-raw,format=I420 \
+        ! matroskamux ! filesink location="$input" \
+        videotestsrc num-buffers=250 pattern=smpte horizontal-speed=2 ! video/x-raw,width=640,height=360,framerate=25/1 ! mix. \
+        videotestsrc num-buffers=250 pattern=ball ! video/x-raw,width=320,height=240,framerate=25/1 ! mix.
+fi
+[ -r "$input" ] || { echo "demo: cannot read $input" >&2; exit 1; }
+
+now() { date +%s.%N; }
+echo "encoding: filesrc ! decodebin ! videoconvert ! tvcenc ! tvcparse ! filesink"
+start=$(now)
+gst-launch-1.0 -q filesrc location="$input" ! decodebin ! videoconvert \
+    ! tvcenc ${quantizer:+quantizer=$quantizer} ! tvcparse ! filesink location="$out/clip.tvc"
+encoded=$(now)
+echo "decoding: filesrc ! tvcparse ! tvcdec ! matroskamux ! filesink"
+gst-launch-1.0 -q filesrc location="$out/clip.tvc" ! tvcparse ! tvcdec ! video/x-raw,format=I420 \
+    ! matroskamux ! filesink location="$out/decoded.mkv"
+decoded=$(now)
+target/release/tvc-model compare "$input" "$out/decoded.mkv" --stream "$out/clip.tvc" --png "$out/side-by-side.png" \
+    --encode-seconds "$(echo "$encoded $start" | awk '{print $1 - $2}')" \
+    --decode-seconds "$(echo "$decoded $encoded" | awk '{print $1 - $2}')"

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Measures the codec on clips, by numbers and as pictures to look at.
+
+mod metrics;
+mod montage;
+mod run;
+
+pub use metrics::{flicker, psnr, ssim};
+pub use montage::write_montage;
+pub use run::{peak_memory_mib, run, to_rgb, Coded, Measured};

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MPL-2.0
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Result;
+use tch::{Kind, Tensor};
+
+use super::metrics::{flicker, psnr, ssim};
+use crate::bitstream::SequenceHeader;
+use crate::codec::{Decoder, Encoder, EncoderSettings, Frame};
+use crate::model::{picture, Model};
+use crate::train::clips::Clip;
+use crate::train::lpips::Lpips;
+
+/// A clip after a round trip.
+pub struct Coded {
+    pub luma: Tensor,
+    pub chroma: Tensor,
+    pub bytes: usize,
+    /// Frames per second of this machine.
+    pub encode_rate: f64,
+    pub decode_rate: f64,
+}
+
+/// What [`Coded`] looks like beside its source.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    pub bits_per_pixel: f64,
+    pub kbit_per_second: f64,
+    pub psnr: f64,
+    pub ssim: f64,
+    /// NaN without weights.
+    pub lpips: f64,
+    pub flicker: f64,
+}
+
+/// Sends a clip through encoder and decoder, and measures the result.
+pub fn run(
+    model: &Arc<Model>,
+    clip: &Clip,
+    settings: EncoderSettings,
+    lpips: Option<&Lpips>,
+) -> Result<(Coded, Measured)> {
+    let coded = round_trip(model, clip, settings)?;
+    let (width, height) = clip.size();
+    let bits = 8.0 * coded.bytes as f64;
+    let frames = clip.frames() as f64;
+    let measured = Measured {
+        bits_per_pixel: bits / (frames * (width * height) as f64),
+        kbit_per_second: bits / 1000.0 * clip.frame_rate / frames,
+        psnr: psnr(&clip.luma, &coded.luma),
+        ssim: ssim(&clip.luma, &coded.luma),
+        lpips: lpips.map_or(Ok(f64::NAN), |lpips| mean_lpips(lpips, clip, &coded))?,
+        flicker: flicker(&clip.luma, &coded.luma),
+    };
+    Ok((coded, measured))
+}
+
+fn round_trip(model: &Arc<Model>, clip: &Clip, settings: EncoderSettings) -> Result<Coded> {
+    let frames = (0..clip.frames())
+        .map(|t| clip_frame(clip, t))
+        .collect::<Result<Vec<_>>>()?;
+    let (width, height) = clip.size();
+    let sequence = SequenceHeader {
+        width: width as u32,
+        height: height as u32,
+        frame_rate: (((clip.frame_rate * 1001.0).round() as u32).max(1), 1001),
+        pixel_aspect_ratio: (1, 1),
+        colorimetry: [0; 5],
+        model_id: 0,
+        pts: None,
+    };
+    let mut encoder = Encoder::new(model.clone(), sequence, settings)?;
+    let start = Instant::now();
+    let mut units = Vec::new();
+    for frame in frames {
+        units.extend(encoder.push(frame, false)?);
+    }
+    units.extend(encoder.drain()?);
+    let encode_seconds = start.elapsed().as_secs_f64();
+
+    let mut decoder = Decoder::new(model.clone());
+    let start = Instant::now();
+    let mut decoded = Vec::new();
+    for unit in &units {
+        decoded.extend(decoder.decode(&unit.bytes)?.frames);
+    }
+    let decode_seconds = start.elapsed().as_secs_f64();
+
+    let stack = |planes: &[usize], h: i64, w: i64| -> Tensor {
+        let bytes: Vec<u8> = decoded
+            .iter()
+            .flat_map(|f| planes.iter().flat_map(|&p| f.planes[p].iter().copied()))
+            .collect();
+        Tensor::from_slice(&bytes).view([decoded.len() as i64, planes.len() as i64, h, w])
+    };
+    Ok(Coded {
+        luma: stack(&[0], height, width).squeeze_dim(1),
+        chroma: stack(&[1, 2], height / 2, width / 2),
+        bytes: units.iter().map(|u| u.bytes.len()).sum(),
+        encode_rate: decoded.len() as f64 / encode_seconds,
+        decode_rate: decoded.len() as f64 / decode_seconds,
+    })
+}
+
+fn clip_frame(clip: &Clip, t: i64) -> Result<Frame> {
+    let (width, height) = clip.size();
+    let bytes = |plane: Tensor| -> Result<Vec<u8>> { Ok(Vec::try_from(plane.contiguous().flatten(0, -1))?) };
+    let chroma = clip.chroma.select(0, t);
+    Ok(Frame {
+        width: width as usize,
+        height: height as usize,
+        planes: [
+            bytes(clip.luma.select(0, t))?,
+            bytes(chroma.select(0, 0))?,
+            bytes(chroma.select(0, 1))?,
+        ],
+        pts: Some((t as f64 / clip.frame_rate.max(1.0) * 1e9) as u64),
+    })
+}
+
+/// Pictures in R'G'B', `[t, 3, h, w]`.
+pub fn to_rgb(luma: &Tensor, chroma: &Tensor) -> Result<Tensor> {
+    Ok(picture::rgb_from_planes(luma, chroma)?.clamp(0.0, 1.0))
+}
+
+fn mean_lpips(lpips: &Lpips, clip: &Clip, coded: &Coded) -> Result<f64> {
+    let _no_grad = tch::no_grad_guard();
+    let mut total = 0.0;
+    // One frame at a time keeps the memory small.
+    for t in 0..clip.frames() {
+        let rgb = |luma: &Tensor, chroma: &Tensor| to_rgb(&luma.narrow(0, t, 1), &chroma.narrow(0, t, 1));
+        let distance = lpips.distance(&rgb(&coded.luma, &coded.chroma)?, &rgb(&clip.luma, &clip.chroma)?)?;
+        total += f64::try_from(distance.mean(Kind::Float))?;
+    }
+    Ok(total / clip.frames() as f64)
+}
+
+/// Most memory that this process has held so far, in MiB; NaN where /proc does not tell.
+pub fn peak_memory_mib() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|l| l.trim().trim_end_matches(" kB").trim().parse::<f64>().ok());
+    kib.map_or(f64::NAN, |kib| kib / 1024.0)
+}

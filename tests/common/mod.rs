@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What the element tests share.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::path::PathBuf;
+use std::sync::Once;
+
+use gst::prelude::*;
+use gst_video::VideoFrameExt;
+
+pub const WIDTH: u32 = 64;
+pub const HEIGHT: u32 = 48;
+pub const FRAME: gst::ClockTime = gst::ClockTime::from_mseconds(40);
+
+pub fn init() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        gst::init().unwrap();
+        gsttvc::plugin_register_static().unwrap();
+    });
+}
+
+pub fn info(format: gst_video::VideoFormat, width: u32, height: u32) -> gst_video::VideoInfo {
+    init();
+    gst_video::VideoInfo::builder(format, width, height)
+        .fps(gst::Fraction::new(25, 1))
+        .build()
+        .unwrap()
+}
+
+/// A moving gradient, frame `t` of it.
+pub fn picture(info: &gst_video::VideoInfo, t: u64) -> gst::Buffer {
+    let mut buffer = gst::Buffer::with_size(info.size()).unwrap();
+    {
+        let buffer = buffer.get_mut().unwrap();
+        buffer.set_pts(t * FRAME);
+        buffer.set_duration(FRAME);
+        let mut frame = gst_video::VideoFrameRef::from_buffer_ref_writable(buffer, info).unwrap();
+        for plane in 0..frame.n_planes() {
+            let stride = frame.plane_stride()[plane as usize] as usize;
+            for (y, row) in frame.plane_data_mut(plane).unwrap().chunks_mut(stride).enumerate() {
+                for (x, sample) in row.iter_mut().enumerate() {
+                    *sample = (40 + 3 * x + 2 * y + 5 * t as usize + 30 * plane as usize).min(220) as u8;
+                }
+            }
+        }
+    }
+    buffer
+}
+
+pub fn i420() -> gst_video::VideoInfo {
+    info(gst_video::VideoFormat::I420, WIDTH, HEIGHT)
+}
+
+pub fn encoder(info: &gst_video::VideoInfo) -> gst_check::Harness {
+    init();
+    let mut harness = gst_check::Harness::new("tvcenc");
+    harness.set_src_caps(info.to_caps().unwrap());
+    harness.play();
+    harness
+}
+
+/// `frames` pictures through tvcenc.
+pub fn encode(info: &gst_video::VideoInfo, frames: u64) -> Vec<gst::Buffer> {
+    let mut harness = encoder(info);
+    for t in 0..frames {
+        harness.push(picture(info, t)).unwrap();
+    }
+    harness.push_event(gst::event::Eos::new());
+    drain(&mut harness)
+}
+
+/// All buffers that wait at a harness's sink pad.
+pub fn drain(harness: &mut gst_check::Harness) -> Vec<gst::Buffer> {
+    std::iter::from_fn(|| harness.try_pull()).collect()
+}
+
+pub fn is_key(buffer: &gst::Buffer) -> bool {
+    !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT)
+}
+
+pub fn bytes(buffer: &gst::Buffer) -> Vec<u8> {
+    buffer.map_readable().unwrap().to_vec()
+}
+
+/// A byte stream of several units.
+pub fn stream(units: &[gst::Buffer]) -> Vec<u8> {
+    units.iter().flat_map(bytes).collect()
+}
+
+pub fn tvc_caps() -> gst::Caps {
+    gst::Caps::builder("video/x-tvc")
+        .field("stream-format", "byte-stream")
+        .field("alignment", "frame")
+        .field("parsed", true)
+        .field("width", WIDTH as i32)
+        .field("height", HEIGHT as i32)
+        .field("framerate", gst::Fraction::new(25, 1))
+        .build()
+}
+
+pub fn decoder() -> gst_check::Harness {
+    init();
+    let mut harness = gst_check::Harness::new("tvcdec");
+    harness.set_src_caps(tvc_caps());
+    harness.play();
+    harness
+}
+
+/// The folder with the plugin that this test run built.
+pub fn plugin_folder() -> PathBuf {
+    let executable = std::env::current_exe().unwrap();
+    let deps = executable.parent().unwrap();
+    let folders = [deps.parent().unwrap(), deps].map(PathBuf::from);
+    let built = folders.into_iter().find(|d| d.join("libgsttvc.so").exists());
+    built.expect("cargo build has made the plugin")
+}
+
+/// A GStreamer tool that sees the built plugin, with a registry of its own.
+pub fn tool(name: &str, scratch: &std::path::Path) -> std::process::Command {
+    let mut command = std::process::Command::new(name);
+    command
+        .env("GST_PLUGIN_PATH", plugin_folder())
+        .env("GST_REGISTRY", scratch.join("registry.bin"));
+    command
+}
+
+/// The first error on the bus, as domain-independent text, and its code's debug name.
+pub fn error(bus: &gst::Bus) -> Option<gst::glib::Error> {
+    let message = bus.pop_filtered(&[gst::MessageType::Error])?;
+    match message.view() {
+        gst::MessageView::Error(error) => Some(error.error()),
+        _ => None,
+    }
+}
+
+/// A harness's element on a bus of the test's.
+pub fn bus(harness: &gst_check::Harness) -> gst::Bus {
+    let bus = gst::Bus::new();
+    harness.element().unwrap().set_bus(Some(&bus));
+    bus
+}

@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: MPL-2.0
+#![cfg(feature = "codec")]
+
+mod common;
+
+use common::*;
+use gst::prelude::*;
+use gst_video::{VideoFormat, VideoFrameExt};
+use gsttvc::bitstream::UnitHeader;
+
+fn sizes(units: &[gst::Buffer]) -> Vec<usize> {
+    units
+        .iter()
+        .map(|u| UnitHeader::parse(&bytes(u)).unwrap().0.frames)
+        .collect()
+}
+
+#[test]
+fn no_frame_in_no_unit_out() {
+    assert!(encode(&i420(), 0).is_empty());
+}
+
+#[test]
+fn seventeen_frames_become_a_key_unit_and_two_delta_units() {
+    let units = encode(&i420(), 17);
+    assert_eq!(sizes(&units), [1, 8, 8]);
+    assert_eq!(units.iter().map(is_key).collect::<Vec<_>>(), [true, false, false]);
+    let times: Vec<_> = units.iter().map(|u| u.pts().unwrap()).collect();
+    assert_eq!(
+        times,
+        [0 * FRAME, FRAME, 9 * FRAME],
+        "a unit has the time of its first frame"
+    );
+    let durations: Vec<_> = units.iter().map(|u| u.duration().unwrap()).collect();
+    assert_eq!(durations, [FRAME, 8 * FRAME, 8 * FRAME]);
+}
+
+#[test]
+fn the_last_group_may_be_short() {
+    assert_eq!(sizes(&encode(&i420(), 12)), [1, 8, 3]);
+}
+
+#[test]
+fn delta_headers_have_at_most_eight_bytes() {
+    for unit in &encode(&i420(), 25)[1..] {
+        let (_, length) = UnitHeader::parse(&bytes(unit)).unwrap();
+        assert!(length <= 8, "{length} bytes");
+    }
+}
+
+#[test]
+fn a_forced_key_unit_comes_at_the_next_frame() {
+    let info = i420();
+    let mut harness = encoder(&info);
+    for t in 0..12 {
+        if t == 5 {
+            let wish = gst_video::UpstreamForceKeyUnitEvent::builder()
+                .all_headers(true)
+                .build();
+            assert!(harness.push_upstream_event(wish));
+        }
+        harness.push(picture(&info, t)).unwrap();
+    }
+    harness.push_event(gst::event::Eos::new());
+    let units = drain(&mut harness);
+    assert_eq!(sizes(&units), [1, 4, 1, 6], "the group before the key unit ends early");
+    assert_eq!(units.iter().map(is_key).collect::<Vec<_>>(), [true, false, true, false]);
+}
+
+#[test]
+fn key_int_max_bounds_the_distance_of_key_units() {
+    let info = i420();
+    init();
+    let mut harness = gst_check::Harness::new("tvcenc");
+    harness.element().unwrap().set_property("key-int-max", 9u32);
+    harness.set_src_caps(info.to_caps().unwrap());
+    harness.play();
+    for t in 0..20 {
+        harness.push(picture(&info, t)).unwrap();
+    }
+    harness.push_event(gst::event::Eos::new());
+    assert_eq!(sizes(&drain(&mut harness)), [1, 8, 1, 8, 1, 1]);
+}
+
+#[test]
+fn new_caps_end_the_group_and_start_with_a_key_unit() {
+    let (small, large) = (i420(), info(VideoFormat::I420, 96, 64));
+    let mut harness = encoder(&small);
+    for t in 0..4 {
+        harness.push(picture(&small, t)).unwrap();
+    }
+    harness.set_src_caps(large.to_caps().unwrap());
+    for t in 4..8 {
+        harness.push(picture(&large, t)).unwrap();
+    }
+    harness.push_event(gst::event::Eos::new());
+    let units = drain(&mut harness);
+    assert_eq!(sizes(&units), [1, 3, 1, 3], "no frame is lost");
+    let header = UnitHeader::parse(&bytes(&units[2])).unwrap().0;
+    assert_eq!(header.sequence.map(|s| (s.width, s.height)), Some((96, 64)));
+}
+
+#[test]
+fn latency_is_one_group() {
+    let info = i420();
+    let mut harness = encoder(&info);
+    harness.push(picture(&info, 0)).unwrap();
+    let mut query = gst::query::Latency::new();
+    assert!(harness.element().unwrap().static_pad("src").unwrap().query(&mut query));
+    assert_eq!(query.result().1, 8 * FRAME);
+}
+
+#[test]
+fn the_quantizer_can_change_while_playing() {
+    let info = i420();
+    let size = |quantizer: u32| {
+        let mut harness = encoder(&info);
+        harness.element().unwrap().set_property("quantizer", quantizer);
+        for t in 0..41 {
+            harness.push(picture(&info, t * t % 40)).unwrap();
+        }
+        harness.push_event(gst::event::Eos::new());
+        drain(&mut harness).iter().skip(1).map(|u| u.size()).sum::<usize>()
+    };
+    assert!(size(63) < size(0), "coarse {} bytes, fine {}", size(63), size(0));
+}
+
+#[test]
+fn a_flush_forgets_the_group_and_starts_anew() {
+    let info = i420();
+    let mut harness = encoder(&info);
+    for t in 0..4 {
+        harness.push(picture(&info, t)).unwrap();
+    }
+    assert_eq!(drain(&mut harness).len(), 1);
+    harness.push_event(gst::event::FlushStart::new());
+    harness.push_event(gst::event::FlushStop::new(true));
+    harness.push_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new()));
+    for t in 10..12 {
+        harness.push(picture(&info, t)).unwrap();
+    }
+    harness.push_event(gst::event::Eos::new());
+    let units = drain(&mut harness);
+    assert_eq!(sizes(&units), [1, 1]);
+    assert_eq!(units[0].pts(), Some(10 * FRAME));
+}
+
+#[test]
+fn frames_in_units_are_not_reported_as_dropped() {
+    let info = i420();
+    let mut harness = encoder(&info);
+    let bus = bus(&harness);
+    for t in 0..9 {
+        harness.push(picture(&info, t)).unwrap();
+    }
+    assert!(bus.pop_filtered(&[gst::MessageType::Qos]).is_none());
+}
+
+#[test]
+fn strides_of_video_meta_are_honoured() {
+    let info = i420();
+    let mut wide = gst::Buffer::with_size(4 * info.size()).unwrap();
+    {
+        let plain = picture(&info, 0);
+        let plain = gst_video::VideoFrameRef::from_buffer_ref_readable(&plain, &info).unwrap();
+        let buffer = wide.get_mut().unwrap();
+        buffer.set_pts(gst::ClockTime::ZERO);
+        let stride = [128, 96, 96];
+        let offset = [0, 128 * 48, 128 * 48 + 96 * 24];
+        let flags = gst_video::VideoFrameFlags::empty();
+        gst_video::VideoMeta::add_full(buffer, flags, VideoFormat::I420, WIDTH, HEIGHT, &offset, &stride).unwrap();
+        let mut data = buffer.map_writable().unwrap();
+        data.fill(255);
+        for plane in 0..3 {
+            let (w, from) = (if plane == 0 { 64 } else { 32 }, plain.plane_stride()[plane] as usize);
+            for (y, row) in plain.plane_data(plane as u32).unwrap().chunks(from).enumerate() {
+                data[offset[plane] + y * stride[plane] as usize..][..w].copy_from_slice(&row[..w]);
+            }
+        }
+    }
+    let mut harness = encoder(&info);
+    harness.push(wide).unwrap();
+    assert_eq!(bytes(&drain(&mut harness)[0]), bytes(&encode(&info, 1)[0]));
+}
+
+#[test]
+fn a_missing_model_file_is_named() {
+    init();
+    let element = gst::ElementFactory::make("tvcenc")
+        .property("model-file", "/nowhere/model.safetensors")
+        .build()
+        .unwrap();
+    let bus = gst::Bus::new();
+    element.set_bus(Some(&bus));
+    assert!(element.set_state(gst::State::Paused).is_err());
+    let error = error(&bus).unwrap();
+    assert!(error.matches(gst::ResourceError::NotFound), "{error:?}");
+}
+
+#[test]
+fn a_file_that_is_no_model_is_refused() {
+    init();
+    let folder = tempfile::tempdir().unwrap();
+    for (name, content) in [
+        ("empty", &b""[..]),
+        ("text", b"not a model at all"),
+        ("huge", &[0xff; 64]),
+    ] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        let element = gst::ElementFactory::make("tvcdec")
+            .property("model-file", path.to_str().unwrap())
+            .build()
+            .unwrap();
+        let bus = gst::Bus::new();
+        element.set_bus(Some(&bus));
+        assert!(element.set_state(gst::State::Paused).is_err());
+        assert!(error(&bus).unwrap().matches(gst::LibraryError::Init), "{name}");
+    }
+}
+
+#[test]
+fn a_device_that_is_not_there_is_named() {
+    init();
+    let element = gst::ElementFactory::make("tvcenc")
+        .property("device", "cuda:99")
+        .build()
+        .unwrap();
+    let bus = gst::Bus::new();
+    element.set_bus(Some(&bus));
+    assert!(element.set_state(gst::State::Paused).is_err());
+    assert!(error(&bus).unwrap().matches(gst::ResourceError::NotFound));
+}

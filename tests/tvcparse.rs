@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The parser needs no networks: its streams are made by hand.
+
+mod common;
+
+use common::*;
+use gst::prelude::*;
+use gsttvc::bitstream::{SequenceHeader, Timing, UnitHeader};
+
+fn unit(key: bool, pts: u64, payload: &[u8]) -> Vec<u8> {
+    let sequence = SequenceHeader {
+        width: WIDTH,
+        height: HEIGHT,
+        frame_rate: (25, 1),
+        pixel_aspect_ratio: (1, 1),
+        colorimetry: [0; 5],
+        model_id: 77,
+        pts: Some(pts),
+    };
+    let header = UnitHeader {
+        sequence: key.then_some(sequence),
+        frames: if key { 1 } else { 8 },
+        timing: Timing::Grid,
+        payload_length: payload.len(),
+        token_check: 0,
+    };
+    let mut bytes = header.pack();
+    bytes.extend(payload);
+    bytes
+}
+
+/// Two key units with two delta units after each; payloads that look like sync bytes.
+fn units() -> Vec<Vec<u8>> {
+    let second = 17 * FRAME.nseconds();
+    vec![
+        unit(true, 0, &[0xd4; 50]),
+        unit(false, 0, &[0xd4; 30]),
+        unit(false, 0, &[0x80; 9]),
+        unit(true, second, &[1; 40]),
+        unit(false, 0, &[]),
+        unit(false, 0, &[2; 200]),
+    ]
+}
+
+fn parse(chunks: impl IntoIterator<Item = Vec<u8>>) -> (Vec<gst::Buffer>, Option<gst::Caps>) {
+    init();
+    let mut harness = gst_check::Harness::new("tvcparse");
+    harness.set_src_caps(gst::Caps::new_empty_simple("video/x-tvc"));
+    harness.play();
+    for chunk in chunks {
+        harness.push(gst::Buffer::from_mut_slice(chunk)).unwrap();
+    }
+    harness.push_event(gst::event::Eos::new());
+    (drain(&mut harness), harness.sinkpad().unwrap().current_caps())
+}
+
+fn contents(buffers: &[gst::Buffer]) -> Vec<Vec<u8>> {
+    buffers.iter().map(bytes).collect()
+}
+
+#[test]
+fn units_come_out_whole_however_the_bytes_come_in() {
+    let stream: Vec<u8> = units().concat();
+    for size in [1, 2, 7, 64, stream.len()] {
+        let (buffers, _) = parse(stream.chunks(size).map(<[u8]>::to_vec));
+        assert_eq!(contents(&buffers), units(), "in chunks of {size}");
+    }
+}
+
+#[test]
+fn units_are_timed_and_flagged() {
+    let (buffers, _) = parse([units().concat()]);
+    let times: Vec<_> = buffers.iter().map(|b| b.pts().unwrap()).collect();
+    assert_eq!(times, [0, 1, 9, 17, 18, 26].map(|n| n * FRAME));
+    let durations: Vec<_> = buffers.iter().map(|b| b.duration().unwrap()).collect();
+    assert_eq!(durations, [1, 8, 8, 1, 8, 8].map(|n| n * FRAME));
+    assert_eq!(
+        buffers.iter().map(is_key).collect::<Vec<_>>(),
+        [true, false, false, true, false, false]
+    );
+}
+
+#[test]
+fn caps_say_what_the_header_says() {
+    let (_, caps) = parse([units().concat()]);
+    let caps = caps.unwrap();
+    assert!(caps.is_subset(&tvc_caps()), "{caps:?}");
+}
+
+#[test]
+fn rubbish_before_and_between_units_is_skipped() {
+    let (mut stream, rubbish) = (vec![0xd4, 0x80, 3, 4], vec![0xd4u8; 500]);
+    let all = units();
+    stream.extend(all[0..2].concat());
+    stream.extend(&rubbish);
+    stream.extend(all[2..].concat());
+    let (buffers, _) = parse(stream.chunks(100).map(<[u8]>::to_vec));
+    let expected = [&all[0..2], &all[3..]].concat();
+    assert_eq!(
+        contents(&buffers),
+        expected,
+        "after a gap only a key unit is a place to go on"
+    );
+}
+
+#[test]
+fn a_truncated_last_unit_is_dropped() {
+    let stream = units().concat();
+    let (buffers, _) = parse([stream[..stream.len() - 1].to_vec()]);
+    assert_eq!(contents(&buffers), units()[..5]);
+}
+
+#[test]
+fn nothing_comes_of_nothing() {
+    for bytes in [vec![], vec![0xd4], vec![0; 10_000], b"hello".to_vec()] {
+        let (buffers, _) = parse([bytes]);
+        assert!(buffers.is_empty());
+    }
+}
+
+#[test]
+fn times_of_a_container_are_kept() {
+    init();
+    let mut harness = gst_check::Harness::new("tvcparse");
+    harness.set_src_caps(gst::Caps::new_empty_simple("video/x-gst-fourcc-tvc1"));
+    harness.play();
+    let start = gst::ClockTime::from_seconds(5);
+    for (i, unit) in units().into_iter().take(3).enumerate() {
+        let mut buffer = gst::Buffer::from_mut_slice(unit);
+        buffer.get_mut().unwrap().set_pts(start + i as u64 * FRAME);
+        harness.push(buffer).unwrap();
+    }
+    harness.push_event(gst::event::Eos::new());
+    let times: Vec<_> = drain(&mut harness).iter().map(|b| b.pts().unwrap()).collect();
+    assert_eq!(times, [0, 1, 2].map(|i| start + i * FRAME));
+}
