@@ -8,6 +8,7 @@ use gst::subclass::prelude::*;
 use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
 
+use super::duration::end_of_stream;
 use crate::bitstream::{find_key_unit, BitstreamError, Clock, FrameTimes, SequenceHeader, UnitHeader, SYNC};
 use crate::elements::caps;
 
@@ -217,6 +218,7 @@ impl BaseParseImpl for TvcParse {
                 drop(state);
                 if announce {
                     self.announce(&sequence)?;
+                    self.find_duration();
                 }
                 self.time(&mut frame, &header, &sequence, &times);
                 self.obj().set_min_frame_size(MIN_FRAME);
@@ -238,6 +240,25 @@ impl BaseParseImpl for TvcParse {
 }
 
 impl TvcParse {
+    /// Measures the stream where upstream lets it be read from its end.
+    fn find_duration(&self) {
+        let pad = self.obj().sink_pad().clone();
+        if pad.mode() != gst::PadMode::Pull {
+            return;
+        }
+        let Some(size) = pad.peer_query_duration::<gst::format::Bytes>() else {
+            return;
+        };
+        let read = |offset: u64, length: u64| {
+            let buffer = pad.pull_range(offset, u32::try_from(length).ok()?).ok()?;
+            let map = buffer.map_readable().ok()?;
+            Some(map.to_vec())
+        };
+        if let Some(end) = end_of_stream(*size, read) {
+            self.obj().set_duration(gst::ClockTime::from_nseconds(end), 0);
+        }
+    }
+
     /// Sends caps downstream: those of an MP4 track where nothing else is accepted.
     fn announce(&self, sequence: &SequenceHeader) -> Result<(), gst::FlowError> {
         let pad = self.obj().src_pad().clone();

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Whole pipelines, as users type them, in processes of their own.
+#![cfg(feature = "codec")]
+
+mod common;
+
+use std::path::Path;
+
+use common::*;
+use gst::prelude::*;
+
+/// Runs gst-launch-1.0 with a description; its standard output and error.
+fn launch(scratch: &Path, description: &str) -> String {
+    let output = tool("gst-launch-1.0", scratch)
+        .args(description.split_whitespace())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{description}\n{text}");
+    text.into_owned()
+}
+
+/// A stream of `frames` frames at 25 frames/s with a key unit in every 17.
+fn encode_file(scratch: &Path, frames: u32) -> String {
+    let file = scratch.join("clip.tvc").display().to_string();
+    launch(
+        scratch,
+        &format!(
+            "-q videotestsrc num-buffers={frames} horizontal-speed=2 ! video/x-raw,width=64,height=48,framerate=25/1 \
+             ! tvcenc key-int-max=17 ! tvcparse ! filesink location={file}"
+        ),
+    );
+    file
+}
+
+fn decoded_frames(scratch: &Path, source: &str) -> u64 {
+    let raw = scratch.join("raw");
+    launch(
+        scratch,
+        &format!(
+            "-q {source} ! video/x-raw,format=I420 ! filesink location={}",
+            raw.display()
+        ),
+    );
+    std::fs::metadata(raw).unwrap().len() / (64 * 48 * 3 / 2)
+}
+
+#[test]
+fn a_clip_goes_in_and_comes_out() {
+    let scratch = tempfile::tempdir().unwrap();
+    let file = encode_file(scratch.path(), 30);
+    assert_eq!(
+        decoded_frames(scratch.path(), &format!("filesrc location={file} ! tvcparse ! tvcdec")),
+        30
+    );
+}
+
+#[test]
+fn decodebin_plays_a_file() {
+    let scratch = tempfile::tempdir().unwrap();
+    let file = encode_file(scratch.path(), 20);
+    assert_eq!(
+        decoded_frames(scratch.path(), &format!("filesrc location={file} ! decodebin")),
+        20
+    );
+}
+
+#[test]
+fn mp4_carries_the_stream() {
+    let scratch = tempfile::tempdir().unwrap();
+    let file = encode_file(scratch.path(), 20);
+    let mp4 = scratch.path().join("clip.mp4");
+    launch(
+        scratch.path(),
+        &format!(
+            "-q filesrc location={file} ! tvcparse ! mp4mux ! filesink location={}",
+            mp4.display()
+        ),
+    );
+    assert_eq!(
+        decoded_frames(
+            scratch.path(),
+            &format!("filesrc location={} ! decodebin", mp4.display())
+        ),
+        20
+    );
+}
+
+#[test]
+fn discoverer_and_typefind_know_a_file() {
+    let scratch = tempfile::tempdir().unwrap();
+    let file = encode_file(scratch.path(), 30);
+    let run = |name: &str, arguments: &[&str]| {
+        let output = tool(name, scratch.path()).args(arguments).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert!(run("gst-typefind-1.0", &[&file]).contains("video/x-tvc"));
+    let discovered = run("gst-discoverer-1.0", &["-v", &file]);
+    for part in [
+        "video/x-tvc",
+        "Duration: 0:00:01.200000000",
+        "Seekable: yes",
+        "Width: 64",
+        "Frame rate: 25/1",
+    ] {
+        assert!(discovered.contains(part), "no {part:?} in {discovered}");
+    }
+}
+
+#[test]
+fn threads_do_not_change_the_stream() {
+    let scratch = tempfile::tempdir().unwrap();
+    let code = |threads: u32| {
+        let file = scratch.path().join(format!("{threads}.tvc"));
+        launch(
+            scratch.path(),
+            &format!(
+                "-q videotestsrc num-buffers=25 pattern=ball ! video/x-raw,width=320,height=240 ! tvcenc threads={threads} \
+                 ! filesink location={}",
+                file.display()
+            ),
+        );
+        std::fs::read(file).unwrap()
+    };
+    assert_eq!(code(1), code(2));
+}
+
+#[test]
+fn foreign_empty_and_torn_files_end_with_an_error_or_with_what_is_good() {
+    let scratch = tempfile::tempdir().unwrap();
+    let whole = std::fs::read(encode_file(scratch.path(), 26)).unwrap();
+    let path = scratch.path().join("bad.tvc");
+    for content in [&b""[..], b"RIFF....AVI ", &[0u8; 4096]] {
+        std::fs::write(&path, content).unwrap();
+        let description = format!("filesrc location={} ! tvcparse ! tvcdec ! fakesink", path.display());
+        let output = tool("gst-launch-1.0", scratch.path())
+            .args(description.split_whitespace())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!text.contains("panic"), "{text}");
+        assert!(!output.status.success(), "{} bytes are no stream", content.len());
+    }
+    std::fs::write(&path, &whole[..whole.len() - 3]).unwrap();
+    let frames = decoded_frames(
+        scratch.path(),
+        &format!("filesrc location={} ! tvcparse ! tvcdec", path.display()),
+    );
+    assert_eq!(frames, 18, "all but the 8 frames of the torn unit");
+}
+
+/// A paused pipeline over a file, and its sink.
+fn player(file: &str) -> (gst::Pipeline, gst::Element) {
+    let description =
+        format!("filesrc location={file} ! tvcparse ! tvcdec ! fakesink name=sink enable-last-sample=true");
+    let pipeline = gst::parse::launch(&description)
+        .unwrap()
+        .downcast::<gst::Pipeline>()
+        .unwrap();
+    pipeline.set_state(gst::State::Paused).unwrap();
+    pipeline.state(gst::ClockTime::from_seconds(20)).0.unwrap();
+    let sink = pipeline.by_name("sink").unwrap();
+    (pipeline, sink)
+}
+
+fn shown(sink: &gst::Element) -> gst::ClockTime {
+    let sample = sink.property::<gst::Sample>("last-sample");
+    sample.buffer().unwrap().pts().unwrap()
+}
+
+#[test]
+fn seeks_to_key_units_show_that_unit_or_what_follows_it() {
+    init();
+    let scratch = tempfile::tempdir().unwrap();
+    let file = encode_file(scratch.path(), 100);
+    let (pipeline, sink) = player(&file);
+    assert_eq!(shown(&sink), gst::ClockTime::ZERO);
+    for (to, key_unit) in [(2000, 34), (500, 0), (3000, 68)] {
+        let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::KEY_UNIT | gst::SeekFlags::SNAP_BEFORE;
+        pipeline.seek_simple(flags, gst::ClockTime::from_mseconds(to)).unwrap();
+        pipeline.state(gst::ClockTime::from_seconds(20)).0.unwrap();
+        let frame = shown(&sink).mseconds() / 40;
+        assert!(
+            (key_unit..=to / 40).contains(&frame),
+            "seek to {to} ms shows frame {frame}"
+        );
+    }
+    pipeline.set_state(gst::State::Null).unwrap();
+}
+
+#[test]
+fn accurate_seeks_show_the_frame() {
+    init();
+    let scratch = tempfile::tempdir().unwrap();
+    let file = encode_file(scratch.path(), 100);
+    let (pipeline, sink) = player(&file);
+    for to in [1000, 3400, 200] {
+        let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE;
+        pipeline.seek_simple(flags, gst::ClockTime::from_mseconds(to)).unwrap();
+        pipeline.state(gst::ClockTime::from_seconds(20)).0.unwrap();
+        assert_eq!(shown(&sink).mseconds(), to);
+    }
+    pipeline.set_state(gst::State::Null).unwrap();
+}
