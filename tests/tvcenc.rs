@@ -28,7 +28,7 @@ fn seventeen_frames_become_a_key_unit_and_two_delta_units() {
     let times: Vec<_> = units.iter().map(|u| u.pts().unwrap()).collect();
     assert_eq!(
         times,
-        [0 * FRAME, FRAME, 9 * FRAME],
+        [gst::ClockTime::ZERO, FRAME, 9 * FRAME],
         "a unit has the time of its first frame"
     );
     let durations: Vec<_> = units.iter().map(|u| u.duration().unwrap()).collect();

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
 use clap::{Args, Parser, Subcommand};
 use gsttvc::codec::{EncoderSettings, DEFAULT_QUANTIZER};
 use gsttvc::eval;
@@ -26,6 +26,8 @@ enum Command {
     Info { file: Option<PathBuf> },
     /// Codes clips and prints a line of CSV for each.
     Eval(EvalArguments),
+    /// Compares a clip with what came back of it.
+    Compare(CompareArguments),
 }
 
 #[derive(Args)]
@@ -53,10 +55,29 @@ struct EvalArguments {
     device: String,
 }
 
+#[derive(Args)]
+struct CompareArguments {
+    source: PathBuf,
+    decoded: PathBuf,
+    /// The coded stream, for its size.
+    #[arg(long)]
+    stream: PathBuf,
+    /// PNG to write: source above, decoded below.
+    #[arg(long)]
+    png: PathBuf,
+    /// How long encoding took, process start and source decoding included.
+    #[arg(long)]
+    encode_seconds: f64,
+    /// How long decoding took, process start included.
+    #[arg(long)]
+    decode_seconds: f64,
+}
+
 fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Info { file } => info(file),
         Command::Eval(arguments) => evaluate(&arguments),
+        Command::Compare(arguments) => compare(&arguments),
     }
 }
 
@@ -127,5 +148,47 @@ fn evaluate(arguments: &EvalArguments) -> Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+fn compare(arguments: &CompareArguments) -> Result<()> {
+    let (source, decoded) = (Clip::read(&arguments.source)?, Clip::read(&arguments.decoded)?);
+    ensure!(
+        source.size() == decoded.size() && source.frames() == decoded.frames(),
+        "{} frames of {:?} became {} frames of {:?}",
+        source.frames(),
+        source.size(),
+        decoded.frames(),
+        decoded.size()
+    );
+    let bytes = std::fs::metadata(&arguments.stream)?.len();
+    let ((width, height), frames) = (source.size(), source.frames() as f64);
+    println!("{width}x{height}, {frames} frames at {:.2} frames/s", source.frame_rate);
+    println!("size:    {bytes} bytes");
+    println!(
+        "rate:    {:.2} kbit/s",
+        bytes as f64 * 8.0 / 1000.0 * source.frame_rate / frames
+    );
+    println!(
+        "         {:.5} bits per pixel",
+        bytes as f64 * 8.0 / (frames * (width * height) as f64)
+    );
+    println!("PSNR:    {:.2} dB (luma)", eval::psnr(&source.luma, &decoded.luma));
+    println!(
+        "encode:  {:.1} frames/s, start of the process and decoding of the source included",
+        frames / arguments.encode_seconds
+    );
+    println!(
+        "decode:  {:.1} frames/s, start of the process included",
+        frames / arguments.decode_seconds
+    );
+    eval::write_montage(
+        &arguments.png,
+        &[
+            eval::to_rgb(&source.luma, &source.chroma)?,
+            eval::to_rgb(&decoded.luma, &decoded.chroma)?,
+        ],
+    )?;
+    println!("picture: {}", arguments.png.display());
     Ok(())
 }

@@ -274,7 +274,7 @@ mod tests {
             token_check: 0xbeef,
         };
         // sync | key 0, frames 7 (3 bits), timing 1 (2 bits), reserved 0 (2 bits) | LEB128 of 300 | check
-        let mut bytes = vec![0xd4, 0b0_111_01_00, 0xac, 0x02, 0xbe, 0xef];
+        let mut bytes = vec![0xd4, 0b0111_0100, 0xac, 0x02, 0xbe, 0xef];
         bytes.push(crc32fast::hash(&bytes) as u8);
         assert_eq!(header.pack(), bytes);
     }

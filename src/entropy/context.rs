@@ -129,9 +129,9 @@ impl ContextWeights {
             return Err(EntropyError::Model(format!("not {DIGITS} digits")));
         }
         layer("trunk", &self.trunk, width, width)?;
-        for k in 0..DIGITS {
+        for (k, levels) in FSQ_LEVELS.into_iter().enumerate() {
             layer("hidden", &self.hidden[k], width, head)?;
-            layer("output", &self.output[k], head, FSQ_LEVELS[k].into())?;
+            layer("output", &self.output[k], head, levels.into())?;
             if self.earlier[k].len() != Self::earlier_rows(k) * head
                 || self.earlier[k].iter().any(|e| e.unsigned_abs() >= 1 << 24)
             {
@@ -207,7 +207,7 @@ type Encoder = RangeEncoder<u16, u64>;
 
 impl DigitCoder for Encoder {
     fn code(&mut self, probabilities: &Probabilities, digit: u8) -> Result<u8, EntropyError> {
-        self.encode_symbol(usize::from(digit), &probabilities.model())
+        self.encode_symbol(usize::from(digit), probabilities.model())
             .map_err(|_| EntropyError::Model(format!("digit {digit} is out of range")))?;
         Ok(digit)
     }
@@ -427,4 +427,143 @@ impl ContextModel {
         scratch.sums.truncate(self.weights.width);
         Ok(coded)
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A linear congruential generator: the golden values must not depend on any crate's random numbers.
+    struct Numbers(u64);
+
+    impl Numbers {
+        fn next(&mut self, range: i32) -> i32 {
+            self.0 = self
+                .0
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (self.0 >> 33) as i32 % (2 * range + 1) - range
+        }
+
+        fn many<T: TryFrom<i32>>(&mut self, count: usize, range: i32) -> Vec<T>
+        where
+            T::Error: std::fmt::Debug,
+        {
+            (0..count).map(|_| self.next(range).try_into().unwrap()).collect()
+        }
+
+        fn layer(&mut self, inputs: usize, outputs: usize, multiplier: i32) -> Layer {
+            Layer {
+                weights: self.many(inputs * outputs, 127),
+                biases: self.many(outputs, 4000),
+                multipliers: vec![multiplier; outputs],
+            }
+        }
+    }
+
+    fn weights() -> ContextWeights {
+        let (width, head, mut numbers) = (16, 8, Numbers(1));
+        ContextWeights {
+            width,
+            head_width: head,
+            tables: numbers.many(ContextWeights::TABLE_ROWS * width, 200),
+            table_bias: numbers.many(width, 500),
+            trunk: numbers.layer(width, width, 1 << 15),
+            hidden: (0..DIGITS).map(|_| numbers.layer(width, head, 1 << 15)).collect(),
+            earlier: (0..DIGITS)
+                .map(|k| numbers.many(ContextWeights::earlier_rows(k) * head, 9000))
+                .collect(),
+            output: FSQ_LEVELS
+                .iter()
+                .map(|&l| numbers.layer(head, l.into(), 1 << 20))
+                .collect(),
+            powers: (0..LOGIT_SCALE)
+                .map(|i| 2f64.powf(30.0 - f64::from(i) / 1024.0).round() as i32)
+                .collect(),
+        }
+    }
+
+    fn model() -> ContextModel {
+        ContextModel::new(weights()).unwrap()
+    }
+
+    fn map(width: usize, height: usize, seed: u64) -> TokenMap {
+        let (mut map, mut numbers) = (TokenMap::zero(width, height), Numbers(seed));
+        for token in &mut map.tokens {
+            *token = FSQ_LEVELS.map(|l| (numbers.next(1 << 20).unsigned_abs() % u32::from(l)) as u8);
+        }
+        map
+    }
+
+    fn history(width: usize, height: usize, units: u64) -> History {
+        let mut history = History::default();
+        (0..units).for_each(|unit| history.push(map(width, height, 100 + unit)));
+        history
+    }
+
+    proptest! {
+        #[test]
+        fn any_map_round_trips(width in 1usize..12, height in 1usize..12, seed: u64, units in 0u64..3) {
+            let (model, map, history) = (model(), map(width, height, seed), history(width, height, units));
+            let bytes = model.encode(&history, &map).unwrap();
+            let bits = model.cost(&history, &map).unwrap();
+            prop_assert!(bytes.len() as f64 * 8.0 <= bits + 33.0, "{} bytes for {bits} bits", bytes.len());
+            prop_assert_eq!(model.decode(&history, width, height, &bytes).unwrap(), map);
+        }
+
+        #[test]
+        fn any_bytes_decode_or_are_refused(bytes: Vec<u8>, units in 0u64..3) {
+            let _ = model().decode(&history(5, 4, units), 5, 4, &bytes);
+        }
+
+        #[test]
+        fn check_notices_a_changed_digit(seed: u64, at in 0usize..20, digit in 0usize..DIGITS) {
+            let original = map(5, 4, seed);
+            let mut changed = original.clone();
+            changed.tokens[at][digit] ^= 1;
+            prop_assert_ne!(original.check(), changed.check());
+        }
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let bytes = model().encode(&history(4, 3, 2), &map(4, 3, 5)).unwrap();
+        assert_eq!(bytes, GOLDEN, "streams of earlier builds must stay decodable");
+    }
+
+    #[test]
+    fn golden_probabilities() {
+        let probabilities = model().probabilities(&history(4, 3, 1), &map(4, 3, 5), (1, 2), true);
+        let values: Vec<_> = probabilities.iter().map(|p| p.values()[0]).collect();
+        assert_eq!(values, GOLDEN_FIRST_VALUES);
+    }
+
+    #[test]
+    fn neighbours_are_seen_in_the_second_phase_only() {
+        let (model, history) = (model(), history(4, 3, 1));
+        let (a, mut b) = (map(4, 3, 5), map(4, 3, 5));
+        b.tokens[4][0] ^= 1;
+        let probabilities = |map: &TokenMap, phase| model.probabilities(&history, map, (1, 1), phase);
+        assert_eq!(probabilities(&a, false), probabilities(&b, false));
+        assert_ne!(probabilities(&a, true), probabilities(&b, true));
+    }
+
+    #[test]
+    fn weights_of_the_wrong_size_are_refused() {
+        let short = ContextWeights {
+            tables: vec![0; 5],
+            ..weights()
+        };
+        assert!(ContextModel::new(short).is_err());
+        let mut wild = weights();
+        wild.trunk.biases[0] = i32::MAX;
+        assert!(ContextModel::new(wild).is_err(), "a bias that could overflow a sum");
+    }
+
+    const GOLDEN: [u8; 26] = [
+        220, 242, 254, 45, 31, 190, 233, 107, 119, 31, 78, 174, 91, 133, 136, 212, 207, 18, 172, 249, 188, 159, 5, 188,
+        239, 216,
+    ];
+    const GOLDEN_FIRST_VALUES: [u16; DIGITS] = [7935, 6741, 10944, 21589, 16933, 14343];
 }

@@ -80,6 +80,10 @@ impl Conv2d {
         }
     }
 
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
     /// `xs: [n, c_in, h, w]` -> `[n, c_out, h / stride, w / stride]`, in the kind of `xs`.
     pub fn forward(&self, xs: &Tensor) -> Result<Tensor> {
         // Weights stay in f32 while they are trained; this is a no-op on a model loaded for use.

@@ -110,6 +110,11 @@ impl Tokenizer {
         }
     }
 
+    /// Weights of the decoder's last layer: adversarial training balances its losses there.
+    pub fn last_weight(&self) -> &Tensor {
+        self.decoder.conv_out.weight()
+    }
+
     /// One step of the encoder. `xs: [n, t, c, h, w]` in about [-1, 1], h and w multiples of a token,
     /// t = 1 + 8k at the start of a stream and 8k later -> latents before FSQ, `[n * t', 6, h', w']` f32,
     /// t' = 1 + k or k. The networks run in `kind`.
@@ -198,7 +203,10 @@ mod tests {
         let _ = changed.narrow(1, 9, 8).fill_(0.5);
         let (_, a) = run(&tokenizer, &xs, &[17]);
         let (_, b) = run(&tokenizer, &changed, &[17]);
-        let differs = |from, frames| f64::from((a.narrow(1, from, frames) - b.narrow(1, from, frames)).abs().max());
+        let differs = |from, frames| {
+            let difference = a.narrow(1, from, frames) - b.narrow(1, from, frames);
+            f64::try_from(difference.abs().max()).unwrap()
+        };
         assert!(differs(0, 9) < 1e-5, "frames before the change");
         assert!(differs(9, 8) > 1e-3, "frames of the change");
     }

@@ -34,7 +34,7 @@ impl Clip {
         (size[2], size[1])
     }
 
-    /// Reads a Y4M file, or any file that GStreamer can decode where `gst-launch-1.0` is installed.
+    /// Reads a Y4M file (an odd last row or column is left out), or any file that GStreamer can decode where `gst-launch-1.0` is installed.
     pub fn read(path: &Path) -> Result<Clip> {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let clip = if path.extension().is_some_and(|e| e == "y4m") {
@@ -77,14 +77,14 @@ impl Clip {
             y4m::Colorspace::C420 | y4m::Colorspace::C420jpeg | y4m::Colorspace::C420mpeg2 | y4m::Colorspace::C420paldv
         );
         ensure!(is_420, "{:?} is not 4:2:0 with 8 bits", decoder.get_colorspace());
-        ensure!(w % 2 == 0 && h % 2 == 0, "{w}x{h} is odd");
         let (mut luma, mut chroma, mut frames) = (Vec::new(), Vec::new(), 0i64);
         loop {
             match decoder.read_frame() {
                 Ok(frame) => {
-                    luma.extend_from_slice(frame.get_y_plane());
-                    chroma.extend_from_slice(frame.get_u_plane());
-                    chroma.extend_from_slice(frame.get_v_plane());
+                    cut_even(frame.get_y_plane(), w, (w & !1, h & !1), &mut luma);
+                    for plane in [frame.get_u_plane(), frame.get_v_plane()] {
+                        cut_even(plane, w.div_ceil(2), (w / 2, h / 2), &mut chroma);
+                    }
                     frames += 1;
                 }
                 Err(y4m::Error::EOF) => break,
@@ -92,7 +92,7 @@ impl Clip {
             }
         }
         ensure!(frames > 0, "no frames");
-        let (w, h) = (w as i64, h as i64);
+        let (w, h) = (w as i64 & !1, h as i64 & !1);
         Ok(Clip {
             name,
             luma: Tensor::from_slice(&luma).view([frames, h, w]),
@@ -112,6 +112,13 @@ impl Clip {
             chroma: self.chroma.to_device(device),
             frame_rate: self.frame_rate,
         }
+    }
+}
+
+/// Appends the first `width` x `height` samples of a plane with rows of `stride`.
+fn cut_even(plane: &[u8], stride: usize, (width, height): (usize, usize), out: &mut Vec<u8>) {
+    for row in plane.chunks(stride).take(height) {
+        out.extend_from_slice(&row[..width]);
     }
 }
 
@@ -266,7 +273,7 @@ fn augment(rng: &mut StdRng, quad: Tensor) -> Tensor {
     }
     if rng.random_bool(0.5) {
         luma = luma * rng.random_range(0.8..1.15) + rng.random_range(-0.12..0.12);
-        chroma = chroma * rng.random_range(0.7..1.5);
+        chroma *= rng.random_range(0.7..1.5);
     }
     Tensor::cat(&[luma, chroma], 1).clamp(-1.0, 1.0)
 }

@@ -212,3 +212,57 @@ pub fn context_rows(map: &Tensor, previous: Option<&Tensor>, older: Option<&Tens
         .collect();
     Tensor::cat(&sources, 2).view([h * w, -1])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entropy::{ContextModel, History, TokenMap};
+    use tch::Device;
+
+    #[test]
+    fn the_integer_model_costs_what_its_float_twin_says() {
+        tch::manual_seed(3);
+        let _no_grad = tch::no_grad_guard();
+        let vs = nn::VarStore::new(Device::Cpu);
+        let net = ContextNet::new(vs.root());
+        for mut variable in vs.trainable_variables() {
+            let noise = variable.randn_like() * 0.05;
+            let _ = variable.g_add_(&noise);
+        }
+        let integer = ContextModel::new(net.export()).unwrap();
+        let random = || {
+            let digits: Vec<_> = FSQ_LEVELS
+                .iter()
+                .map(|&l| Tensor::randint(l.into(), [5, 7], (Kind::Int64, Device::Cpu)))
+                .collect();
+            Tensor::stack(&digits, 2)
+        };
+        let as_map = |tensor: &Tensor| {
+            let mut map = TokenMap::zero(7, 5);
+            let values = Vec::<i64>::try_from(tensor.flatten(0, -1)).unwrap();
+            map.tokens
+                .as_flattened_mut()
+                .iter_mut()
+                .zip(values)
+                .for_each(|(d, v)| *d = v as u8);
+            map
+        };
+        let (older, previous, map) = (random(), random(), random());
+        for known in 0..3 {
+            let (p, o) = ((known > 0).then_some(&previous), (known > 1).then_some(&older));
+            let float = net
+                .bits(&context_rows(&map, p, o), &map.flatten(0, 1), true)
+                .sum(Kind::Double);
+            let float = f64::try_from(float).unwrap();
+            let history = History {
+                previous: p.map(as_map),
+                older: o.map(as_map),
+            };
+            let exact = integer.cost(&history, &as_map(&map)).unwrap();
+            assert!(
+                (float / exact - 1.0).abs() < 0.01,
+                "{float} bits in floats, {exact} in integers"
+            );
+        }
+    }
+}

@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod clips;
 pub mod context_net;
 pub mod context_stage;
+pub mod discriminator;
 pub mod export;
 pub mod losses;
 pub mod lpips;

@@ -16,6 +16,7 @@ struct Slot {
     first_moment: Tensor,
     second_moment: Tensor,
     average: Tensor,
+    frozen: bool,
 }
 
 /// AdamW (Loshchilov and Hutter, 2019) over the trainable variables of a store.
@@ -34,12 +35,20 @@ impl AdamW {
             first_moment: weight.detach().zeros_like(),
             second_moment: weight.detach().zeros_like(),
             average: weight.detach().copy(),
+            frozen: false,
             weight,
         });
         AdamW {
             slots: slots.collect(),
             weight_decay,
             steps: 0,
+        }
+    }
+
+    /// Leaves the weights whose name starts with `prefix` as they are from now on.
+    pub fn freeze(&mut self, prefix: &str) {
+        for slot in &mut self.slots {
+            slot.frozen |= slot.name.starts_with(prefix);
         }
     }
 
@@ -71,7 +80,7 @@ impl AdamW {
             let steps = self.steps as f64;
             let decay = AVERAGE_DECAY.min((1.0 + steps) / (10.0 + steps));
             for (slot, grad) in self.slots.iter_mut().zip(&grads) {
-                if !grad.defined() {
+                if !grad.defined() || slot.frozen {
                     continue;
                 }
                 let grad = grad * clip;

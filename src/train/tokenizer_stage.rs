@@ -8,6 +8,7 @@ use tch::{nn, Device, Kind, Tensor};
 
 use super::checkpoint::Checkpoint;
 use super::clips::{Clip, SampleShape, Sampler};
+use super::discriminator::Discriminator;
 use super::losses;
 use super::lpips::Lpips;
 use super::optimizer::AdamW;
@@ -27,6 +28,13 @@ pub struct Weights {
     /// Share of the run after which the perceptual loss begins.
     #[arg(long, default_value_t = 0.2)]
     pub lpips_from: f64,
+    /// Weight of the adversarial loss, relative to the others at the decoder's last layer; 0 = none. While it
+    /// is on, the encoder is frozen: tokens keep their meaning.
+    #[arg(long, default_value_t = 0.0)]
+    pub adversarial_weight: f64,
+    /// Share of the run for which the discriminator learns alone before the decoder listens to it.
+    #[arg(long, default_value_t = 0.1)]
+    pub adversarial_from: f64,
 }
 
 /// One run of the stage.
@@ -49,8 +57,15 @@ struct Stage {
     tokenizer: Tokenizer,
     optimizer: AdamW,
     lpips: Option<Lpips>,
+    adversary: Option<Adversary>,
     weights: Weights,
     kind: Kind,
+}
+
+/// The other side of adversarial training.
+struct Adversary {
+    discriminator: Discriminator,
+    optimizer: AdamW,
 }
 
 /// The measures of one step.
@@ -81,6 +96,11 @@ impl Stage {
         let bounded = fsq.bound(&zs)?;
         let rounded = &bounded + (fsq.round(&bounded)? - &bounded).detach();
         let codes = fsq.codes(&rounded)?;
+        let codes = if self.adversary.is_some() {
+            codes.detach()
+        } else {
+            codes
+        };
         Ok(self
             .tokenizer
             .decode(&codes, xs.size()[0], self.kind, &mut StreamState::default())?)
@@ -95,8 +115,23 @@ impl Stage {
             perceptual = f64::try_from(&distance)?;
             loss += distance * self.weights.lpips_weight;
         }
+        let pair = i64::try_from(Tensor::randint(SPACING, [], (Kind::Int64, Device::Cpu)))?;
+        if let Some(adversary) = self
+            .adversary
+            .as_ref()
+            .filter(|_| progress >= self.weights.adversarial_from)
+        {
+            let adversarial = -adversary.discriminator.score(&ys, pair)?.mean(Kind::Float);
+            let balance = balance(&loss, &adversarial, self.tokenizer.last_weight())?;
+            loss += adversarial * (balance * self.weights.adversarial_weight);
+        }
         self.optimizer.zero_grad();
         loss.backward();
+        if let Some(adversary) = &mut self.adversary {
+            adversary.optimizer.zero_grad();
+            adversary.discriminator.loss(xs, &ys, pair)?.backward();
+            adversary.optimizer.step(lr, 1.0);
+        }
         Ok(Measures {
             gradient_norm: self.optimizer.step(lr, 1.0),
             loss: f64::try_from(&loss)?,
@@ -106,9 +141,21 @@ impl Stage {
     }
 }
 
-/// LPIPS of one frame in four, evenly spread from a random start: neighbours say the same.
+/// Frames between two that are looked at: neighbours say the same.
+const SPACING: i64 = 4;
+
+/// How much smaller the adversarial gradient is than the other one at the last layer (Esser et al., "Taming
+/// Transformers for High-Resolution Image Synthesis", 2021).
+fn balance(loss: &Tensor, adversarial: &Tensor, last: &Tensor) -> Result<f64> {
+    let norm = |loss: &Tensor| -> Result<f64> {
+        let gradient = &Tensor::f_run_backward(&[loss], &[last], true, false)?[0];
+        Ok(f64::try_from(gradient.norm())?)
+    };
+    Ok((norm(loss)? / (norm(adversarial)? + 1e-6)).min(1e4))
+}
+
+/// LPIPS of one frame in four, evenly spread from a random start.
 fn perceptual_loss(lpips: &Lpips, ys: &Tensor, xs: &Tensor) -> Result<Tensor> {
-    const SPACING: i64 = 4;
     let start = i64::try_from(Tensor::randint(SPACING, [], (Kind::Int64, Device::Cpu)))?;
     let pick = |quad: &Tensor| -> Result<Tensor> { quads_to_rgb(&quad.slice(1, start, None, SPACING).flatten(0, 1)) };
     Ok(lpips.distance(&pick(ys)?, &pick(xs)?)?.mean(Kind::Float))
@@ -130,15 +177,29 @@ pub fn run(options: &Options, config: &ModelConfig, clips: Vec<Clip>, validation
             Some(path) => Some(Lpips::load(path, options.device, options.kind)?),
             None => None,
         },
+        adversary: None,
         weights: options.weights.clone(),
         kind: options.kind,
     };
+    let adversary_vs = nn::VarStore::new(options.device);
+    if options.weights.adversarial_weight > 0.0 {
+        stage.optimizer.freeze("tokenizer.encoder");
+        let discriminator = Discriminator::new(adversary_vs.root() / "discriminator", options.kind);
+        let optimizer = AdamW::new(&adversary_vs, 0.0);
+        stage.adversary = Some(Adversary {
+            discriminator,
+            optimizer,
+        });
+    }
     let mut checkpoint = Checkpoint::open(&options.checkpoint)?;
     checkpoint.set_config(config)?;
     let missing = checkpoint.load("tokenizer", &mut stage.optimizer);
     if !missing.is_empty() {
         println!("{} tensors start anew", missing.len());
         stage.optimizer.reset_average();
+    }
+    if let Some(adversary) = &mut stage.adversary {
+        checkpoint.load("discriminator", &mut adversary.optimizer);
     }
     let mut sampler = Sampler::new(clips, options.device, options.seed);
     let mut log = Log::open(&options.log, "step,loss,psnr_db,lpips,gradient_norm,learning_rate")?;
@@ -163,6 +224,9 @@ pub fn run(options: &Options, config: &ModelConfig, clips: Vec<Clip>, validation
         if schedule.minutes() >= next_validation || schedule.is_over() {
             next_validation = schedule.minutes() + options.validate_every;
             checkpoint.store("tokenizer", &stage.optimizer);
+            if let Some(adversary) = &stage.adversary {
+                checkpoint.store("discriminator", &adversary.optimizer);
+            }
             checkpoint.set_total("tokenizer.steps", total);
             checkpoint.set_total("tokenizer.minutes", minutes_before + schedule.minutes());
             checkpoint.write(&options.checkpoint)?;
