@@ -14,14 +14,14 @@ pub fn progress_bar() -> ProgressBar {
 }
 
 /// A CSV file that later runs append to; remarks start with `#`.
-pub struct Log(std::io::BufWriter<std::fs::File>);
+pub struct Log(std::io::LineWriter<std::fs::File>);
 
 impl Log {
     /// Opens `path`; a new file starts with the line `columns`.
     pub fn open(path: &Path, columns: &str) -> Result<Log> {
         let is_new = !path.exists();
         let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
-        let mut log = Log(std::io::BufWriter::new(
+        let mut log = Log(std::io::LineWriter::new(
             file.with_context(|| format!("opening {}", path.display()))?,
         ));
         if is_new {

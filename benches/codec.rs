@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Speed of the whole codec and of its entropy coder on 640x360: one delta unit, 8 frames.
+
+use std::hint::black_box;
+
+use criterion::{criterion_group, criterion_main, Criterion, Throughput};
+use gsttvc::bitstream::{SequenceHeader, DELTA_FRAMES};
+use gsttvc::codec::{Decoder, Encoder, EncoderSettings, Frame};
+use gsttvc::entropy::{History, TokenMap};
+use gsttvc::model::{Model, ModelSource};
+use gsttvc::FSQ_LEVELS;
+
+const WIDTH: usize = 640;
+const HEIGHT: usize = 360;
+
+fn frame(t: usize) -> Frame {
+    let plane = |number: usize| {
+        let (w, h) = Frame::plane_size(WIDTH, HEIGHT, number);
+        (0..w * h).map(|i| ((i % w + 3 * t) * (i / w + 7) / 40) as u8).collect()
+    };
+    Frame {
+        width: WIDTH,
+        height: HEIGHT,
+        planes: [plane(0), plane(1), plane(2)],
+        pts: None,
+    }
+}
+
+fn sequence() -> SequenceHeader {
+    SequenceHeader {
+        width: WIDTH as u32,
+        height: HEIGHT as u32,
+        frame_rate: (25, 1),
+        pixel_aspect_ratio: (1, 1),
+        colorimetry: [0; 5],
+        model_id: 0,
+        pts: None,
+    }
+}
+
+fn codec(c: &mut Criterion) {
+    let model = Model::load(&ModelSource::Embedded, "auto").expect("the built-in model loads");
+    let settings = EncoderSettings {
+        key_int_max: u32::MAX,
+        ..EncoderSettings::default()
+    };
+    let mut encoder = Encoder::new(model.clone(), sequence(), settings).expect("a legal size");
+    let frames: Vec<_> = (0..DELTA_FRAMES).map(frame).collect();
+    let key = encoder.push(frame(0), true).expect("a key unit").remove(0);
+    let mut group = c.benchmark_group("640x360");
+    group
+        .sample_size(20)
+        .throughput(Throughput::Elements(DELTA_FRAMES as u64));
+    let mut delta = None;
+    group.bench_function("encode, frames", |b| {
+        b.iter(|| {
+            for frame in &frames {
+                if let Some(unit) = encoder.push(frame.clone(), false).expect("a frame is coded").pop() {
+                    delta.get_or_insert(unit);
+                }
+            }
+        });
+    });
+    // Decoding one delta unit again and again would not verify: each is decoded after its key unit, whose
+    // single frame is counted in.
+    let delta = delta.expect("a delta unit was coded");
+    let mut decoder = Decoder::new(model.clone());
+    group.throughput(Throughput::Elements(DELTA_FRAMES as u64 + 1));
+    group.bench_function("decode, frames", |b| {
+        b.iter(|| {
+            black_box(decoder.decode(&key.bytes).expect("the key unit decodes"));
+            black_box(decoder.decode(&delta.bytes).expect("the delta unit decodes"));
+        });
+    });
+    group.finish();
+    entropy(c, &model);
+}
+
+fn entropy(c: &mut Criterion, model: &Model) {
+    let map = |seed: usize| {
+        let mut map = TokenMap::zero(WIDTH.div_ceil(16), HEIGHT.div_ceil(16));
+        for (i, token) in map.tokens.iter_mut().enumerate() {
+            *token = std::array::from_fn(|k| ((i * 7 + k * seed) % usize::from(FSQ_LEVELS[k])) as u8);
+        }
+        map
+    };
+    let mut history = History::default();
+    history.push(map(3));
+    let bytes = model
+        .context
+        .encode(&history, &map(4))
+        .expect("the digits are in range");
+    let mut group = c.benchmark_group("context model, 640x360");
+    group.throughput(Throughput::Elements(DELTA_FRAMES as u64));
+    group.bench_function("decode tokens, frames", |b| {
+        b.iter(|| {
+            black_box(
+                model
+                    .context
+                    .decode(&history, 40, 23, &bytes)
+                    .expect("the bytes decode"),
+            )
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, codec);
+criterion_main!(benches);
