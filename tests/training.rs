@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The trainer from clips to a model file that codes, as a user runs it.
+#![cfg(feature = "train")]
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+
+use gsttvc::codec::{Decoder, Encoder, EncoderSettings, Frame};
+use gsttvc::model::{Model, ModelError, ModelSource, TensorFile};
+
+/// A Y4M clip with a moving gradient.
+fn write_clip(path: &Path, frames: usize) {
+    let (width, height) = (96, 80);
+    let mut bytes = format!("YUV4MPEG2 W{width} H{height} F25:1 Ip A1:1 C420jpeg\n").into_bytes();
+    for t in 0..frames {
+        bytes.extend(b"FRAME\n");
+        bytes.extend((0..width * height).map(|i| (i % width * 2 + i / width + 3 * t) as u8));
+        bytes.extend(std::iter::repeat_n(120u8, width * height / 4));
+        bytes.extend(std::iter::repeat_n(140u8, width * height / 4));
+    }
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn train(folder: &Path, arguments: &str) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_tvc-train"))
+        .current_dir(folder)
+        .args(arguments.split_whitespace())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "tvc-train {arguments}\n{text}");
+    text
+}
+
+#[test]
+fn stages_make_a_model_that_codes_and_a_second_run_resumes() {
+    let folder = tempfile::tempdir().unwrap();
+    write_clip(&folder.path().join("clip.y4m"), 30);
+    let common = "--checkpoint run.ckpt --clips clip.y4m --validation clip.y4m --device cpu";
+    let short = "--steps 2 --batch 2 --frames 9 --size 64";
+    let first = train(folder.path(), &format!("tokenizer {common} {short}"));
+    assert!(!first.contains("0 tensors start anew"), "{first}");
+    let second = train(
+        folder.path(),
+        &format!("tokenizer {common} {short} --adversarial-weight 0.1 --adversarial-from 0"),
+    );
+    assert!(
+        !second.contains("start anew"),
+        "everything was in the checkpoint: {second}"
+    );
+    train(folder.path(), &format!("context {common} --steps 3 --batch 1"));
+    train(
+        folder.path(),
+        "export --checkpoint run.ckpt --out model.safetensors --card data=test",
+    );
+
+    let source = ModelSource::File(folder.path().join("model.safetensors"));
+    let model = Model::load(&source, "cpu").unwrap();
+    let card = |key: &str| model.card.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str());
+    assert_eq!(card("data"), Some("test"));
+    assert!(
+        card("training.tokenizer").unwrap().starts_with("4 steps"),
+        "{:?}",
+        model.card
+    );
+    let sequence = gsttvc::bitstream::SequenceHeader {
+        width: 32,
+        height: 32,
+        frame_rate: (25, 1),
+        pixel_aspect_ratio: (1, 1),
+        colorimetry: [0; 5],
+        model_id: 0,
+        pts: None,
+    };
+    let frame = Frame {
+        width: 32,
+        height: 32,
+        planes: [vec![90; 1024], vec![128; 256], vec![128; 256]],
+        pts: None,
+    };
+    let mut encoder = Encoder::new(model.clone(), sequence, EncoderSettings::default()).unwrap();
+    let unit = encoder.push(frame, false).unwrap().remove(0);
+    assert_eq!(Decoder::new(model).decode(&unit.bytes).unwrap().frames.len(), 1);
+}
+
+/// The built-in model's file after `change`.
+fn changed_model(change: impl Fn(&mut TensorFile)) -> ModelError {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let mut file = TensorFile::read(Path::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/models/tvc-small.safetensors"
+    )))
+    .unwrap();
+    change(&mut file);
+    file.write(&path).unwrap();
+    Model::load(&ModelSource::File(path), "cpu").unwrap_err()
+}
+
+#[test]
+fn a_changed_integer_does_not_pass_for_the_same_model() {
+    let error = changed_model(|file| {
+        let bias = file.tensors.get_mut("context.table_bias").unwrap();
+        let _ = bias.get(0).g_add_scalar_(1);
+    });
+    assert!(matches!(error, ModelError::Checksum { .. }), "{error}");
+}
+
+#[test]
+fn a_model_of_another_version_is_refused_by_name() {
+    let error = changed_model(|file| drop(file.metadata.insert("version".into(), "7".into())));
+    assert_eq!(
+        error.to_string(),
+        "model file of format version 7, this build reads version 1"
+    );
+}
+
+#[test]
+fn a_model_that_lacks_a_tensor_says_which() {
+    let error = changed_model(|file| drop(file.tensors.remove("tokenizer.decoder.conv_out.bias")));
+    assert!(
+        error.to_string().contains("tokenizer.decoder.conv_out.bias is missing"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_configuration_out_of_range_is_refused() {
+    let error = changed_model(|file| {
+        let config = file.metadata["config"].replace("\"width\":256", "\"width\":99999999");
+        file.metadata.insert("config".into(), config);
+    });
+    assert!(matches!(error, ModelError::Config(_)), "{error}");
+}
