@@ -112,6 +112,22 @@ impl SequenceHeader {
     }
 }
 
+#[cfg(test)]
+impl SequenceHeader {
+    /// A small stream at 25 frames/s, for tests.
+    pub(crate) fn sample() -> Self {
+        SequenceHeader {
+            width: 64,
+            height: 48,
+            frame_rate: (25, 1),
+            pixel_aspect_ratio: (1, 1),
+            colorimetry: [0; 5],
+            model_id: 1,
+            pts: Some(0),
+        }
+    }
+}
+
 impl UnitHeader {
     pub fn is_key(&self) -> bool {
         self.sequence.is_some()
@@ -281,15 +297,7 @@ mod tests {
 
     #[test]
     fn sizes_out_of_range_and_foreign_versions_are_named() {
-        let sequence = SequenceHeader {
-            width: 640,
-            height: 360,
-            frame_rate: (25, 1),
-            pixel_aspect_ratio: (1, 1),
-            colorimetry: [0; 5],
-            model_id: 1,
-            pts: None,
-        };
+        let sequence = SequenceHeader::sample();
         let pack = |sequence| {
             let timing = Timing::Grid;
             UnitHeader {
@@ -310,15 +318,7 @@ mod tests {
 
     #[test]
     fn key_unit_is_found_behind_rubbish() {
-        let sequence = SequenceHeader {
-            width: 16,
-            height: 16,
-            frame_rate: (0, 1),
-            pixel_aspect_ratio: (1, 1),
-            colorimetry: [0; 5],
-            model_id: 1,
-            pts: Some(0),
-        };
+        let sequence = SequenceHeader::sample();
         let timing = Timing::Grid;
         let header = UnitHeader {
             sequence: Some(sequence),

@@ -22,6 +22,34 @@ pub fn framed() -> gst::caps::Builder<gst::caps::NoFeature> {
         .field("parsed", true)
 }
 
+/// Formats of raw pictures that encoder and decoder take and give, the preferred one first.
+pub const FORMATS: [gst_video::VideoFormat; 3] = [
+    gst_video::VideoFormat::I420,
+    gst_video::VideoFormat::Nv12,
+    gst_video::VideoFormat::Rgb,
+];
+
+/// Caps of raw pictures.
+pub fn raw() -> gst::Caps {
+    let size = size_range();
+    let builder = gst_video::VideoCapsBuilder::new().format_list(FORMATS);
+    builder
+        .width_range(size.min()..=size.max())
+        .height_range(size.min()..=size.max())
+        .build()
+}
+
+/// Templates of the pads `sink` and `src`, both always there.
+pub fn templates(sink: &gst::Caps, src: &gst::Caps) -> Vec<gst::PadTemplate> {
+    let template = |name, direction, caps| {
+        gst::PadTemplate::new(name, direction, gst::PadPresence::Always, caps).expect("a valid template")
+    };
+    vec![
+        template("sink", gst::PadDirection::Sink, sink),
+        template("src", gst::PadDirection::Src, src),
+    ]
+}
+
 /// Sizes that a stream may have.
 pub fn size_range() -> gst::IntRange<i32> {
     gst::IntRange::new(MIN_SIZE as i32, MAX_SIZE as i32)

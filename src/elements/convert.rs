@@ -9,9 +9,6 @@ use crate::codec::Frame;
 /// Pictures of this height and more are BT.709 where they have no Y'CbCr matrix of their own.
 const HD_HEIGHT: u32 = 720;
 
-/// Formats that elements take and give.
-pub const FORMATS: [VideoFormat; 3] = [VideoFormat::I420, VideoFormat::Nv12, VideoFormat::Rgb];
-
 /// Converts pictures of one format to or from I420.
 pub struct Converter {
     i420: VideoInfo,

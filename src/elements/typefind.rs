@@ -40,15 +40,7 @@ mod tests {
     use crate::bitstream::{SequenceHeader, Timing};
 
     fn key_unit() -> Vec<u8> {
-        let sequence = SequenceHeader {
-            width: 64,
-            height: 48,
-            frame_rate: (25, 1),
-            pixel_aspect_ratio: (1, 1),
-            colorimetry: [0; 5],
-            model_id: 1,
-            pts: Some(0),
-        };
+        let sequence = SequenceHeader::sample();
         let timing = Timing::Grid;
         UnitHeader {
             sequence: Some(sequence),

@@ -10,157 +10,13 @@ use constriction::stream::{Decode, Encode};
 use constriction::UnwrapInfallible;
 
 use super::map::{History, Token, TokenMap, DIGITS};
-use super::probability::{Probabilities, POWER_BITS};
+use super::probability::Probabilities;
+use super::weights::{
+    rows_before, values_before, ContextWeights, Layer, ACTIVATION_SCALE, MULTIPLIER_BITS, ROWS_PER_SOURCE, SOURCES,
+    TABLE_SCALE,
+};
 use super::EntropyError;
 use crate::FSQ_LEVELS;
-
-/// Unit of the activations: a u8 `a` stands for a / 32.
-pub const ACTIVATION_SCALE: i32 = 32;
-/// Unit of the tables of the first layer: an i16 `v` stands for v / 256.
-pub const TABLE_SCALE: i32 = 256;
-/// Unit of the logits: log2 odds in steps of 1/1024.
-pub const LOGIT_SCALE: i32 = 1 << POWER_BITS;
-
-/// log2 of the unit of the multipliers.
-pub const MULTIPLIER_BITS: u32 = 24;
-
-/// Where the context comes from: unit (0 current, 1 previous, 2 the one before), column and row offset.
-pub const SOURCES: [(u8, isize, isize); 14] = [
-    (0, 0, -1),
-    (0, -1, 0),
-    (0, 1, 0),
-    (0, 0, 1),
-    (1, 0, 0),
-    (1, 0, -1),
-    (1, -1, 0),
-    (1, 1, 0),
-    (1, 0, 1),
-    (1, -1, -1),
-    (1, 1, -1),
-    (1, -1, 1),
-    (1, 1, 1),
-    (2, 0, 0),
-];
-
-/// Rows of a source: each digit has a row per value and one more for "not there".
-pub const ROWS_PER_SOURCE: usize = rows_before(DIGITS);
-
-pub const fn rows_before(digit: usize) -> usize {
-    let (mut rows, mut k) = (0, 0);
-    while k < digit {
-        rows += FSQ_LEVELS[k] as usize + 1;
-        k += 1;
-    }
-    rows
-}
-
-/// Values of all digits before `digit`.
-const fn values_before(digit: usize) -> usize {
-    rows_before(digit) - digit
-}
-
-/// One dense layer: i8 weights, i32 biases, and an i32 multiplier per output (in 2^-24).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Layer {
-    /// `[outputs][inputs]`.
-    pub weights: Vec<i8>,
-    /// `[outputs]`, in the unit of the sums.
-    pub biases: Vec<i32>,
-    /// `[outputs]`: result = sum * multiplier / 2^24, rounded.
-    pub multipliers: Vec<i32>,
-}
-
-/// All numbers of a context model, as they stand in the model file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ContextWeights {
-    /// Width of the two trunk layers.
-    pub width: usize,
-    /// Width of each digit's own layer.
-    pub head_width: usize,
-    /// `[14 sources * 45 rows][width]`.
-    pub tables: Vec<i16>,
-    /// `[width]`, in the unit of the tables.
-    pub table_bias: Vec<i32>,
-    /// width -> width.
-    pub trunk: Layer,
-    /// Per digit: width -> head_width.
-    pub hidden: Vec<Layer>,
-    /// Per digit: `[values of the earlier digits][head_width]`, in the unit of that layer's sums.
-    pub earlier: Vec<Vec<i32>>,
-    /// Per digit: head_width -> values of the digit.
-    pub output: Vec<Layer>,
-    /// `[1024]`: 2^(30 - i/1024), rounded.
-    pub powers: Vec<i32>,
-}
-
-impl ContextWeights {
-    /// Rows of [`Self::tables`].
-    pub const TABLE_ROWS: usize = SOURCES.len() * ROWS_PER_SOURCE;
-
-    /// Rows of [`Self::earlier`] for a digit.
-    pub const fn earlier_rows(digit: usize) -> usize {
-        values_before(digit)
-    }
-
-    fn check(&self) -> Result<(), EntropyError> {
-        let (width, head) = (self.width, self.head_width);
-        let layer = |name: &str, layer: &Layer, inputs: usize, outputs: usize| {
-            let lengths = (layer.weights.len(), layer.biases.len(), layer.multipliers.len());
-            let bounded = layer.biases.iter().all(|b| b.unsigned_abs() < 1 << 28);
-            if lengths == (inputs * outputs, outputs, outputs) && bounded {
-                return Ok(());
-            }
-            Err(EntropyError::Model(format!(
-                "layer {name} is not {inputs} -> {outputs}"
-            )))
-        };
-        if !(1..=1024).contains(&width) || !(1..=1024).contains(&head) {
-            return Err(EntropyError::Model(format!(
-                "widths {width} and {head}, legal are 1 to 1024"
-            )));
-        }
-        if self.tables.len() != Self::TABLE_ROWS * width
-            || self.table_bias.len() != width
-            || self.table_bias.iter().any(|b| b.unsigned_abs() >= 1 << 28)
-        {
-            return Err(EntropyError::Model("tables of the wrong size".into()));
-        }
-        if [self.hidden.len(), self.earlier.len(), self.output.len()] != [DIGITS; 3] {
-            return Err(EntropyError::Model(format!("not {DIGITS} digits")));
-        }
-        layer("trunk", &self.trunk, width, width)?;
-        for (k, levels) in FSQ_LEVELS.into_iter().enumerate() {
-            layer("hidden", &self.hidden[k], width, head)?;
-            layer("output", &self.output[k], head, levels.into())?;
-            if self.earlier[k].len() != Self::earlier_rows(k) * head
-                || self.earlier[k].iter().any(|e| e.unsigned_abs() >= 1 << 24)
-            {
-                return Err(EntropyError::Model("tables of earlier digits of the wrong size".into()));
-            }
-        }
-        if self.powers.len() != 1 << POWER_BITS || self.powers.iter().any(|&p| !(1 << 29..=1 << 30).contains(&p)) {
-            return Err(EntropyError::Model("table of powers".into()));
-        }
-        Ok(())
-    }
-
-    /// All numbers in one fixed order, for the identity of the model.
-    pub fn bytes(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        let mut ints = |values: &[i32]| out.extend(values.iter().flat_map(|v| v.to_be_bytes()));
-        ints(&[self.width as i32, self.head_width as i32]);
-        ints(&self.tables.iter().map(|&v| v.into()).collect::<Vec<_>>());
-        ints(&self.table_bias);
-        for layer in std::iter::once(&self.trunk).chain(&self.hidden).chain(&self.output) {
-            ints(&layer.weights.iter().map(|&w| w.into()).collect::<Vec<_>>());
-            ints(&layer.biases);
-            ints(&layer.multipliers);
-        }
-        self.earlier.iter().for_each(|table| ints(table));
-        ints(&self.powers);
-        out
-    }
-}
 
 /// Weights of a layer as i16: products of i16 pairs are what compilers turn into multiply-add instructions.
 #[derive(Debug)]
@@ -432,6 +288,7 @@ impl ContextModel {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entropy::weights::LOGIT_SCALE;
     use proptest::prelude::*;
 
     /// A linear congruential generator: the golden values must not depend on any crate's random numbers.

@@ -5,13 +5,15 @@
 mod context;
 mod map;
 mod probability;
+mod weights;
 
-pub use context::{
-    rows_before, ContextModel, ContextWeights, Layer, ACTIVATION_SCALE, LOGIT_SCALE, MULTIPLIER_BITS, ROWS_PER_SOURCE,
-    SOURCES, TABLE_SCALE,
-};
+pub use context::ContextModel;
 pub use map::{History, Token, TokenMap, DIGITS};
 pub use probability::{Probabilities, PRECISION};
+pub use weights::{
+    rows_before, ContextWeights, Layer, ACTIVATION_SCALE, LOGIT_SCALE, MULTIPLIER_BITS, ROWS_PER_SOURCE, SOURCES,
+    TABLE_SCALE,
+};
 
 /// Why a payload does not decode.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

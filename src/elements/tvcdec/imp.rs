@@ -12,7 +12,7 @@ use gst_video::{VideoCodecFrame, VideoFormat, VideoFrameRef, VideoInfo};
 use crate::bitstream::{find_key_unit, BitstreamError, SequenceHeader, UnitHeader};
 use crate::codec::{CodecError, Decoded, Decoder, Frame};
 use crate::elements::caps;
-use crate::elements::convert::{Converter, FORMATS};
+use crate::elements::convert::Converter;
 use crate::elements::runtime::RuntimeSettings;
 use crate::model::Model;
 
@@ -101,21 +101,8 @@ impl ElementImpl for TvcDec {
     }
 
     fn pad_templates() -> &'static [gst::PadTemplate] {
-        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
-            let size = caps::size_range();
-            let raw = gst_video::VideoCapsBuilder::new()
-                .format_list(FORMATS)
-                .width_range(size.min()..=size.max());
-            let raw = raw.height_range(size.min()..=size.max()).build();
-            let template = |name, direction, caps| {
-                gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &caps).expect("a valid template")
-            };
-            let sink = caps::framed().build();
-            vec![
-                template("sink", gst::PadDirection::Sink, sink),
-                template("src", gst::PadDirection::Src, raw),
-            ]
-        });
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> =
+            LazyLock::new(|| caps::templates(&caps::framed().build(), &caps::raw()));
         &TEMPLATES
     }
 }
@@ -313,7 +300,7 @@ impl TvcDec {
             let caps = gst_video::VideoCapsBuilder::new().format(**format).build();
             allowed.can_intersect(&caps)
         };
-        let format = FORMATS.iter().find(wanted).copied().unwrap_or(VideoFormat::I420);
+        let format = caps::FORMATS.iter().find(wanted).copied().unwrap_or(VideoFormat::I420);
         let info = picture_info(format, sequence).map_err(|e| {
             gst::element_imp_error!(self, gst::StreamError::Format, ["{e}"]);
             gst::FlowError::NotNegotiated

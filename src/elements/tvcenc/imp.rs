@@ -13,7 +13,7 @@ use gst_video::{VideoCodecFrame, VideoCodecFrameFlags, VideoFrameRef, VideoInfo}
 use crate::bitstream::DELTA_FRAMES;
 use crate::codec::{AccessUnit, CodecError, Encoder, EncoderSettings, DEFAULT_QUANTIZER, MAX_QUANTIZER};
 use crate::elements::caps;
-use crate::elements::convert::{Converter, FORMATS};
+use crate::elements::convert::Converter;
 use crate::elements::runtime::RuntimeSettings;
 use crate::model::Model;
 
@@ -146,18 +146,8 @@ impl ElementImpl for TvcEnc {
     fn pad_templates() -> &'static [gst::PadTemplate] {
         static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
             let size = caps::size_range();
-            let raw = gst_video::VideoCapsBuilder::new()
-                .format_list(FORMATS)
-                .width_range(size.min()..=size.max());
-            let raw = raw.height_range(size.min()..=size.max()).build();
             let src = caps::framed().field("width", size).field("height", size).build();
-            let template = |name, direction, caps| {
-                gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &caps).expect("a valid template")
-            };
-            vec![
-                template("sink", gst::PadDirection::Sink, raw),
-                template("src", gst::PadDirection::Src, src),
-            ]
+            caps::templates(&caps::raw(), &src)
         });
         &TEMPLATES
     }

@@ -63,13 +63,8 @@ mod tests {
         let mut bytes = Vec::new();
         for key in 0..key_units {
             let sequence = SequenceHeader {
-                width: 64,
-                height: 48,
-                frame_rate: (25, 1),
-                pixel_aspect_ratio: (1, 1),
-                colorimetry: [0; 5],
-                model_id: 0,
                 pts: Some(key * 9 * 40_000_000),
+                ..SequenceHeader::sample()
             };
             for (sequence, frames) in [(Some(sequence), 1), (None, 8)] {
                 let header = UnitHeader {

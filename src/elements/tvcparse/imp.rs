@@ -150,13 +150,7 @@ impl ElementImpl for TvcParse {
             let size = caps::size_range();
             let mp4 = gst::Caps::builder(MP4_SRC_TYPE).field("format", MP4_FOURCC);
             src.merge(mp4.field("width", size).field("height", size).build());
-            let template = |name, direction, caps| {
-                gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &caps).expect("a valid template")
-            };
-            vec![
-                template("sink", gst::PadDirection::Sink, sink),
-                template("src", gst::PadDirection::Src, src),
-            ]
+            caps::templates(&sink, &src)
         });
         &TEMPLATES
     }
