@@ -50,14 +50,15 @@ impl Clip {
         let mut child = Command::new("gst-launch-1.0")
             .args(["-q", "filesrc", &format!("location={}", path.display())])
             .args(["!", "decodebin", "!", "videoconvert", "!", "videoscale"])
+            // y4menc of GStreamer 1.22 writes the padding of a decoder's rows too: exchanging the chroma planes
+            // twice makes a copy without any.
             .args([
                 "!",
-                "video/x-raw,format=I420,pixel-aspect-ratio=1/1",
+                "video/x-raw,format=YV12,pixel-aspect-ratio=1/1",
                 "!",
-                "y4menc",
-                "!",
-                "fdsink",
+                "videoconvert",
             ])
+            .args(["!", "video/x-raw,format=I420", "!", "y4menc", "!", "fdsink"])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
