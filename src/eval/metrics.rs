@@ -16,6 +16,15 @@ pub fn psnr(xs: &Tensor, ys: &Tensor) -> f64 {
 /// Structural similarity (Wang et al., "Image Quality Assessment: From Error Visibility to Structural
 /// Similarity", 2004): Gaussian window of 11 samples with deviation 1.5.
 pub fn ssim(xs: &Tensor, ys: &Tensor) -> f64 {
+    let frames = xs.size()[0];
+    // One frame at a time keeps the memory small.
+    let total: f64 = (0..frames)
+        .map(|t| frame_ssim(&xs.narrow(0, t, 1), &ys.narrow(0, t, 1)))
+        .sum();
+    total / frames as f64
+}
+
+fn frame_ssim(xs: &Tensor, ys: &Tensor) -> f64 {
     const C1: f64 = 0.01 * 255.0 * 0.01 * 255.0;
     const C2: f64 = 0.03 * 255.0 * 0.03 * 255.0;
     let taps: Vec<f32> = (-5..=5)
