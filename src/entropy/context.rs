@@ -35,8 +35,24 @@ impl Dense {
         }
     }
 
-    /// Calls `f(output, sum)` for every output.
-    fn sums(&self, inputs: &[i16], mut f: impl FnMut(usize, i32)) {
+    /// Calls `f(output, sum)` for every output. Integer sums come out the same in every instruction set.
+    fn sums(&self, inputs: &[i16], f: impl FnMut(usize, i32)) {
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has AVX2.
+            return unsafe { self.sums_avx2(inputs, f) };
+        }
+        self.sums_portable(inputs, f);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    unsafe fn sums_avx2(&self, inputs: &[i16], f: impl FnMut(usize, i32)) {
+        self.sums_portable(inputs, f);
+    }
+
+    #[inline(always)]
+    fn sums_portable(&self, inputs: &[i16], mut f: impl FnMut(usize, i32)) {
         for (o, (row, bias)) in self.weights.chunks_exact(inputs.len()).zip(&self.biases).enumerate() {
             let dot: i32 = row.iter().zip(inputs).map(|(&w, &a)| i32::from(w) * i32::from(a)).sum();
             f(o, bias + dot);
@@ -416,6 +432,17 @@ mod tests {
         let mut wild = weights();
         wild.trunk.biases[0] = i32::MAX;
         assert!(ContextModel::new(wild).is_err(), "a bias that could overflow a sum");
+    }
+
+    #[test]
+    fn sums_are_the_same_in_every_instruction_set() {
+        let mut numbers = Numbers(9);
+        let dense = Dense::new(&numbers.layer(96, 32, 1));
+        let inputs: Vec<i16> = (0..96).map(|_| numbers.next(127) as i16 + 128).collect();
+        let (mut fast, mut portable) = (vec![], vec![]);
+        dense.sums(&inputs, |_, sum| fast.push(sum));
+        dense.sums_portable(&inputs, |_, sum| portable.push(sum));
+        assert_eq!(fast, portable);
     }
 
     const GOLDEN: [u8; 26] = [
