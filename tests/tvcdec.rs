@@ -50,20 +50,54 @@ fn every_frame_comes_back_at_its_time() {
     assert!(pictures.iter().all(|p| p.duration() == Some(FRAME)));
 }
 
+/// Something like a picture: a bright ball before a soft grey slope.
+fn ball(info: &gst_video::VideoInfo, t: i32) -> gst::Buffer {
+    let mut buffer = picture(info, t as u64);
+    let luma = |x: i32, y: i32| {
+        let (dx, dy) = (x - 20 - t, y - 24);
+        if dx * dx + dy * dy < 144 {
+            190
+        } else {
+            60 + x
+        }
+    };
+    let (width, height) = (WIDTH as i32, HEIGHT as i32);
+    let mut map = buffer.get_mut().unwrap().map_writable().unwrap();
+    map.fill(128);
+    for (i, sample) in map.iter_mut().take((width * height) as usize).enumerate() {
+        *sample = luma(i as i32 % width, i as i32 / width) as u8;
+    }
+    drop(map);
+    buffer
+}
+
 #[test]
 fn pictures_look_like_the_source() {
     let info = i420();
-    for (t, decoded) in decode(&encode(&info, 17)).iter().enumerate() {
-        let source = bytes(&picture(&info, t as u64));
-        let luma = (WIDTH * HEIGHT) as usize;
-        let decoded = bytes(decoded);
-        let pairs = source[..luma]
-            .iter()
-            .zip(&decoded[..luma])
-            .map(|(&a, &b)| a.abs_diff(b) as usize);
-        let error = pairs.sum::<usize>() as f64 / luma as f64;
-        assert!(error < 20.0, "frame {t} is {error} steps off on average");
+    let mut harness = encoder(&info);
+    let sources: Vec<_> = (0..17).map(|t| ball(&info, t)).collect();
+    for source in &sources {
+        harness.push(source.clone()).unwrap();
     }
+    harness.push_event(gst::event::Eos::new());
+    let decoded = decode(&drain(&mut harness));
+    assert_eq!(decoded.len(), sources.len());
+    let luma = (WIDTH * HEIGHT) as usize;
+    let error = |a: &gst::Buffer, b: &gst::Buffer| {
+        let (a, b) = (bytes(a), bytes(b));
+        let pairs = a[..luma].iter().zip(&b[..luma]);
+        pairs.map(|(&a, &b)| f64::from(a.abs_diff(b))).sum::<f64>() / luma as f64
+    };
+    for (t, (source, decoded)) in sources.iter().zip(&decoded).enumerate() {
+        let off = error(source, decoded);
+        assert!(off < 16.0, "frame {t} is {off} steps off on average");
+    }
+    // The ball has moved, and so has the decoded one.
+    let (still, moved) = (error(&sources[16], &decoded[0]), error(&sources[16], &decoded[16]));
+    assert!(
+        moved < still,
+        "the last frame is {moved} steps off, the first one {still}"
+    );
 }
 
 #[test]
