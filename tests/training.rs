@@ -85,6 +85,27 @@ fn stages_make_a_model_that_codes_and_a_second_run_resumes() {
     assert_eq!(Decoder::new(model).decode(&unit.bytes).unwrap().frames.len(), 1);
 }
 
+#[test]
+fn a_new_checkpoint_can_start_from_a_model_file() {
+    let folder = tempfile::tempdir().unwrap();
+    write_clip(&folder.path().join("clip.y4m"), 10);
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/models/tvc-small.safetensors");
+    let common = "--clips clip.y4m --validation clip.y4m --device cpu --steps 1 --batch 2 --frames 9 --size 64 --lr 0";
+    let trained = train(
+        folder.path(),
+        &format!("tokenizer {common} --checkpoint a.ckpt --model {model}"),
+    );
+    assert!(!trained.contains("start anew"), "{trained}");
+    let checkpoint = TensorFile::read(&folder.path().join("a.ckpt")).unwrap();
+    let name = "tokenizer.decoder.conv_out.weight";
+    let (started, original) = (
+        &checkpoint.tensors[&format!("tokenizer/weight.{name}")],
+        TensorFile::read(Path::new(model)),
+    );
+    let original = original.unwrap().tensors[name].to_kind(tch::Kind::Float);
+    assert_eq!(*started, original, "with a learning rate of 0 the weights stay");
+}
+
 /// The built-in model's file after `change`.
 fn changed_model(change: impl Fn(&mut TensorFile)) -> ModelError {
     let folder = tempfile::tempdir().unwrap();

@@ -27,6 +27,9 @@ enum Stage {
         common: Common,
         #[command(flatten)]
         weights: tokenizer_stage::Weights,
+        /// Model file whose weights a new checkpoint starts from, for instance models/tvc-small.safetensors.
+        #[arg(long)]
+        model: Option<PathBuf>,
     },
     /// Stage 2: the context model of the entropy coder, on the tokens of stage 1.
     Context {
@@ -121,13 +124,13 @@ impl Common {
 
 fn main() -> Result<()> {
     match Arguments::parse().stage {
-        Stage::Tokenizer { common, weights } => tokenizer(&common, weights),
+        Stage::Tokenizer { common, weights, model } => tokenizer(&common, weights, model),
         Stage::Context { common } => context(&common),
         Stage::Export { checkpoint, out, card } => export::run(&checkpoint, &out, &card),
     }
 }
 
-fn tokenizer(common: &Common, weights: tokenizer_stage::Weights) -> Result<()> {
+fn tokenizer(common: &Common, weights: tokenizer_stage::Weights, model: Option<PathBuf>) -> Result<()> {
     ensure!(
         common.frames % 8 == 1 && common.frames > 1,
         "--frames {}: legal are 9, 17, 25 ...",
@@ -142,6 +145,7 @@ fn tokenizer(common: &Common, weights: tokenizer_stage::Weights) -> Result<()> {
     let (clips, validation) = common.read_clips()?;
     let options = tokenizer_stage::Options {
         checkpoint: common.checkpoint.clone(),
+        model,
         shape: SampleShape {
             batch: common.batch,
             frames: common.frames,

@@ -14,7 +14,7 @@ use super::lpips::Lpips;
 use super::optimizer::AdamW;
 use super::progress::{progress_bar, Log};
 use super::schedule::{Budget, Schedule};
-use crate::model::{picture, ModelConfig, StreamState, Tokenizer};
+use crate::model::{picture, ModelConfig, StreamState, TensorFile, Tokenizer};
 
 /// What the tokenizer is trained for.
 #[derive(Clone, Debug, clap::Args)]
@@ -40,6 +40,8 @@ pub struct Weights {
 /// One run of the stage.
 pub struct Options {
     pub checkpoint: PathBuf,
+    /// Model file whose weights a new checkpoint starts from.
+    pub model: Option<PathBuf>,
     pub shape: SampleShape,
     pub budget: Budget,
     pub weights: Weights,
@@ -193,7 +195,15 @@ pub fn run(options: &Options, config: &ModelConfig, clips: Vec<Clip>, validation
     }
     let mut checkpoint = Checkpoint::open(&options.checkpoint)?;
     checkpoint.set_config(config)?;
-    let missing = checkpoint.load("tokenizer", &mut stage.optimizer);
+    let mut missing = checkpoint.load("tokenizer", &mut stage.optimizer);
+    if let Some(path) = options.model.as_ref().filter(|_| !missing.is_empty()) {
+        let file = TensorFile::read(path)?;
+        missing = stage.optimizer.load(|name| {
+            let name = name.strip_prefix("weight.").or_else(|| name.strip_prefix("average."))?;
+            file.tensors.get(name).map(Tensor::shallow_clone)
+        });
+        missing.retain(|name| name.starts_with("weight."));
+    }
     if !missing.is_empty() {
         println!("{} tensors start anew", missing.len());
         stage.optimizer.reset_average();
