@@ -10,6 +10,8 @@ pub const SYNC: u8 = 0xd4;
 pub const DELTA_FRAMES: usize = 8;
 /// Longest payload of an access unit in bytes.
 pub const MAX_PAYLOAD: usize = (1 << 21) - 1;
+/// No header is longer, in bytes.
+pub const MAX_HEADER: usize = 72;
 /// Smallest width and height.
 pub const MIN_SIZE: u32 = 16;
 /// Largest width and height.

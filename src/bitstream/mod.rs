@@ -6,7 +6,9 @@ mod fields;
 mod header;
 mod timing;
 
-pub use header::{find_key_unit, SequenceHeader, UnitHeader, DELTA_FRAMES, MAX_PAYLOAD, MAX_SIZE, MIN_SIZE, SYNC};
+pub use header::{
+    find_key_unit, SequenceHeader, UnitHeader, DELTA_FRAMES, MAX_HEADER, MAX_PAYLOAD, MAX_SIZE, MIN_SIZE, SYNC,
+};
 pub use timing::{Clock, FrameTimes, Timing};
 
 /// Why bytes are not an access unit.

@@ -21,7 +21,12 @@ const AUTOMATIC_KEY_DISTANCE: u32 = 250;
 const AUTOMATIC_KEY_MIN_DISTANCE: u32 = 8;
 /// At the coarsest quantizer a digit stays what it was while the new one is less than this many steps away
 /// from the rounding boundary.
-pub const MAX_DEAD_ZONE: f64 = 1.5;
+const MAX_DEAD_ZONE: f64 = 1.5;
+
+/// How far a real-valued digit may be from the previous unit's value to keep it, in steps of the digit.
+pub fn dead_zone_reach(quantizer: u32) -> f64 {
+    0.5 + MAX_DEAD_ZONE * f64::from(quantizer) / f64::from(MAX_QUANTIZER)
+}
 
 /// What may change while frames flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,7 +213,7 @@ impl Encoder {
             .f_to_device(tch::Device::Cpu)?
             .f_contiguous()?
             .f_copy_data(&mut values, count)?;
-        let reach = 0.5 + MAX_DEAD_ZONE * f64::from(self.settings.quantizer) / f64::from(MAX_QUANTIZER);
+        let reach = dead_zone_reach(self.settings.quantizer);
         let mut map = TokenMap::zero(width as usize, height as usize);
         for (at, token) in map.tokens.iter_mut().enumerate() {
             for (k, digit) in token.iter_mut().enumerate() {

@@ -8,6 +8,6 @@ mod frame;
 mod scene;
 
 pub use decoder::{Decoded, Decoder};
-pub use encoder::{AccessUnit, Encoder, EncoderSettings, DEFAULT_QUANTIZER, MAX_DEAD_ZONE, MAX_QUANTIZER};
+pub use encoder::{dead_zone_reach, AccessUnit, Encoder, EncoderSettings, DEFAULT_QUANTIZER, MAX_QUANTIZER};
 pub use error::CodecError;
 pub use frame::Frame;

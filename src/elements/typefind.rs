@@ -2,11 +2,10 @@
 //! Finds TVC streams among files.
 
 use super::caps;
-use crate::bitstream::UnitHeader;
+use crate::bitstream::{UnitHeader, MAX_HEADER};
 
 /// Header sizes to try: a short file has fewer bytes than the longest header.
 const MIN_HEADER: u32 = 35;
-const MAX_HEADER: u32 = 72;
 
 /// True if `bytes` start with the whole header of a key unit, check value included.
 fn starts_with_key_unit(bytes: &[u8]) -> bool {
@@ -23,7 +22,7 @@ pub fn register(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
         |typefind| {
             let length = typefind
                 .length()
-                .map_or(MAX_HEADER, |l| l.min(MAX_HEADER.into()) as u32);
+                .map_or(MAX_HEADER as u32, |l| l.min(MAX_HEADER as u64) as u32);
             let found = [length, MIN_HEADER + 8, MIN_HEADER]
                 .into_iter()
                 .any(|size| typefind.peek(0, size).is_some_and(starts_with_key_unit));

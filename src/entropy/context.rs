@@ -178,9 +178,10 @@ impl ContextModel {
         Ok(counter.0)
     }
 
-    /// Probabilities of the digits of one token, for tests: `neighbours` says whether it is coded in the
+    /// Probabilities of the digits of one token: `neighbours` says whether it is coded in the
     /// second phase.
-    pub fn probabilities(
+    #[cfg(test)]
+    fn probabilities(
         &self,
         history: &History,
         map: &TokenMap,

@@ -15,7 +15,7 @@ use super::context_net::{context_rows, ContextNet};
 use super::optimizer::AdamW;
 use super::progress::{progress_bar, Log};
 use super::schedule::{Budget, Schedule};
-use crate::codec::{DEFAULT_QUANTIZER, MAX_DEAD_ZONE, MAX_QUANTIZER};
+use crate::codec::{dead_zone_reach, DEFAULT_QUANTIZER, MAX_QUANTIZER};
 use crate::model::{picture, StreamState, Tokenizer};
 
 /// One run of the stage.
@@ -70,7 +70,7 @@ fn tokenize(
 
 /// The encoder's rounding with hysteresis; `bounded: [units, h, w, 6]`.
 fn dead_zone(bounded: &Tensor, quantizer: u32) -> Segment {
-    let reach = 0.5 + MAX_DEAD_ZONE * f64::from(quantizer) / f64::from(MAX_QUANTIZER);
+    let reach = dead_zone_reach(quantizer);
     let top: Vec<f32> = crate::FSQ_LEVELS.iter().map(|&l| f32::from(l - 1)).collect();
     let top = Tensor::from_slice(&top).to_device(bounded.device());
     let mut maps: Segment = Vec::new();

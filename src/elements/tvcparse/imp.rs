@@ -9,13 +9,13 @@ use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
 
 use super::duration::end_of_stream;
-use crate::bitstream::{find_key_unit, BitstreamError, Clock, FrameTimes, SequenceHeader, UnitHeader, SYNC};
+use crate::bitstream::{
+    find_key_unit, BitstreamError, Clock, FrameTimes, SequenceHeader, UnitHeader, MAX_HEADER, SYNC,
+};
 use crate::elements::caps;
 
 /// Enough for the sync byte and the flags.
 const MIN_FRAME: u32 = 2;
-/// No header is longer: bytes to keep while looking for a key unit.
-const MAX_HEADER: usize = 72;
 /// Fourcc 'tvc1' as mp4mux and qtdemux of GStreamer 1.22 pass it through.
 const MP4_FOURCC: u32 = 828_601_972;
 const MP4_SINK_TYPE: &str = "video/x-gst-fourcc-tvc1";
@@ -107,6 +107,7 @@ impl State {
     fn resync(&mut self, data: &[u8], draining: bool) -> Action {
         self.stream = None;
         let found = data.get(1..).and_then(find_key_unit);
+        // What may be the beginning of a header stays.
         let keep = if draining { 0 } else { MAX_HEADER };
         Action::Skip(found.map_or(data.len().saturating_sub(keep).max(1), |at| at + 1))
     }
