@@ -6,7 +6,7 @@ use std::hint::black_box;
 use criterion::{criterion_group, criterion_main, Criterion, Throughput};
 use gsttvc::bitstream::{SequenceHeader, DELTA_FRAMES};
 use gsttvc::codec::{AccessUnit, Decoder, Encoder, EncoderSettings, Frame};
-use gsttvc::entropy::{History, TokenMap};
+use gsttvc::entropy::{History, Masking, TokenMap, UnitDecoder, UnitEncoder};
 use gsttvc::model::{Model, ModelSource};
 use gsttvc::FSQ_LEVELS;
 
@@ -83,20 +83,23 @@ fn entropy(c: &mut Criterion, model: &Model) {
     };
     let mut history = History::default();
     history.push(map(3));
-    let bytes = model
+    let mut coder = UnitEncoder::new();
+    model
         .context
-        .encode(&history, &map(4))
+        .code(&mut coder, &history, Masking::None, &mut map(4))
         .expect("the digits are in range");
+    let bytes = coder.finish();
+    let mut decoded = map(0);
     let mut group = c.benchmark_group("context model, 640x360");
     group.throughput(Throughput::Elements(DELTA_FRAMES as u64));
     group.bench_function("decode tokens, frames", |b| {
         b.iter(|| {
-            black_box(
-                model
-                    .context
-                    .decode(&history, 40, 23, &bytes)
-                    .expect("the bytes decode"),
-            )
+            let mut coder = UnitDecoder::new(&bytes);
+            model
+                .context
+                .code(&mut coder, &history, Masking::None, &mut decoded)
+                .expect("the bytes decode");
+            black_box(&decoded);
         });
     });
     group.finish();

@@ -22,7 +22,7 @@ fn unit(key: bool, pts: u64, payload: &[u8]) -> Vec<u8> {
         frames: if key { 1 } else { 8 },
         timing: Timing::Grid,
         payload_length: payload.len(),
-        token_check: 0,
+        symbol_check: 0,
     };
     let mut bytes = header.pack();
     bytes.extend(payload);

@@ -41,13 +41,22 @@ struct EvalArguments {
     /// Quantizers to measure, 0 to 63.
     #[arg(long, value_delimiter = ',', default_values_t = [DEFAULT_QUANTIZER])]
     quantizer: Vec<u32>,
+    /// Rates to measure instead, kbit/s.
+    #[arg(long, value_delimiter = ',', conflicts_with_all = ["quantizer", "bpp"])]
+    bitrate: Vec<f64>,
+    /// Rates to measure instead, bits per pixel.
+    #[arg(long, value_delimiter = ',', conflicts_with = "quantizer")]
+    bpp: Vec<f64>,
+    /// Share of the tokens between key units that are masked, 0 to 0.9; without it, as the encoder chooses.
+    #[arg(long)]
+    mask_ratio: Option<f64>,
     /// Frames from one key unit to the next at most, 0 = automatic.
     #[arg(long, default_value_t = 0)]
     key_int_max: u32,
     /// LPIPS weights (safetensors); without them that column is empty.
     #[arg(long)]
     lpips: Option<PathBuf>,
-    /// Folder for a PNG per clip and quantizer: source above, decoded below.
+    /// Folder for a PNG per clip and setting: source above, decoded below.
     #[arg(long)]
     montage: Option<PathBuf>,
     /// cpu, cuda, cuda:N or auto.
@@ -92,6 +101,10 @@ fn info(file: Option<PathBuf>) -> Result<()> {
     println!("name:        {}", model.config.name);
     println!("identity:    {:016x}", model.id);
     println!("weights:     {}", model.parameters);
+    match &model.config.continuous {
+        Some(continuous) => println!("latents:     {} values beside each token", continuous.channels),
+        None => println!("latents:     none"),
+    }
     println!(
         "one token:   {} frames of {s}x{s} samples, FSQ levels {:?}",
         tokenizer.temporal_factor(),
@@ -115,17 +128,13 @@ fn evaluate(arguments: &EvalArguments) -> Result<()> {
     if let Some(folder) = &arguments.montage {
         std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
     }
-    println!("clip,quantizer,frames,bytes,bpp,kbps,psnr_y,ssim,lpips,flicker,enc_fps,dec_fps,peak_mib");
+    println!("clip,setting,frames,bytes,bpp,kbps,psnr_y,ssim,lpips,flicker,enc_fps,dec_fps,peak_mib");
     for path in find(&arguments.clips)? {
         let clip = Clip::read(&path)?;
-        for &quantizer in &arguments.quantizer {
-            let settings = EncoderSettings {
-                quantizer,
-                key_int_max: arguments.key_int_max,
-            };
+        for (setting, settings) in arguments.settings(&clip) {
             let (coded, m) = eval::run(&model, &clip, settings, lpips.as_ref())?;
             println!(
-                "{},{quantizer},{},{},{:.6},{:.2},{:.3},{:.4},{:.4},{:.3},{:.1},{:.1},{:.0}",
+                "{},{setting},{},{},{:.6},{:.2},{:.3},{:.4},{:.4},{:.3},{:.1},{:.1},{:.0}",
                 clip.name,
                 clip.frames(),
                 coded.bytes,
@@ -144,11 +153,38 @@ fn evaluate(arguments: &EvalArguments) -> Result<()> {
                     eval::to_rgb(&clip.luma, &clip.chroma)?,
                     eval::to_rgb(&coded.luma, &coded.chroma)?,
                 ];
-                eval::write_montage(&folder.join(format!("{}_q{quantizer}.png", clip.name)), &rows)?;
+                eval::write_montage(&folder.join(format!("{}_{setting}.png", clip.name)), &rows)?;
             }
         }
     }
     Ok(())
+}
+
+impl EvalArguments {
+    /// What a clip is to be coded with, and how that is called.
+    fn settings(&self, clip: &Clip) -> Vec<(String, EncoderSettings)> {
+        let common = EncoderSettings {
+            key_int_max: self.key_int_max,
+            mask_ratio: self.mask_ratio,
+            ..EncoderSettings::default()
+        };
+        let at_rate = |name: String, rate: f64| (name, EncoderSettings { rate, ..common });
+        if !self.bitrate.is_empty() {
+            let rates = self.bitrate.iter();
+            return rates.map(|r| at_rate(format!("{r}kbps"), r * 1000.0)).collect();
+        }
+        if !self.bpp.is_empty() {
+            let (width, height) = clip.size();
+            let samples = (width * height) as f64 * clip.frame_rate;
+            return self
+                .bpp
+                .iter()
+                .map(|b| at_rate(format!("{b}bpp"), b * samples))
+                .collect();
+        }
+        let at_quantizer = |&quantizer: &u32| (format!("q{quantizer}"), EncoderSettings { quantizer, ..common });
+        self.quantizer.iter().map(at_quantizer).collect()
+    }
 }
 
 fn compare(arguments: &CompareArguments) -> Result<()> {

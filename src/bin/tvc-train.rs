@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use gsttvc::model::{device, ModelConfig};
 use gsttvc::train::clips::{find, Clip, SampleShape};
 use gsttvc::train::schedule::Budget;
-use gsttvc::train::{context_stage, export, tokenizer_stage};
+use gsttvc::train::{context_stage, export, joint, tokenizer_stage};
 use tch::{Device, Kind};
 
 /// Trains a TVC model, stage by stage, from a folder of clips.
@@ -31,7 +31,22 @@ enum Stage {
         #[arg(long)]
         model: Option<PathBuf>,
     },
-    /// Stage 2: the context model of the entropy coder, on the tokens of stage 1.
+    /// Stage 2: the continuous stream and its control branch, together with the tokenizer.
+    Fusion {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        weights: tokenizer_stage::Weights,
+        #[command(flatten)]
+        joint: joint::Weights,
+        /// Leave the tokenizer as it is.
+        #[arg(long)]
+        freeze_tokenizer: bool,
+        /// Model file whose weights a new checkpoint starts from.
+        #[arg(long)]
+        model: Option<PathBuf>,
+    },
+    /// Stage 3: the context model of the entropy coder, on the tokens of the stages before.
     Context {
         #[command(flatten)]
         common: Common,
@@ -124,13 +139,26 @@ impl Common {
 
 fn main() -> Result<()> {
     match Arguments::parse().stage {
-        Stage::Tokenizer { common, weights, model } => tokenizer(&common, weights, model),
+        Stage::Tokenizer { common, weights, model } => networks(&common, weights, model, None, false),
+        Stage::Fusion {
+            common,
+            weights,
+            joint,
+            freeze_tokenizer,
+            model,
+        } => networks(&common, weights, model, Some(joint), freeze_tokenizer),
         Stage::Context { common } => context(&common),
         Stage::Export { checkpoint, out, card } => export::run(&checkpoint, &out, &card),
     }
 }
 
-fn tokenizer(common: &Common, weights: tokenizer_stage::Weights, model: Option<PathBuf>) -> Result<()> {
+fn networks(
+    common: &Common,
+    weights: tokenizer_stage::Weights,
+    model: Option<PathBuf>,
+    joint: Option<joint::Weights>,
+    freeze_tokenizer: bool,
+) -> Result<()> {
     ensure!(
         common.frames % 8 == 1 && common.frames > 1,
         "--frames {}: legal are 9, 17, 25 ...",
@@ -154,7 +182,9 @@ fn tokenizer(common: &Common, weights: tokenizer_stage::Weights, model: Option<P
         budget: common.budget,
         weights,
         lpips: common.lpips.clone(),
-        log: common.log("tokenizer"),
+        log: common.log(if joint.is_some() { "fusion" } else { "tokenizer" }),
+        joint,
+        freeze_tokenizer,
         device,
         kind,
         seed: common.seed,

@@ -18,7 +18,7 @@ pub const MIN_SIZE: u32 = 16;
 pub const MAX_SIZE: u32 = 8192;
 
 const MAGIC: [u8; 3] = *b"TVC";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const KEY_FLAG: u8 = 0x80;
 const FRAMES_SHIFT: u8 = 4;
 const TIMING_SHIFT: u8 = 2;
@@ -53,8 +53,8 @@ pub struct UnitHeader {
     pub timing: Timing,
     /// Bytes after the header.
     pub payload_length: usize,
-    /// Check over the decoded tokens.
-    pub token_check: u16,
+    /// Check over the decoded symbols.
+    pub symbol_check: u16,
 }
 
 fn malformed(field: &'static str, value: u64, legal: &'static str) -> BitstreamError {
@@ -145,7 +145,7 @@ impl UnitHeader {
         let frames = (self.frames as u8 - 1) << FRAMES_SHIFT;
         let mut out = vec![SYNC, key | frames | (self.timing as u8) << TIMING_SHIFT];
         put_leb128(&mut out, self.payload_length as u64);
-        out.extend_from_slice(&self.token_check.to_be_bytes());
+        out.extend_from_slice(&self.symbol_check.to_be_bytes());
         if let Some(sequence) = &self.sequence {
             sequence.pack(&mut out);
         }
@@ -175,7 +175,7 @@ impl UnitHeader {
         }
         let timing = Timing::from_code(flags >> TIMING_SHIFT & 3);
         let payload_length = reader.leb128("payload length", MAX_PAYLOAD as u64)? as usize;
-        let token_check = reader.u16()?;
+        let symbol_check = reader.u16()?;
         let sequence = is_key.then(|| SequenceHeader::parse(&mut reader)).transpose()?;
         let expected = crc32fast::hash(&bytes[..reader.position()]);
         let matches = match is_key {
@@ -190,7 +190,7 @@ impl UnitHeader {
             frames,
             timing,
             payload_length,
-            token_check,
+            symbol_check,
         };
         Ok((header, reader.position()))
     }
@@ -239,12 +239,12 @@ mod tests {
             0..=MAX_PAYLOAD,
             any::<u16>(),
         )
-            .prop_map(|(sequence, frames, timing, payload_length, token_check)| UnitHeader {
+            .prop_map(|(sequence, frames, timing, payload_length, symbol_check)| UnitHeader {
                 sequence,
                 frames: if sequence.is_some() { 1 } else { frames },
                 timing: Timing::from_code(timing),
                 payload_length,
-                token_check,
+                symbol_check,
             })
     }
 
@@ -268,7 +268,7 @@ mod tests {
         #[test]
         fn one_flipped_bit_of_a_key_header_is_noticed(sequence in any_sequence(), bit: prop::sample::Index) {
             let header = UnitHeader {
-                sequence: Some(sequence), frames: 1, timing: Timing::Grid, payload_length: 9, token_check: 7,
+                sequence: Some(sequence), frames: 1, timing: Timing::Grid, payload_length: 9, symbol_check: 7,
             };
             let mut bytes = header.pack();
             let bit = bit.index(bytes.len() * 8);
@@ -289,7 +289,7 @@ mod tests {
             frames: 8,
             timing: Timing::Milliseconds,
             payload_length: 300,
-            token_check: 0xbeef,
+            symbol_check: 0xbeef,
         };
         // sync | key 0, frames 7 (3 bits), timing 1 (2 bits), reserved 0 (2 bits) | LEB128 of 300 | check
         let mut bytes = vec![0xd4, 0b0111_0100, 0xac, 0x02, 0xbe, 0xef];
@@ -307,7 +307,7 @@ mod tests {
                 frames: 1,
                 timing,
                 payload_length: 0,
-                token_check: 0,
+                symbol_check: 0,
             }
             .pack()
         };
@@ -327,7 +327,7 @@ mod tests {
             frames: 1,
             timing,
             payload_length: 0,
-            token_check: 0,
+            symbol_check: 0,
         };
         let mut bytes = vec![SYNC, SYNC, 0x80, 1, 2, 3];
         bytes.extend(header.pack());

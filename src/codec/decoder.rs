@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use tch::Tensor;
 
+use super::past::Past;
 use super::{CodecError, Frame};
 use crate::bitstream::{Clock, FrameTimes, SequenceHeader, UnitHeader};
-use crate::entropy::{History, TokenMap};
+use crate::entropy::{symbol_check, LatentMap, Masking, TokenMap, UnitDecoder, LATENT_SCALE};
 use crate::model::{Model, StreamState};
 
 /// Access units to frames.
@@ -19,7 +20,8 @@ pub struct Decoder {
 struct Stream {
     sequence: SequenceHeader,
     state: StreamState,
-    history: History,
+    control_state: StreamState,
+    past: Past,
     clock: Clock,
 }
 
@@ -58,13 +60,13 @@ impl Decoder {
         }
         let mut stream = stream.ok_or(CodecError::NoKeyUnit)?;
         let (times, payload) = unit_times(&mut stream, &header, payload)?;
-        let tokens = self.decode_tokens(&stream, &header, payload)?;
-        let pictures = self.detokenize(&tokens, &mut stream.state)?;
+        let (tokens, latents) = self.decode_symbols(&stream, &header, payload)?;
+        let pictures = self.pictures(&tokens, latents.as_ref(), &mut stream)?;
         let (width, height) = (stream.sequence.width as usize, stream.sequence.height as usize);
         let pictures = pictures.f_narrow(1, 0, header.frames as i64)?;
         let mut frames = Frame::from_quads(&pictures, width, height)?;
         frames.iter_mut().zip(times).for_each(|(frame, time)| frame.pts = time);
-        stream.history.push(tokens);
+        stream.past.push(tokens, latents);
         let decoded = Decoded {
             sequence: stream.sequence,
             frames,
@@ -84,35 +86,69 @@ impl Decoder {
         Ok(Stream {
             sequence,
             state: StreamState::default(),
-            history: History::default(),
+            control_state: StreamState::default(),
+            past: Past::default(),
             clock,
         })
     }
 
-    fn decode_tokens(&self, stream: &Stream, header: &UnitHeader, payload: &[u8]) -> Result<TokenMap, CodecError> {
+    fn decode_symbols(
+        &self,
+        stream: &Stream,
+        header: &UnitHeader,
+        payload: &[u8],
+    ) -> Result<(TokenMap, Option<LatentMap>), CodecError> {
         let factor = self.model.tokenizer.config.spatial_factor() as usize;
         let count = |size: u32| (size as usize).div_ceil(factor);
-        let (width, height) = (count(stream.sequence.width), count(stream.sequence.height));
-        let tokens = self.model.context.decode(&stream.history, width, height, payload)?;
-        match tokens.check() {
-            found if found == header.token_check => Ok(tokens),
-            found => Err(CodecError::TokenCheck {
+        let mut tokens = TokenMap::zero(count(stream.sequence.width), count(stream.sequence.height));
+        let (mut coder, past) = (UnitDecoder::new(payload), &stream.past);
+        self.model
+            .context
+            .code(&mut coder, &past.tokens, Masking::None, &mut tokens)?;
+        let latents = match &self.model.continuous {
+            Some(continuous) => {
+                let decoded = continuous
+                    .context
+                    .decode(&mut coder, &past.latents, (&tokens, &past.tokens))?;
+                Some(decoded.1)
+            }
+            None => None,
+        };
+        match symbol_check(&tokens, latents.as_ref()) {
+            found if found == header.symbol_check => Ok((tokens, latents)),
+            found => Err(CodecError::SymbolCheck {
                 found,
-                expected: header.token_check,
+                expected: header.symbol_check,
             }),
         }
     }
 
-    /// Runs the tokenizer's decoder over one map: quad pictures `[1, t, 6, h/2, w/2]`.
-    fn detokenize(&self, tokens: &TokenMap, state: &mut StreamState) -> Result<Tensor, CodecError> {
+    /// Runs the tokenizer's decoder over one unit, with the control branch where there are latents: quad pictures
+    /// `[1, t, 6, h/2, w/2]`.
+    fn pictures(
+        &self,
+        tokens: &TokenMap,
+        latents: Option<&LatentMap>,
+        stream: &mut Stream,
+    ) -> Result<Tensor, CodecError> {
         let _no_grad = tch::no_grad_guard();
         let (tokenizer, model) = (&self.model.tokenizer, &self.model);
-        let digits = Tensor::f_from_slice(tokens.tokens.as_flattened())?
-            .f_view([1, tokens.height as i64, tokens.width as i64, -1])?
-            .f_permute([0, 3, 1, 2])?
-            .f_to_device(model.device)?;
+        let size = [1, tokens.height as i64, tokens.width as i64, -1];
+        let as_image = |values: Tensor| values.f_view(size)?.f_permute([0, 3, 1, 2])?.f_to_device(model.device);
+        let digits = as_image(Tensor::f_from_slice(tokens.tokens.as_flattened())?)?;
         let codes = tokenizer.fsq.codes(&digits)?;
-        Ok(tokenizer.decode(&codes, 1, model.kind, state)?)
+        let control = match (&model.continuous, latents) {
+            (Some(continuous), Some(latents)) => {
+                let latents = as_image(Tensor::f_from_slice(&latents.values)?)?
+                    .f_to_kind(tch::Kind::Float)?
+                    .f_mul_scalar(1.0 / f64::from(LATENT_SCALE))?;
+                continuous
+                    .fusion
+                    .control(&codes, &latents, 1, model.kind, &mut stream.control_state)?
+            }
+            _ => vec![],
+        };
+        Ok(tokenizer.decode_controlled(&codes, &control, 1, model.kind, &mut stream.state)?)
     }
 }
 

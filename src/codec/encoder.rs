@@ -2,37 +2,43 @@
 
 use std::sync::Arc;
 
-use tch::Tensor;
-
+use super::analysis::{Analysis, AnalysisState};
+use super::ladder::{operating_point, DEFAULT_QUANTIZER};
+use super::past::Past;
+use super::rate::RateControl;
 use super::scene::SceneDetector;
 use super::{CodecError, Frame};
 use crate::bitstream::{Clock, SequenceHeader, Timing, UnitHeader, DELTA_FRAMES, MAX_SIZE, MIN_SIZE};
-use crate::entropy::{History, TokenMap, DIGITS};
-use crate::model::{Model, StreamState};
-
-/// Largest value of [`EncoderSettings::quantizer`].
-pub const MAX_QUANTIZER: u32 = 63;
-/// Middle of the range.
-pub const DEFAULT_QUANTIZER: u32 = 32;
+use crate::entropy::{
+    symbol_check, LatentContextModel, LatentMap, LatentMode, Masking, Rounding, TokenMap, UnitEncoder,
+};
+use crate::model::Model;
 
 /// Automatic key units: at cuts, and at least once in this many frames so that seeking works.
 const AUTOMATIC_KEY_DISTANCE: u32 = 250;
 /// Automatic key units are at least this many frames apart.
 const AUTOMATIC_KEY_MIN_DISTANCE: u32 = 8;
-/// At the coarsest quantizer a digit stays what it was while the new one is less than this many steps away
-/// from the rounding boundary.
-const MAX_DEAD_ZONE: f64 = 1.5;
-
-/// How far a real-valued digit may be from the previous unit's value to keep it, in steps of the digit.
-pub fn dead_zone_reach(quantizer: u32) -> f64 {
-    0.5 + MAX_DEAD_ZONE * f64::from(quantizer) / f64::from(MAX_QUANTIZER)
-}
+/// Assumed where neither times nor a frame rate tell how long a frame lasts, in seconds.
+const ASSUMED_FRAME_SECONDS: f64 = 1.0 / 30.0;
+/// What stands around a unit's symbols, about: header, times.
+const DELTA_HEADER_BITS: usize = 7 * 8;
+const KEY_HEADER_BITS: usize = 40 * 8;
+/// Latents are held where at most one in this many moved ...
+const HELD_SHARE: usize = 200;
+/// ... by more than this many quarters of a step.
+const HELD_QUARTERS: i64 = 3;
+/// How much further than half a step, in 1/64, a latent must be from its mean to be rounded away from it.
+const LATENT_ROUNDING: Rounding = Rounding { dead_zone: 8 };
 
 /// What may change while frames flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EncoderSettings {
-    /// 0 (best) to 63 (smallest): how far a token may stray to stay equal to the previous unit's.
+    /// 0 (best) to 63 (smallest): see [`operating_point`]. Not used with a rate.
     pub quantizer: u32,
+    /// Bits per second to keep to; 0 = constant quality.
+    pub rate: f64,
+    /// Share of a delta unit's tokens that are not sent, 0 to 0.9; None = as the operating point says.
+    pub mask_ratio: Option<f64>,
     /// Frames from one key unit to the next at most; 0: at scene cuts and every 250 frames.
     pub key_int_max: u32,
 }
@@ -41,6 +47,8 @@ impl Default for EncoderSettings {
     fn default() -> Self {
         EncoderSettings {
             quantizer: DEFAULT_QUANTIZER,
+            rate: 0.0,
+            mask_ratio: None,
             key_int_max: 0,
         }
     }
@@ -65,14 +73,22 @@ pub struct Encoder {
     /// Frames of the delta unit to come.
     pending: Vec<Frame>,
     scenes: SceneDetector,
+    rate: RateControl,
 }
 
 /// What lasts from a key unit to the next.
 struct Stream {
-    state: StreamState,
-    history: History,
+    state: AnalysisState,
+    past: Past,
     clock: Clock,
     frames: u32,
+}
+
+/// A unit at one operating point.
+struct Candidate {
+    tokens: TokenMap,
+    latents: Option<LatentMap>,
+    payload: Vec<u8>,
 }
 
 impl Encoder {
@@ -95,6 +111,7 @@ impl Encoder {
             stream: None,
             pending: Vec::new(),
             scenes: SceneDetector::default(),
+            rate: RateControl::default(),
         })
     }
 
@@ -146,18 +163,16 @@ impl Encoder {
             pts: frame.pts,
             ..self.sequence
         };
-        let mut state = StreamState::default();
-        let tokens = self.tokenize(&[frame], &mut state, None)?;
-        let payload = self.model.context.encode(&History::default(), &tokens)?;
-        let unit = assemble(Some(sequence), 1, Timing::Grid, &tokens, payload);
-        let mut history = History::default();
-        history.push(tokens);
-        self.stream = Some(Stream {
-            state,
-            history,
+        let mut stream = Stream {
+            state: AnalysisState::default(),
+            past: Past::default(),
             clock: Clock::new(&sequence),
             frames: 1,
-        });
+        };
+        let coded = self.code(&[frame], 1, &mut stream)?;
+        let unit = assemble(Some(sequence), 1, Timing::Grid, &coded, coded.payload.clone());
+        stream.past.push(coded.tokens, coded.latents);
+        self.stream = Some(stream);
         Ok(unit)
     }
 
@@ -172,60 +187,95 @@ impl Encoder {
             .chain(std::iter::repeat(last))
             .take(DELTA_FRAMES)
             .collect();
-        let tokens = self.tokenize(&group, &mut stream.state, stream.history.previous.as_ref())?;
+        let coded = self.code(&group, frames.len(), &mut stream)?;
         let times: Vec<_> = frames.iter().map(|f| f.pts).collect();
         let mut payload = Vec::new();
         let timing = stream.clock.pack(&times, &mut payload);
-        payload.extend(self.model.context.encode(&stream.history, &tokens)?);
-        let unit = assemble(None, frames.len(), timing, &tokens, payload);
-        stream.history.push(tokens);
+        payload.extend(&coded.payload);
+        let unit = assemble(None, frames.len(), timing, &coded, payload);
+        stream.past.push(coded.tokens, coded.latents);
         stream.frames += frames.len() as u32;
         // Frames after a short group would not line up with the decoder's: it ends the stream.
         self.stream = (frames.len() == DELTA_FRAMES).then_some(stream);
         Ok(Some(unit))
     }
 
-    /// Runs the tokenizer's encoder over a group of frames.
-    fn tokenize(
-        &self,
-        frames: &[&Frame],
-        state: &mut StreamState,
-        previous: Option<&TokenMap>,
-    ) -> Result<TokenMap, CodecError> {
-        let _no_grad = tch::no_grad_guard();
-        let (tokenizer, model) = (&self.model.tokenizer, &self.model);
-        let factor = tokenizer.config.spatial_factor() as usize;
-        let align = |size: u32| (size as usize).next_multiple_of(factor);
-        let (width, height) = (align(self.sequence.width), align(self.sequence.height));
-        let pictures = Frame::to_quads(frames, width, height)?.f_to_device(model.device)?;
-        let latents = tokenizer.encode(&pictures, model.kind, state)?;
-        let digits = tokenizer.fsq.bound(&latents)?.f_squeeze_dim(0)?.f_permute([1, 2, 0])?;
-        self.quantize(&digits, previous)
+    /// Codes a group of frames, the first `count` of which are real, at the quantizer or at the rate.
+    fn code(&mut self, group: &[&Frame], count: usize, stream: &mut Stream) -> Result<Candidate, CodecError> {
+        let size = (self.sequence.width, self.sequence.height);
+        let analysis = Analysis::of(&self.model, group, size, &mut stream.state)?;
+        let (rate, past) = (self.settings.rate, &stream.past);
+        if rate <= 0.0 {
+            return self.candidate(&analysis, past, self.settings.quantizer);
+        }
+        let seconds = self.seconds(&group[..count]);
+        let is_key = past.tokens.previous.is_none();
+        let budget = self.rate.budget(rate, group[0].pts, seconds, is_key);
+        let header = if is_key { KEY_HEADER_BITS } else { DELTA_HEADER_BITS };
+        let code = |quantizer| {
+            let candidate = self.candidate(&analysis, past, quantizer)?;
+            let bits = candidate.payload.len() * 8 + header;
+            Ok((candidate, bits))
+        };
+        let (candidate, quantizer) = self.rate.choose(budget, is_key, code)?;
+        self.rate
+            .spend(rate, seconds, candidate.payload.len() * 8 + header, quantizer);
+        Ok(candidate)
     }
 
-    /// Rounds real-valued digits `[h, w, 6]`. A digit keeps its value of the previous unit while the new one
-    /// is not further away than the dead zone allows: that costs next to nothing to code.
-    fn quantize(&self, digits: &Tensor, previous: Option<&TokenMap>) -> Result<TokenMap, CodecError> {
-        let (height, width, _) = digits.size3()?;
-        let mut values = vec![0f32; (height * width) as usize * DIGITS];
-        let count = values.len();
-        digits
-            .f_to_device(tch::Device::Cpu)?
-            .f_contiguous()?
-            .f_copy_data(&mut values, count)?;
-        let reach = dead_zone_reach(self.settings.quantizer);
-        let mut map = TokenMap::zero(width as usize, height as usize);
-        for (at, token) in map.tokens.iter_mut().enumerate() {
-            for (k, digit) in token.iter_mut().enumerate() {
-                let value = values[at * DIGITS + k];
-                let last = previous.map(|map| map.tokens[at][k]);
-                *digit = match last {
-                    Some(last) if (f64::from(value) - f64::from(last)).abs() <= reach => last,
-                    _ => value.round_ties_even().clamp(0.0, f32::from(crate::FSQ_LEVELS[k] - 1)) as u8,
-                };
-            }
+    /// How long frames last: their spacing, or what the frame rate says.
+    fn seconds(&self, frames: &[&Frame]) -> f64 {
+        let spacing = match (frames[0].pts, frames[frames.len() - 1].pts) {
+            (Some(first), Some(last)) if last > first => Some((last - first) as f64 / 1e9 / (frames.len() - 1) as f64),
+            _ => None,
+        };
+        let (num, den) = self.sequence.frame_rate;
+        let nominal = (num > 0).then(|| f64::from(den) / f64::from(num));
+        spacing.or(nominal).unwrap_or(ASSUMED_FRAME_SECONDS) * frames.len() as f64
+    }
+
+    /// The unit at a quantizer's operating point.
+    fn candidate(&self, analysis: &Analysis, past: &Past, quantizer: u32) -> Result<Candidate, CodecError> {
+        let point = operating_point(quantizer);
+        let mut tokens = analysis.tokens(past.tokens.previous.as_ref(), point.dead_zone);
+        let mut coder = UnitEncoder::new();
+        self.model
+            .context
+            .code(&mut coder, &past.tokens, Masking::None, &mut tokens)?;
+        let mut latents = None;
+        if let (Some(continuous), Some(wanted)) = (&self.model.continuous, &analysis.latents) {
+            let mode = match point.latent_step {
+                None => LatentMode::Absent,
+                Some(step) => latent_mode(&continuous.context, wanted, past, step),
+            };
+            latents = Some(continuous.context.encode(
+                &mut coder,
+                &past.latents,
+                (&tokens, &past.tokens),
+                mode,
+                (wanted, LATENT_ROUNDING),
+            )?);
         }
-        Ok(map)
+        Ok(Candidate {
+            tokens,
+            latents,
+            payload: coder.finish(),
+        })
+    }
+}
+
+/// Latents that hardly moved are held: a still picture costs nothing.
+fn latent_mode(context: &LatentContextModel, wanted: &LatentMap, past: &Past, step: usize) -> LatentMode {
+    let Some(previous) = &past.latents.previous else {
+        return LatentMode::Coded(step);
+    };
+    let bound = i64::from(context.weights().steps[step]) * HELD_QUARTERS;
+    let moved = |(a, b): &(&i32, &i32)| (i64::from(**a) - i64::from(**b)).abs() * 4 > bound;
+    let count = wanted.values.iter().zip(&previous.values).filter(moved).count();
+    if count * HELD_SHARE <= wanted.values.len() {
+        LatentMode::Held
+    } else {
+        LatentMode::Coded(step)
     }
 }
 
@@ -233,7 +283,7 @@ fn assemble(
     sequence: Option<SequenceHeader>,
     frames: usize,
     timing: Timing,
-    tokens: &TokenMap,
+    coded: &Candidate,
     payload: Vec<u8>,
 ) -> AccessUnit {
     let header = UnitHeader {
@@ -241,7 +291,7 @@ fn assemble(
         frames,
         timing,
         payload_length: payload.len(),
-        token_check: tokens.check(),
+        symbol_check: symbol_check(&coded.tokens, coded.latents.as_ref()),
     };
     let mut bytes = header.pack();
     bytes.extend(payload);

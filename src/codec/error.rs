@@ -12,8 +12,8 @@ pub enum CodecError {
     Entropy(#[from] EntropyError),
     #[error("access unit of {found} bytes, its header says {expected}")]
     Truncated { found: usize, expected: usize },
-    #[error("damaged tokens: check value {found:04x}, the header says {expected:04x}")]
-    TokenCheck { found: u16, expected: u16 },
+    #[error("damaged symbols: check value {found:04x}, the header says {expected:04x}")]
+    SymbolCheck { found: u16, expected: u16 },
     #[error(
         "the stream was made with model {stream:016x}, loaded is {loaded:016x}: set model-file to the model that \
          the sender uses"

@@ -46,7 +46,7 @@ mod tests {
             frames: 1,
             timing,
             payload_length: 0,
-            token_check: 0,
+            symbol_check: 0,
         }
         .pack()
     }

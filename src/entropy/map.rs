@@ -6,6 +6,10 @@ pub const DIGITS: usize = crate::FSQ_LEVELS.len();
 /// Six FSQ digits, each below its entry of [`crate::FSQ_LEVELS`].
 pub type Token = [u8; DIGITS];
 
+/// Stands for a token that is not sent: no digit is in its range. Networks and tables take these values for "not
+/// there".
+pub const MASKED: Token = crate::FSQ_LEVELS;
+
 /// The tokens of one access unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenMap {
@@ -30,26 +34,33 @@ impl TokenMap {
         let inside = (0..self.width as isize).contains(&x) && (0..self.height as isize).contains(&y);
         inside.then(|| &self.tokens[y as usize * self.width + x as usize])
     }
-
-    /// 16-bit check value: the CRC-32 of the digits in order, its halves added bit by bit.
-    pub fn check(&self) -> u16 {
-        let crc = crc32fast::hash(self.tokens.as_flattened());
-        (crc >> 16 ^ crc) as u16
-    }
 }
 
-/// The token maps that a unit may refer to.
+/// The token maps that a unit may refer to: at each place the last token that was sent.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    /// The previous unit's.
+    /// As of the previous unit.
     pub previous: Option<TokenMap>,
-    /// The one before.
+    /// As of the one before.
     pub older: Option<TokenMap>,
+    /// Units since the key unit.
+    pub units: u32,
+    /// Which tokens of the previous unit were masked.
+    pub(super) masked: Vec<bool>,
 }
 
 impl History {
     /// Makes `map` the previous unit's.
-    pub fn push(&mut self, map: TokenMap) {
+    pub fn push(&mut self, mut map: TokenMap) {
+        self.masked = map.tokens.iter().map(|t| *t == MASKED).collect();
+        if let Some(previous) = &self.previous {
+            for (token, before) in map.tokens.iter_mut().zip(&previous.tokens) {
+                if *token == MASKED {
+                    *token = *before;
+                }
+            }
+        }
         self.older = self.previous.replace(map);
+        self.units += 1;
     }
 }

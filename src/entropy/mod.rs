@@ -1,19 +1,45 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Lossless coding of token maps. Everything here is computed with integers, so that a stream made on one
-//! machine decodes on every other.
+//! Lossless coding of token maps and of quantised latents. Everything here is computed with integers, so that a
+//! stream made on one machine decodes on every other.
 
+mod coder;
 mod context;
+mod dense;
+mod latent;
+mod latent_weights;
 mod map;
+mod mask;
+#[cfg(test)]
+mod numbers;
 mod probability;
 mod weights;
 
+pub use coder::{BitCounter, SymbolCoder, UnitDecoder, UnitEncoder};
 pub use context::ContextModel;
-pub use map::{History, Token, TokenMap, DIGITS};
+pub use latent::{LatentContextModel, LatentHistory, LatentMap, LatentMode, Rounding};
+pub use latent_weights::{
+    digit_row, LatentWeights, CHANGE_ROWS, CHANGE_SOURCES, COMPANDING, GAIN_SCALE, LATENT_SCALE, LATENT_SCALES,
+    LATENT_SOURCES, LATENT_STEPS, LATENT_SYMBOLS, LATENT_TABLE_ROWS, MEAN_SCALE, ROWS_PER_CHANGE, STEP_ROWS,
+};
+pub use map::{History, Token, TokenMap, DIGITS, MASKED};
+pub use mask::{pattern_masks, Masking};
 pub use probability::{Probabilities, PRECISION};
 pub use weights::{
     rows_before, ContextWeights, Layer, ACTIVATION_SCALE, LOGIT_SCALE, MULTIPLIER_BITS, ROWS_PER_SOURCE, SOURCES,
     TABLE_SCALE,
 };
+
+/// 16-bit check value over the symbols of a unit: the CRC-32 of the digits in order, then of the latents as
+/// big-endian i32, its halves added bit by bit.
+pub fn symbol_check(tokens: &TokenMap, latents: Option<&LatentMap>) -> u16 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(tokens.tokens.as_flattened());
+    for value in latents.iter().flat_map(|map| &map.values) {
+        hasher.update(&value.to_be_bytes());
+    }
+    let crc = hasher.finalize();
+    (crc >> 16 ^ crc) as u16
+}
 
 /// Why a payload does not decode.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -9,8 +9,8 @@ const TOTAL: u64 = 1 << PRECISION;
 /// log2 of the entries of the table of powers.
 pub(super) const POWER_BITS: u32 = 10;
 
-/// The constriction model of one digit.
-pub(super) type Categorical = ContiguousCategoricalEntropyModel<u16, Vec<u16>, PRECISION>;
+/// The constriction model of one symbol.
+pub type Categorical = ContiguousCategoricalEntropyModel<u16, Vec<u16>, PRECISION>;
 
 /// Fixed-point probabilities of the values of one digit: each at least 1, their sum 2^16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,16 +44,18 @@ impl Probabilities {
         Probabilities { values, count }
     }
 
+    /// Equal ones for `count` values, at most 8.
+    pub fn uniform(count: usize) -> Probabilities {
+        let mut values = [(TOTAL / count as u64) as u16; 8];
+        values[count - 1] = (TOTAL - (count as u64 - 1) * (TOTAL / count as u64)) as u16;
+        Probabilities { values, count }
+    }
+
     pub fn values(&self) -> &[u16] {
         &self.values[..self.count]
     }
 
-    /// Ideal cost of a value in bits, for statistics.
-    pub fn cost(&self, value: u8) -> f64 {
-        PRECISION as f64 - f64::from(self.values[usize::from(value)]).log2()
-    }
-
-    pub(super) fn model(&self) -> Categorical {
+    pub fn model(&self) -> Categorical {
         Categorical::from_nonzero_fixed_point_probabilities(self.values(), false)
             .expect("the probabilities are positive and add up to 2^16")
     }

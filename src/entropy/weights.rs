@@ -62,6 +62,27 @@ pub struct Layer {
     pub multipliers: Vec<i32>,
 }
 
+impl Layer {
+    /// Fails if it is not `inputs` -> `outputs` or a bias could overflow a sum.
+    pub(super) fn check(&self, name: &str, inputs: usize, outputs: usize) -> Result<(), EntropyError> {
+        let lengths = (self.weights.len(), self.biases.len(), self.multipliers.len());
+        let bounded = self.biases.iter().all(|b| b.unsigned_abs() < 1 << 28);
+        if lengths == (inputs * outputs, outputs, outputs) && bounded {
+            return Ok(());
+        }
+        Err(EntropyError::Model(format!(
+            "layer {name} is not {inputs} -> {outputs}"
+        )))
+    }
+
+    /// Gives all numbers, in a fixed order.
+    pub(super) fn each(&self, ints: &mut impl FnMut(&[i32])) {
+        ints(&self.weights.iter().map(|&w| w.into()).collect::<Vec<_>>());
+        ints(&self.biases);
+        ints(&self.multipliers);
+    }
+}
+
 /// All numbers of a context model, as they stand in the model file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ContextWeights {
@@ -97,16 +118,6 @@ impl ContextWeights {
     /// Fails if a size does not fit or a number could overflow a sum.
     pub(super) fn check(&self) -> Result<(), EntropyError> {
         let (width, head) = (self.width, self.head_width);
-        let layer = |name: &str, layer: &Layer, inputs: usize, outputs: usize| {
-            let lengths = (layer.weights.len(), layer.biases.len(), layer.multipliers.len());
-            let bounded = layer.biases.iter().all(|b| b.unsigned_abs() < 1 << 28);
-            if lengths == (inputs * outputs, outputs, outputs) && bounded {
-                return Ok(());
-            }
-            Err(EntropyError::Model(format!(
-                "layer {name} is not {inputs} -> {outputs}"
-            )))
-        };
         if !(1..=1024).contains(&width) || !(1..=1024).contains(&head) {
             return Err(EntropyError::Model(format!(
                 "widths {width} and {head}, legal are 1 to 1024"
@@ -121,10 +132,10 @@ impl ContextWeights {
         if [self.hidden.len(), self.earlier.len(), self.output.len()] != [DIGITS; 3] {
             return Err(EntropyError::Model(format!("not {DIGITS} digits")));
         }
-        layer("trunk", &self.trunk, width, width)?;
+        self.trunk.check("trunk", width, width)?;
         for (k, levels) in FSQ_LEVELS.into_iter().enumerate() {
-            layer("hidden", &self.hidden[k], width, head)?;
-            layer("output", &self.output[k], head, levels.into())?;
+            self.hidden[k].check("hidden", width, head)?;
+            self.output[k].check("output", head, levels.into())?;
             if self.earlier[k].len() != Self::earlier_rows(k) * head
                 || self.earlier[k].iter().any(|e| e.unsigned_abs() >= 1 << 24)
             {
@@ -145,9 +156,7 @@ impl ContextWeights {
         ints(&self.tables.iter().map(|&v| v.into()).collect::<Vec<_>>());
         ints(&self.table_bias);
         for layer in std::iter::once(&self.trunk).chain(&self.hidden).chain(&self.output) {
-            ints(&layer.weights.iter().map(|&w| w.into()).collect::<Vec<_>>());
-            ints(&layer.biases);
-            ints(&layer.multipliers);
+            layer.each(&mut ints);
         }
         self.earlier.iter().for_each(|table| ints(table));
         ints(&self.powers);

@@ -79,12 +79,76 @@ pub struct TokenizerConfig {
     pub fsq_levels: Vec<i64>,
 }
 
+/// The continuous stream: an encoder of its own at the resolution of the tokens, and the control branch that
+/// brings its latents into the pictures.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContinuousConfig {
+    /// Values of a latent.
+    pub channels: i64,
+    /// Blocks between the tokenizer's second-coarsest features and the latents.
+    pub encoder: LevelConfig,
+    /// Control branch, the finest level first. Widths, hidden widths and scales are those of the tokenizer's
+    /// decoder, whose first blocks it starts as a copy of; it may have fewer blocks.
+    pub control: Vec<LevelConfig>,
+}
+
 /// Everything that a model file says about its networks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelConfig {
     /// Name of the model, for people.
     pub name: String,
     pub tokenizer: TokenizerConfig,
+    /// None: the model has discrete tokens only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub continuous: Option<ContinuousConfig>,
+    /// None: masked tokens are taken from the unit before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predictor: Option<PredictorConfig>,
+}
+
+/// The transformer that predicts masked tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PredictorConfig {
+    /// Channels of the residual stream, a multiple of the heads.
+    pub width: i64,
+    pub layers: i64,
+    pub heads: i64,
+    /// Side of the square of tokens that attend to each other; every second layer's squares are shifted by half.
+    pub window: i64,
+}
+
+impl PredictorConfig {
+    /// The embedded default's.
+    pub fn small() -> Self {
+        PredictorConfig {
+            width: 128,
+            layers: 3,
+            heads: 4,
+            window: 8,
+        }
+    }
+
+    /// For tests.
+    pub fn tiny() -> Self {
+        PredictorConfig {
+            width: 16,
+            layers: 2,
+            heads: 2,
+            window: 4,
+        }
+    }
+
+    fn validate(&self) -> Result<(), ModelError> {
+        let legal = (1..=MAX_WIDTH).contains(&self.width)
+            && (1..=MAX_BLOCKS).contains(&self.layers)
+            && (1..=self.width).contains(&self.heads)
+            && self.width % self.heads == 0
+            && [2, 4, 8, 16].contains(&self.window);
+        match legal {
+            true => Ok(()),
+            false => Err(ModelError::Config(format!("predictor {self:?}"))),
+        }
+    }
 }
 
 impl Default for ModelConfig {
@@ -92,13 +156,127 @@ impl Default for ModelConfig {
         ModelConfig {
             name: "tvc-small".into(),
             tokenizer: TokenizerConfig::small(),
+            continuous: Some(ContinuousConfig::small()),
+            predictor: Some(PredictorConfig::small()),
         }
+    }
+}
+
+impl ModelConfig {
+    /// A few thousand weights with the same shape, for tests.
+    pub fn tiny() -> Self {
+        ModelConfig {
+            name: "tiny".into(),
+            tokenizer: TokenizerConfig::tiny(),
+            continuous: Some(ContinuousConfig::tiny()),
+            predictor: Some(PredictorConfig::tiny()),
+        }
+    }
+
+    /// Refuses what the networks cannot be built from, before anything is allocated.
+    pub fn validate(&self) -> Result<(), ModelError> {
+        self.tokenizer.validate()?;
+        if let Some(continuous) = &self.continuous {
+            continuous.validate(&self.tokenizer)?;
+        }
+        self.predictor.as_ref().map_or(Ok(()), PredictorConfig::validate)
     }
 }
 
 const MAX_WIDTH: i64 = 4096;
 const MAX_BLOCKS: i64 = 64;
 const MAX_LEVELS: usize = 8;
+/// Values of a continuous latent at most: the entropy coder's working memory is sized by it.
+pub const MAX_LATENT_CHANNELS: i64 = 64;
+
+impl ContinuousConfig {
+    /// For [`TokenizerConfig::small`].
+    pub fn small() -> Self {
+        let mut control = TokenizerConfig::small().decoder;
+        for (level, (blocks, temporal_blocks)) in control.iter_mut().zip([(1, 0), (2, 1), (2, 1)]) {
+            level.blocks = blocks;
+            level.temporal_blocks = temporal_blocks;
+        }
+        ContinuousConfig {
+            channels: 16,
+            encoder: LevelConfig {
+                width: 112,
+                hidden: 112,
+                blocks: 2,
+                temporal_blocks: 1,
+                halve_time: false,
+                halve_space: false,
+            },
+            control,
+        }
+    }
+
+    /// For [`TokenizerConfig::tiny`].
+    pub fn tiny() -> Self {
+        let mut config = Self::small();
+        config.channels = 4;
+        config.encoder.width = 16;
+        config.encoder.hidden = 8;
+        config.control = TokenizerConfig::tiny().decoder;
+        config.control.iter_mut().for_each(|level| {
+            level.blocks = 1;
+            level.temporal_blocks = level.temporal_blocks.min(1);
+        });
+        config
+    }
+
+    fn validate(&self, tokenizer: &TokenizerConfig) -> Result<(), ModelError> {
+        let bad = |what: String| Err(ModelError::Config(what));
+        if !(1..=MAX_LATENT_CHANNELS).contains(&self.channels) {
+            let channels = self.channels;
+            return bad(format!(
+                "{channels} latent channels, legal are 1 to {MAX_LATENT_CHANNELS}"
+            ));
+        }
+        if tokenizer.encoder.len() < 2 {
+            return bad("continuous latents need an encoder of two levels at least".into());
+        }
+        validate_level("continuous encoder", &self.encoder)?;
+        if self.encoder.halve_time || self.encoder.halve_space {
+            return bad("the continuous encoder cannot be halved".into());
+        }
+        if self.control.len() != tokenizer.decoder.len() {
+            return bad("control branch and decoder have different levels".into());
+        }
+        for (control, decoder) in self.control.iter().zip(&tokenizer.decoder) {
+            validate_level("control branch", control)?;
+            let blocks = LevelConfig {
+                blocks: control.blocks,
+                temporal_blocks: control.temporal_blocks,
+                ..*decoder
+            };
+            if *control != blocks
+                || control.blocks > decoder.blocks
+                || control.temporal_blocks > decoder.temporal_blocks
+            {
+                return bad("a level of the control branch is no part of the decoder's".into());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn validate_level(name: &str, level: &LevelConfig) -> Result<(), ModelError> {
+    for width in [level.width, level.hidden] {
+        if !(1..=MAX_WIDTH).contains(&width) {
+            return Err(ModelError::Config(format!(
+                "{name} width {width}, legal are 1 to {MAX_WIDTH}"
+            )));
+        }
+    }
+    if !(0..=MAX_BLOCKS).contains(&level.blocks) || !(0..=level.blocks).contains(&level.temporal_blocks) {
+        return Err(ModelError::Config(format!(
+            "{name} has {} + {} blocks",
+            level.blocks, level.temporal_blocks
+        )));
+    }
+    Ok(())
+}
 
 impl TokenizerConfig {
     /// The embedded default: 8x in time, 16x16 in space, real time on two cores.
@@ -170,17 +348,7 @@ impl TokenizerConfig {
                 ));
             }
             for level in levels {
-                for width in [level.width, level.hidden] {
-                    if !(1..=MAX_WIDTH).contains(&width) {
-                        return bad(format!("{name} width {width}, legal are 1 to {MAX_WIDTH}"));
-                    }
-                }
-                if !(0..=MAX_BLOCKS).contains(&level.blocks) || !(0..=level.blocks).contains(&level.temporal_blocks) {
-                    return bad(format!(
-                        "{name} has {} + {} blocks",
-                        level.blocks, level.temporal_blocks
-                    ));
-                }
+                validate_level(name, level)?;
             }
             if levels.last().is_some_and(|l| l.halve_time || l.halve_space) {
                 return bad(format!("{name}: the coarsest level cannot be halved"));

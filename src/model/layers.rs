@@ -214,6 +214,12 @@ impl Level {
     }
 }
 
+/// The levels of a network, under `level.0`, `level.1` ...
+pub fn new_levels(vs: &nn::Path, levels: &[LevelConfig]) -> Vec<Level> {
+    let new = |(i, level)| Level::new(vs / "level" / i, level);
+    levels.iter().enumerate().map(new).collect()
+}
+
 /// From one resolution to the next coarser one: groups of 1 or 2 time steps by 1x1 or 2x2 positions.
 #[derive(Debug)]
 pub struct Downsample {

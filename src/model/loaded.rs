@@ -9,8 +9,8 @@ use sha2::{Digest, Sha256};
 use tch::{nn, Device, Kind, Tensor};
 
 use super::device;
-use super::{context_tensors, ModelConfig, ModelError, TensorFile, Tokenizer};
-use crate::entropy::{ContextModel, ContextWeights};
+use super::{context_tensors, Fusion, ModelConfig, ModelError, TensorFile, Tokenizer};
+use crate::entropy::{ContextModel, ContextWeights, LatentContextModel, LatentWeights};
 
 const FORMAT: &str = "tvc-model";
 const VERSION: &str = "1";
@@ -34,6 +34,8 @@ pub struct Model {
     pub config: ModelConfig,
     pub tokenizer: Tokenizer,
     pub context: ContextModel,
+    /// None: the model has discrete tokens only.
+    pub continuous: Option<Continuous>,
     /// Identity that streams carry.
     pub id: u64,
     pub device: Device,
@@ -46,16 +48,60 @@ pub struct Model {
     _variables: nn::VarStore,
 }
 
+/// The continuous stream's part of a model.
+#[derive(Debug)]
+pub struct Continuous {
+    pub fusion: Fusion,
+    pub context: LatentContextModel,
+}
+
 // SAFETY: the weights are frozen when a model has been built, and libtorch counts references atomically.
 unsafe impl Sync for Model {}
 
 type Cache = Mutex<Vec<(ModelSource, Device, Weak<Model>)>>;
 static CACHE: Cache = Mutex::new(Vec::new());
 
-/// Identity of a context model: the first 8 bytes of the SHA-256 of its numbers.
-pub fn identity(weights: &ContextWeights) -> u64 {
-    let hash = Sha256::digest(weights.bytes());
-    u64::from_be_bytes(hash[..8].try_into().expect("SHA-256 has 32 bytes"))
+/// The integers that the entropy coder computes with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IntegerModel {
+    pub context: ContextWeights,
+    pub latent_context: Option<LatentWeights>,
+}
+
+impl IntegerModel {
+    fn read(file: &TensorFile, config: &ModelConfig) -> Result<IntegerModel, ModelError> {
+        let latent_context = match &config.continuous {
+            Some(_) => Some(context_tensors::read_latent(&file.tensors)?),
+            None => None,
+        };
+        Ok(IntegerModel {
+            context: context_tensors::read(&file.tensors)?,
+            latent_context,
+        })
+    }
+
+    fn write(&self, file: &mut TensorFile) -> Result<(), ModelError> {
+        for (name, tensor) in context_tensors::write(&self.context)? {
+            file.tensors.insert(format!("context.{name}"), tensor);
+        }
+        if let Some(weights) = &self.latent_context {
+            for (name, tensor) in context_tensors::write_latent(weights)? {
+                file.tensors.insert(format!("latent_context.{name}"), tensor);
+            }
+        }
+        Ok(())
+    }
+
+    /// The first 8 bytes of the SHA-256 of all numbers.
+    pub fn identity(&self) -> u64 {
+        let mut hasher = Sha256::new();
+        hasher.update(self.context.bytes());
+        if let Some(weights) = &self.latent_context {
+            hasher.update(weights.bytes());
+        }
+        let hash = hasher.finalize();
+        u64::from_be_bytes(hash[..8].try_into().expect("SHA-256 has 32 bytes"))
+    }
 }
 
 impl Model {
@@ -86,16 +132,32 @@ impl Model {
     pub fn from_bytes(bytes: &[u8], device: Device) -> Result<Model, ModelError> {
         let file = TensorFile::parse(bytes)?;
         let config = read_config(&file)?;
-        let weights = context_tensors::read(&file.under("context."))?;
-        let id = identity(&weights);
+        let integers = IntegerModel::read(&file, &config)?;
+        let id = integers.identity();
         let expected = file.metadata.get("integer-hash").cloned().unwrap_or_default();
         if expected != format!("{id:016x}") {
             return Err(ModelError::Checksum { found: id, expected });
         }
-        let context = ContextModel::new(weights).map_err(|e| ModelError::NotAModel(e.to_string()))?;
+        let not_a_model = |e: crate::entropy::EntropyError| ModelError::NotAModel(e.to_string());
+        let context = ContextModel::new(integers.context).map_err(not_a_model)?;
         let kind = device::fast_kind(device);
         let mut variables = nn::VarStore::new(device);
         let tokenizer = Tokenizer::new(variables.root() / "tokenizer", &config.tokenizer);
+        let continuous = match (&config.continuous, integers.latent_context) {
+            (Some(continuous), Some(weights)) => {
+                if weights.channels as i64 != continuous.channels {
+                    let found = weights.channels;
+                    return Err(ModelError::NotAModel(format!(
+                        "a context model of {found} latent channels"
+                    )));
+                }
+                Some(Continuous {
+                    fusion: Fusion::new(variables.root() / "fusion", continuous, &config.tokenizer),
+                    context: LatentContextModel::new(weights).map_err(not_a_model)?,
+                })
+            }
+            _ => None,
+        };
         fill(&variables, &file.tensors)?;
         variables.freeze();
         variables.set_kind(kind);
@@ -109,6 +171,7 @@ impl Model {
             config,
             tokenizer,
             context,
+            continuous,
             id,
             device,
             kind,
@@ -133,7 +196,7 @@ fn read_config(file: &TensorFile) -> Result<ModelConfig, ModelError> {
     }
     let json = get("config").ok_or_else(|| ModelError::NotAModel("it has no configuration".into()))?;
     let config: ModelConfig = serde_json::from_str(json).map_err(|e| ModelError::Config(e.to_string()))?;
-    config.tokenizer.validate()?;
+    config.validate()?;
     Ok(config)
 }
 
@@ -163,22 +226,20 @@ fn fill(variables: &nn::VarStore, tensors: &HashMap<String, Tensor>) -> Result<(
 pub fn pack(
     config: &ModelConfig,
     floats: HashMap<String, Tensor>,
-    context: &ContextWeights,
+    integers: &IntegerModel,
     card: &[(String, String)],
 ) -> Result<TensorFile, ModelError> {
     let mut file = TensorFile::default();
     for (name, tensor) in floats {
         file.tensors.insert(name, tensor.f_to_kind(Kind::BFloat16)?);
     }
-    for (name, tensor) in context_tensors::write(context)? {
-        file.tensors.insert(format!("context.{name}"), tensor);
-    }
+    integers.write(&mut file)?;
     let json = serde_json::to_string(config).map_err(|e| ModelError::Config(e.to_string()))?;
     let mut set = |key: &str, value: String| file.metadata.insert(key.into(), value);
     set("format", FORMAT.into());
     set("version", VERSION.into());
     set("config", json);
-    set("integer-hash", format!("{:016x}", identity(context)));
+    set("integer-hash", format!("{:016x}", integers.identity()));
     for (key, value) in card {
         set(&format!("{CARD}{key}"), value.clone());
     }

@@ -5,7 +5,7 @@ use tch::{nn, Kind, Tensor};
 
 use super::config::{LevelConfig, TokenizerConfig};
 use super::fsq::Fsq;
-use super::layers::{to_channels_last, Conv2d, Downsample, Level, Norm, StreamState, Upsample};
+use super::layers::{new_levels, to_channels_last, Conv2d, Downsample, Level, Norm, StreamState, Upsample};
 use super::patch::{patch, unpatch};
 
 type Result<T> = std::result::Result<T, tch::TchError>;
@@ -34,16 +34,20 @@ impl Encoder {
         }
     }
 
-    /// `xs: [n * t, c_in, h, w]` -> `[n * t', c_out, h', w']`.
-    fn forward(&self, xs: &Tensor, n: i64, state: &mut StreamState) -> Result<Tensor> {
+    /// `xs: [n * t, c_in, h, w]` -> latents `[n * t', c_out, h', w']` and the features of the level before the
+    /// coarsest, `[n * t", c, h", w"]`.
+    fn forward(&self, xs: &Tensor, n: i64, state: &mut StreamState) -> Result<(Tensor, Tensor)> {
         let mut xs = self.conv_in.forward(xs)?;
+        let mut features = xs.shallow_clone();
         for (i, level) in self.levels.iter().enumerate() {
             xs = level.forward(xs, n, state)?;
             if let Some(down) = self.downsamples.get(i) {
+                features = xs.shallow_clone();
                 xs = down.forward(xs, n, state)?;
             }
         }
-        self.conv_out.forward(&self.norm_out.forward(&xs)?.f_silu()?)
+        let latents = self.conv_out.forward(&self.norm_out.forward(&xs)?.f_silu()?)?;
+        Ok((latents, features))
     }
 }
 
@@ -71,22 +75,21 @@ impl Decoder {
         }
     }
 
-    /// `zs: [n * t', c_in, h', w']` -> `[n * t, c_out, h, w]`.
-    fn forward(&self, zs: &Tensor, n: i64, state: &mut StreamState) -> Result<Tensor> {
+    /// `zs: [n * t', c_in, h', w']` -> `[n * t, c_out, h, w]`. `control`: what is added to each level's
+    /// features, the finest first; empty = nothing.
+    fn forward(&self, zs: &Tensor, control: &[Tensor], n: i64, state: &mut StreamState) -> Result<Tensor> {
         let mut xs = self.conv_in.forward(zs)?;
         for (i, level) in self.levels.iter().enumerate().rev() {
             xs = level.forward(xs, n, state)?;
+            if let Some(addend) = control.get(i) {
+                xs = xs.f_add(addend)?;
+            }
             if i > 0 {
                 xs = self.upsamples[i - 1].forward(xs, n, state)?;
             }
         }
         self.conv_out.forward(&self.norm_out.forward(&xs)?.f_silu()?)
     }
-}
-
-fn new_levels(vs: &nn::Path, levels: &[LevelConfig]) -> Vec<Level> {
-    let new = |(i, level)| Level::new(vs / "level" / i, level);
-    levels.iter().enumerate().map(new).collect()
 }
 
 /// Encoder, quantiser and decoder.
@@ -119,19 +122,39 @@ impl Tokenizer {
     /// t = 1 + 8k at the start of a stream and 8k later -> latents before FSQ, `[n * t', 6, h', w']` f32,
     /// t' = 1 + k or k. The networks run in `kind`.
     pub fn encode(&self, xs: &Tensor, kind: Kind, state: &mut StreamState) -> Result<Tensor> {
+        Ok(self.encode_with_features(xs, kind, state)?.0)
+    }
+
+    /// [`Self::encode`], and the features that the continuous encoder starts from: those of the level before
+    /// the coarsest.
+    pub fn encode_with_features(&self, xs: &Tensor, kind: Kind, state: &mut StreamState) -> Result<(Tensor, Tensor)> {
         state.begin_step();
         let n = xs.size()[0];
         let patches = patch(&self.config.patch, &xs.f_to_kind(kind)?, state)?;
-        let zs = self.encoder.forward(&patches, n, state)?;
+        let (zs, features) = self.encoder.forward(&patches, n, state)?;
         state.end_step();
-        zs.f_to_kind(Kind::Float)
+        Ok((zs.f_to_kind(Kind::Float)?, features))
     }
 
     /// One step of the decoder, the mirror of [`Self::encode`]: codes `[n * t', 6, h', w']` of `n` streams ->
     /// `[n, t, c, h, w]` f32 in about [-1, 1].
     pub fn decode(&self, codes: &Tensor, n: i64, kind: Kind, state: &mut StreamState) -> Result<Tensor> {
+        self.decode_controlled(codes, &[], n, kind, state)
+    }
+
+    /// [`Self::decode`] with what a control branch adds to each level.
+    pub fn decode_controlled(
+        &self,
+        codes: &Tensor,
+        control: &[Tensor],
+        n: i64,
+        kind: Kind,
+        state: &mut StreamState,
+    ) -> Result<Tensor> {
         state.begin_step();
-        let patches = self.decoder.forward(&to_channels_last(codes, kind)?, n, state)?;
+        let patches = self
+            .decoder
+            .forward(&to_channels_last(codes, kind)?, control, n, state)?;
         let channels = self.config.colour.channels();
         let xs = unpatch(&self.config.patch, &patches, n, channels, state)?;
         state.end_step();

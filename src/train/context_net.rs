@@ -3,89 +3,12 @@
 
 use tch::{nn, Kind, Tensor};
 
-use crate::entropy::{
-    rows_before, ContextWeights, Layer, ACTIVATION_SCALE, DIGITS, LOGIT_SCALE, MULTIPLIER_BITS, TABLE_SCALE,
-};
+use super::quantized::{activate, to_i32, Linear};
+use crate::entropy::{rows_before, ContextWeights, ACTIVATION_SCALE, DIGITS, LOGIT_SCALE, TABLE_SCALE};
 use crate::FSQ_LEVELS;
 
 const WIDTH: i64 = 96;
 const HEAD_WIDTH: i64 = 32;
-const WEIGHT_LIMIT: f64 = 127.0;
-
-struct Linear {
-    weight: Tensor,
-    bias: Tensor,
-}
-
-impl Linear {
-    fn new(vs: nn::Path, inputs: i64, outputs: i64) -> Linear {
-        let bound = (3.0 / inputs as f64).sqrt();
-        Linear {
-            weight: vs.var(
-                "weight",
-                &[outputs, inputs],
-                nn::Init::Uniform { lo: -bound, up: bound },
-            ),
-            bias: vs.var("bias", &[outputs], nn::Init::Const(0.0)),
-        }
-    }
-
-    /// Step of each output's weights: the largest is 127 steps. `[outputs, 1]`.
-    fn steps(&self) -> Tensor {
-        self.weight.detach().abs().amax([1], true).clamp_min(1e-6) / WEIGHT_LIMIT
-    }
-
-    fn forward(&self, xs: &Tensor, quantize: bool) -> Tensor {
-        if !quantize {
-            return xs.linear(&self.weight, Some(&self.bias));
-        }
-        let steps = self.steps();
-        let rounded = (&self.weight / &steps).round() * steps;
-        xs.linear(&pass_through(&self.weight, rounded), Some(&self.bias))
-    }
-
-    /// `result_scale`: steps of the result in 1.
-    fn export(&self, result_scale: i32) -> Layer {
-        let steps = self.steps();
-        let activation = f64::from(ACTIVATION_SCALE);
-        let weights = (&self.weight / &steps).round().to_kind(Kind::Int8);
-        let biases = (&self.bias * activation / steps.squeeze_dim(1)).round();
-        let scale = f64::from(result_scale) / activation * f64::from(1 << MULTIPLIER_BITS);
-        let multipliers = (steps.squeeze_dim(1).to_kind(Kind::Double) * scale).round();
-        Layer {
-            weights: Vec::try_from(weights.flatten(0, -1)).expect("i8 weights"),
-            biases: to_i32(&biases),
-            multipliers: to_i32(&multipliers),
-        }
-    }
-}
-
-fn to_i32(xs: &Tensor) -> Vec<i32> {
-    let limit = f64::from(i32::MAX);
-    Vec::try_from(
-        xs.to_kind(Kind::Double)
-            .clamp(-limit, limit)
-            .to_kind(Kind::Int)
-            .flatten(0, -1),
-    )
-    .expect("i32 values")
-}
-
-/// `rounded` forward, the gradient of `xs` backward.
-fn pass_through(xs: &Tensor, rounded: Tensor) -> Tensor {
-    xs + (rounded - xs).detach()
-}
-
-/// Clipped ReLU in steps of an activation.
-fn activate(xs: &Tensor, quantize: bool) -> Tensor {
-    let scale = f64::from(ACTIVATION_SCALE);
-    let clipped = xs.clamp(0.0, 255.0 / scale);
-    if !quantize {
-        return clipped;
-    }
-    let rounded = (&clipped * scale).round() / scale;
-    pass_through(&clipped, rounded)
-}
 
 /// The network; see [`crate::entropy::ContextModel`] for its shape.
 pub struct ContextNet {
@@ -163,10 +86,10 @@ impl ContextNet {
             head_width: HEAD_WIDTH as usize,
             tables: Vec::try_from(tables.flatten(0, -1)).expect("i16 tables"),
             table_bias: to_i32(&(&self.table_bias * table_scale).round()),
-            trunk: self.trunk.export(ACTIVATION_SCALE),
-            hidden: self.hidden.iter().map(|l| l.export(ACTIVATION_SCALE)).collect(),
+            trunk: self.trunk.export(|_| ACTIVATION_SCALE),
+            hidden: self.hidden.iter().map(|l| l.export(|_| ACTIVATION_SCALE)).collect(),
             earlier: earlier.collect(),
-            output: self.output.iter().map(|l| l.export(LOGIT_SCALE)).collect(),
+            output: self.output.iter().map(|l| l.export(|_| LOGIT_SCALE)).collect(),
             powers: (0..LOGIT_SCALE)
                 .map(|i| 2f64.powf(30.0 - f64::from(i) / f64::from(LOGIT_SCALE)).round() as i32)
                 .collect(),
@@ -216,7 +139,7 @@ pub fn context_rows(map: &Tensor, previous: Option<&Tensor>, older: Option<&Tens
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entropy::{ContextModel, History, TokenMap};
+    use crate::entropy::{BitCounter, ContextModel, History, Masking, TokenMap};
     use tch::Device;
 
     #[test]
@@ -254,11 +177,13 @@ mod tests {
                 .bits(&context_rows(&map, p, o), &map.flatten(0, 1), true)
                 .sum(Kind::Double);
             let float = f64::try_from(float).unwrap();
-            let history = History {
-                previous: p.map(as_map),
-                older: o.map(as_map),
-            };
-            let exact = integer.cost(&history, &as_map(&map)).unwrap();
+            let mut history = History::default();
+            [o, p].into_iter().flatten().for_each(|map| history.push(as_map(map)));
+            let mut counter = BitCounter::default();
+            integer
+                .code(&mut counter, &history, Masking::None, &mut as_map(&map))
+                .unwrap();
+            let exact = counter.0;
             assert!(
                 (float / exact - 1.0).abs() < 0.01,
                 "{float} bits in floats, {exact} in integers"

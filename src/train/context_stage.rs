@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Stage 2: the context model on the tokens of a trained tokenizer.
+//! Stage 3: the context models, on the tokens and latents of trained networks.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use anyhow::{ensure, Result};
+use anyhow::{ensure, Context, Result};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tch::{nn, Device, Kind, Tensor};
@@ -12,11 +13,13 @@ use tch::{nn, Device, Kind, Tensor};
 use super::checkpoint::Checkpoint;
 use super::clips::Clip;
 use super::context_net::{context_rows, ContextNet};
+use super::latent_context_net::{latent_steps, LatentContextNet, LatentSamples, LatentUnit};
 use super::optimizer::AdamW;
 use super::progress::{progress_bar, Log};
 use super::schedule::{Budget, Schedule};
-use crate::codec::{dead_zone_reach, DEFAULT_QUANTIZER, MAX_QUANTIZER};
-use crate::model::{picture, StreamState, Tokenizer};
+use crate::codec::{operating_point, DEFAULT_QUANTIZER, MAX_QUANTIZER};
+use crate::entropy::{LATENT_SCALE, LATENT_STEPS, MASKED};
+use crate::model::{picture, Fusion, IntegerModel, ModelConfig, StreamState, Tokenizer};
 
 /// One run of the stage.
 pub struct Options {
@@ -35,45 +38,77 @@ const SEGMENT_FRAMES: i64 = 1 + 8 * 12;
 /// Share of the run after which the rounding of the integer model is simulated.
 const QUANTIZE_FROM: f64 = 0.6;
 
-/// The token maps of a stretch of video that starts with a key unit, each `[h, w, 6]` i64.
-type Segment = Vec<Tensor>;
+/// Share of the units of a step whose tokens are partly masked.
+const MASKED_SHARE: f64 = 0.25;
 
-/// Tokenizes clips as the encoder does, each segment with a quantizer of its own.
-fn tokenize(
-    tokenizer: &Tokenizer,
-    clips: &[Clip],
-    options: &Options,
-    quantizer: impl Fn() -> u32,
-) -> Result<Vec<Segment>> {
-    let _no_grad = tch::no_grad_guard();
-    let mut segments = Vec::new();
-    for clip in clips {
-        let (width, height) = (clip.size().0 & !15, clip.size().1 & !15);
-        let mut at = 0;
-        while at < clip.frames() {
-            let frames = (clip.frames() - at - 1).min(SEGMENT_FRAMES - 1) / 8 * 8 + 1;
-            let cut = |t: &Tensor, scale: i64| {
-                t.narrow(0, at, frames)
-                    .slice(-2, 0, height / scale, 1)
-                    .slice(-1, 0, width / scale, 1)
-            };
-            let quads = picture::quad_from_planes(&cut(&clip.luma, 1), &cut(&clip.chroma, 2))?;
-            let quads = quads.unsqueeze(0).to_device(options.device);
-            let latents = tokenizer.encode(&quads, options.kind, &mut StreamState::default())?;
-            let bounded = tokenizer.fsq.bound(&latents)?.permute([0, 2, 3, 1]);
-            segments.push(dead_zone(&bounded, quantizer()));
-            at += frames.max(SEGMENT_FRAMES);
+/// A stretch of video that starts with a key unit.
+struct Segment {
+    /// Token maps `[h, w, 6]` i64.
+    tokens: Vec<Tensor>,
+    /// Real-valued latents in 1/256, `[units, h, w, channels]` f32.
+    latents: Option<Tensor>,
+}
+
+/// Frozen networks that make segments.
+struct Networks {
+    tokenizer: Tokenizer,
+    fusion: Option<Fusion>,
+    device: Device,
+    kind: Kind,
+}
+
+impl Networks {
+    /// Runs the encoders over clips as the codec does, each segment with a quantizer of its own.
+    fn segments(&self, clips: &[Clip], quantizer: impl Fn() -> u32) -> Result<Vec<Segment>> {
+        let _no_grad = tch::no_grad_guard();
+        let mut segments = Vec::new();
+        for clip in clips {
+            let (width, height) = (clip.size().0 & !15, clip.size().1 & !15);
+            let mut at = 0;
+            while at < clip.frames() {
+                let frames = (clip.frames() - at - 1).min(SEGMENT_FRAMES - 1) / 8 * 8 + 1;
+                let cut = |t: &Tensor, scale: i64| {
+                    t.narrow(0, at, frames)
+                        .slice(-2, 0, height / scale, 1)
+                        .slice(-1, 0, width / scale, 1)
+                };
+                let quads = picture::quad_from_planes(&cut(&clip.luma, 1), &cut(&clip.chroma, 2))?;
+                segments.push(self.segment(&quads.unsqueeze(0).to_device(self.device), quantizer())?);
+                at += frames.max(SEGMENT_FRAMES);
+            }
         }
+        Ok(segments)
     }
-    Ok(segments)
+
+    fn segment(&self, quads: &Tensor, quantizer: u32) -> Result<Segment> {
+        let (zs, features) = self
+            .tokenizer
+            .encode_with_features(quads, self.kind, &mut StreamState::default())?;
+        let bounded = self.tokenizer.fsq.bound(&zs)?.permute([0, 2, 3, 1]);
+        let latents = match &self.fusion {
+            Some(fusion) => {
+                let ys = fusion.encode(&features, 1, &mut StreamState::default())?;
+                Some(
+                    (ys.permute([0, 2, 3, 1]) * f64::from(LATENT_SCALE))
+                        .round()
+                        .contiguous(),
+                )
+            }
+            None => None,
+        };
+        Ok(Segment {
+            tokens: dead_zone(&bounded, quantizer),
+            latents,
+        })
+    }
 }
 
 /// The encoder's rounding with hysteresis; `bounded: [units, h, w, 6]`.
-fn dead_zone(bounded: &Tensor, quantizer: u32) -> Segment {
-    let reach = dead_zone_reach(quantizer);
+fn dead_zone(bounded: &Tensor, quantizer: u32) -> Vec<Tensor> {
+    let reach = operating_point(quantizer).dead_zone;
     let top: Vec<f32> = crate::FSQ_LEVELS.iter().map(|&l| f32::from(l - 1)).collect();
     let top = Tensor::from_slice(&top).to_device(bounded.device());
-    let mut maps: Segment = Vec::new();
+    let mut maps: Vec<Tensor> = Vec::new();
     for unit in 0..bounded.size()[0] {
         let values = bounded.select(0, unit);
         let rounded = values.round().clamp_min(0.0).minimum(&top);
@@ -89,65 +124,164 @@ fn dead_zone(bounded: &Tensor, quantizer: u32) -> Segment {
     maps
 }
 
-fn unit_rows(segment: &Segment, unit: usize) -> (Tensor, Tensor) {
-    let back = |n: usize| unit.checked_sub(n).map(|u| &segment[u]);
-    let rows = context_rows(&segment[unit], back(1), back(2));
-    (rows, segment[unit].flatten(0, 1))
+/// What a unit is coded from.
+struct Unit<'a> {
+    segment: &'a Segment,
+    at: usize,
+    /// Its tokens with [`MASKED`] where they are not sent.
+    tokens: Tensor,
+    /// The last tokens that were sent, as of the unit before.
+    previous: Option<Tensor>,
+    /// Quantisation step of the latents.
+    step: usize,
+}
+
+impl Unit<'_> {
+    /// A unit with all tokens sent.
+    fn whole(segment: &Segment, at: usize, step: usize) -> Unit<'_> {
+        Unit {
+            segment,
+            at,
+            tokens: segment.tokens[at].shallow_clone(),
+            previous: at.checked_sub(1).map(|u| segment.tokens[u].shallow_clone()),
+            step,
+        }
+    }
+
+    /// A random unit; now and then some of its tokens and of those before are masked.
+    fn draw<'a>(segments: &'a [Segment], rng: &mut StdRng) -> Unit<'a> {
+        let segment = &segments[rng.random_range(0..segments.len())];
+        // One unit in seven is a key unit, or the model would hardly see any.
+        let at = if rng.random_bool(0.15) {
+            0
+        } else {
+            rng.random_range(0..segment.tokens.len())
+        };
+        let mut unit = Unit::whole(segment, at, rng.random_range(0..LATENT_STEPS));
+        let Some(previous) = unit.previous.as_ref().filter(|_| rng.random_bool(MASKED_SHARE)) else {
+            return unit;
+        };
+        let ratio = rng.random_range(0.1..0.9);
+        let size = unit.tokens.size();
+        let mask = || Tensor::rand([size[0], size[1], 1], (Kind::Float, previous.device())).lt(ratio);
+        let older = &segment.tokens[at.saturating_sub(2)];
+        let last_sent = older.where_self(&mask(), previous);
+        let masked = Tensor::from_slice(&MASKED.map(i64::from)).to_device(previous.device());
+        unit.tokens = masked.where_self(&mask(), &unit.tokens);
+        unit.previous = Some(last_sent);
+        unit
+    }
+
+    /// Table rows and digits of the tokens that are sent.
+    fn token_samples(&self) -> (Tensor, Tensor) {
+        let older = self.at.checked_sub(2).map(|u| &self.segment.tokens[u]);
+        let rows = context_rows(&self.tokens, self.previous.as_ref(), older);
+        let digits = self.tokens.flatten(0, 1);
+        let sent = digits.select(1, 0).lt(i64::from(MASKED[0])).nonzero().squeeze_dim(1);
+        (rows.index_select(0, &sent), digits.index_select(0, &sent))
+    }
+
+    /// Latents of a unit of the segment, quantised, in 1/256.
+    fn quantised(&self, unit: usize) -> Option<Tensor> {
+        let size = f64::from(latent_steps()[self.step]);
+        let latents = self.segment.latents.as_ref()?.select(0, unit as i64);
+        Some(((latents / size).round() * size).to_kind(Kind::Int64))
+    }
+
+    fn latent_samples(&self) -> Option<LatentSamples> {
+        let back = |n: usize| self.at.checked_sub(n).and_then(|u| self.quantised(u));
+        Some(LatentSamples::of(&LatentUnit {
+            latents: &self.quantised(self.at)?,
+            previous: back(1).as_ref(),
+            older: back(2).as_ref(),
+            tokens: &self.tokens,
+            previous_tokens: self.previous.as_ref(),
+            step: self.step,
+        }))
+    }
+}
+
+/// The float twins of both context models.
+struct Nets {
+    tokens: ContextNet,
+    latents: Option<LatentContextNet>,
+}
+
+impl Nets {
+    fn new(vs: &nn::VarStore, config: &ModelConfig) -> Nets {
+        let latents = config.continuous.as_ref();
+        Nets {
+            tokens: ContextNet::new(vs.root() / "context"),
+            latents: latents.map(|c| LatentContextNet::new(vs.root() / "latent_context", c.channels)),
+        }
+    }
+}
+
+/// The integer models of a checkpoint.
+pub fn export(checkpoint: &Checkpoint, config: &ModelConfig) -> Result<IntegerModel> {
+    let vs = nn::VarStore::new(Device::Cpu);
+    let nets = Nets::new(&vs, config);
+    fill(&vs, &checkpoint.averages("context"))?;
+    let _no_grad = tch::no_grad_guard();
+    Ok(IntegerModel {
+        context: nets.tokens.export(),
+        latent_context: nets.latents.as_ref().map(LatentContextNet::export),
+    })
 }
 
 /// Trains until the budget is spent, and writes the checkpoint.
 pub fn run(options: &Options, clips: &[Clip], validation: &[Clip]) -> Result<()> {
     let mut checkpoint = Checkpoint::open(&options.checkpoint)?;
-    let config = checkpoint.config()?;
-    ensure!(
-        config.is_some(),
-        "{} has no trained tokenizer",
-        options.checkpoint.display()
-    );
-    let tokenizer_vs = nn::VarStore::new(options.device);
-    let tokenizer = Tokenizer::new(tokenizer_vs.root() / "tokenizer", &config.unwrap_or_default().tokenizer);
-    fill(&tokenizer_vs, &checkpoint.averages("tokenizer"))?;
+    let config = checkpoint
+        .config()?
+        .with_context(|| format!("{} has no trained tokenizer", options.checkpoint.display()))?;
+    let networks_vs = nn::VarStore::new(options.device);
+    let networks = Networks {
+        tokenizer: Tokenizer::new(networks_vs.root() / "tokenizer", &config.tokenizer),
+        fusion: config
+            .continuous
+            .as_ref()
+            .map(|c| Fusion::new(networks_vs.root() / "fusion", c, &config.tokenizer)),
+        device: options.device,
+        kind: options.kind,
+    };
+    fill(&networks_vs, &checkpoint.averages("tokenizer"))?;
 
-    let rng = std::cell::RefCell::new(StdRng::seed_from_u64(options.seed));
-    let any_quantizer = || rng.borrow_mut().random_range(0..=MAX_QUANTIZER);
-    println!("tokenizing {} clips", clips.len() + validation.len());
-    let segments = tokenize(&tokenizer, clips, options, any_quantizer)?;
-    let validation = tokenize(&tokenizer, validation, options, || DEFAULT_QUANTIZER)?;
-
+    let rng = RefCell::new(StdRng::seed_from_u64(options.seed));
+    println!("encoding {} clips", clips.len() + validation.len());
+    let segments = networks.segments(clips, || rng.borrow_mut().random_range(0..=MAX_QUANTIZER))?;
+    let validation = networks.segments(validation, || DEFAULT_QUANTIZER)?;
     let vs = nn::VarStore::new(options.device);
-    let net = ContextNet::new(vs.root() / "context");
-    let mut optimizer = AdamW::new(&vs, 0.0);
+    let nets = Nets::new(&vs, &config);
+    let mut optimizer = AdamW::new(&vs, 1e-4);
     let missing = checkpoint.load("context", &mut optimizer);
     println!("{} tensors start anew", missing.len());
+    if !missing.is_empty() {
+        optimizer.reset_average();
+    }
 
     let mut schedule = Schedule::new(options.budget);
-    let mut log = Log::open(&options.log, "step,bits_per_token,learning_rate")?;
+    let mut log = Log::open(&options.log, "step,bits_per_token,bits_per_latent,learning_rate")?;
     let bar = progress_bar();
     while !schedule.is_over() {
         let quantize = schedule.progress() >= QUANTIZE_FROM;
-        let drawn = (0..options.batch).map(|_| {
-            let mut rng = rng.borrow_mut();
-            let segment = &segments[rng.random_range(0..segments.len())];
-            // One unit in seven is a key unit, or the model would hardly see any.
-            let unit = if rng.random_bool(0.15) {
-                0
-            } else {
-                rng.random_range(0..segment.len())
-            };
-            unit_rows(segment, unit)
-        });
-        let (rows, digits): (Vec<_>, Vec<_>) = drawn.unzip();
-        let bits = net
-            .bits(&Tensor::cat(&rows, 0), &Tensor::cat(&digits, 0), quantize)
-            .mean(Kind::Float);
+        let drawn: Vec<Unit> = (0..options.batch)
+            .map(|_| Unit::draw(&segments, &mut rng.borrow_mut()))
+            .collect();
+        let (token_bits, latent_bits) = mean_bits(&nets, &drawn, quantize);
         optimizer.zero_grad();
-        bits.backward();
+        (&token_bits + &latent_bits).backward();
         optimizer.step(schedule.lr(), 5.0);
-        let bits = f64::try_from(bits)?;
+        let (token_bits, latent_bits) = (f64::try_from(token_bits)?, f64::try_from(latent_bits)?);
         let step = schedule.advance();
         bar.set_position((schedule.progress() * 1000.0) as u64);
-        bar.set_message(format!("step {step}  {bits:.3} bits/token"));
-        log.line(&format!("{step},{bits:.4},{:.3e}", schedule.lr()))?;
+        bar.set_message(format!(
+            "step {step}  {token_bits:.3} bits/token  {latent_bits:.3} bits/latent"
+        ));
+        log.line(&format!(
+            "{step},{token_bits:.4},{latent_bits:.4},{:.3e}",
+            schedule.lr()
+        ))?;
     }
     checkpoint.store("context", &optimizer);
     checkpoint.set_total(
@@ -160,40 +294,53 @@ pub fn run(options: &Options, clips: &[Clip], validation: &[Clip]) -> Result<()>
     );
     checkpoint.write(&options.checkpoint)?;
     optimizer.swap_average();
-    report(&net, &validation, &mut log)
+    report(&nets, &validation, &mut log)
 }
 
-/// Bits per token on the validation clips: float, simulated integers, and the integer model itself.
-fn report(net: &ContextNet, validation: &[Segment], log: &mut Log) -> Result<()> {
-    use crate::entropy::{ContextModel, History, TokenMap};
+/// Mean bits of a token and of the latents at a token's place.
+fn mean_bits(nets: &Nets, units: &[Unit], quantize: bool) -> (Tensor, Tensor) {
+    let (rows, digits): (Vec<_>, Vec<_>) = units.iter().map(Unit::token_samples).unzip();
+    let token_bits = nets
+        .tokens
+        .bits(&Tensor::cat(&rows, 0), &Tensor::cat(&digits, 0), quantize)
+        .mean(Kind::Float);
+    let latent_bits = match &nets.latents {
+        Some(net) => {
+            let samples: Vec<_> = units.iter().filter_map(Unit::latent_samples).collect();
+            let bits = net.bits(&LatentSamples::cat(&samples), quantize);
+            bits.sum_dim_intlist([1i64].as_slice(), false, Kind::Float)
+                .mean(Kind::Float)
+        }
+        None => token_bits.zeros_like(),
+    };
+    (token_bits, latent_bits)
+}
+
+/// Step of the latents that the validation clips are looked at with.
+const VALIDATION_STEP: usize = 24;
+
+/// Bits per token and per latent on the validation clips: float and simulated integers.
+fn report(nets: &Nets, validation: &[Segment], log: &mut Log) -> Result<()> {
     let _no_grad = tch::no_grad_guard();
-    let integer = ContextModel::new(net.export())?;
-    let (mut float, mut simulated, mut exact, mut tokens) = (0.0, 0.0, 0.0, 0);
+    let mut totals = [[0.0; 2]; 2];
+    let mut units = 0.0;
     for segment in validation {
-        let mut history = History::default();
-        for unit in 0..segment.len() {
-            let (rows, digits) = unit_rows(segment, unit);
-            float += f64::try_from(net.bits(&rows, &digits, false).sum(Kind::Double))?;
-            simulated += f64::try_from(net.bits(&rows, &digits, true).sum(Kind::Double))?;
-            let (h, w, _) = segment[unit].size3()?;
-            let mut map = TokenMap::zero(w as usize, h as usize);
-            let values = Vec::<i64>::try_from(digits.flatten(0, -1))?;
-            map.tokens
-                .as_flattened_mut()
-                .iter_mut()
-                .zip(values)
-                .for_each(|(d, v)| *d = v as u8);
-            exact += integer.cost(&history, &map)?;
-            history.push(map);
-            tokens += w * h;
+        for at in 0..segment.tokens.len() {
+            let unit = [Unit::whole(segment, at, VALIDATION_STEP)];
+            for (quantize, total) in [false, true].into_iter().zip(&mut totals) {
+                let (tokens, latents) = mean_bits(nets, &unit, quantize);
+                total[0] += f64::try_from(tokens)?;
+                total[1] += f64::try_from(latents)?;
+            }
+            units += 1.0;
         }
     }
-    let per_token = |bits: f64| bits / tokens.max(1) as f64;
     let line = format!(
-        "validation bits per token: float {:.3}, simulated {:.3}, integer model {:.3}",
-        per_token(float),
-        per_token(simulated),
-        per_token(exact)
+        "validation bits per token: float {:.3}, integers {:.3}; per latent: float {:.3}, integers {:.3}",
+        totals[0][0] / units,
+        totals[1][0] / units,
+        totals[0][1] / units,
+        totals[1][1] / units
     );
     println!("{line}");
     log.note(&line)

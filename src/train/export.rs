@@ -4,20 +4,16 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use tch::{nn, Device};
 
 use super::checkpoint::Checkpoint;
-use super::context_net::ContextNet;
-use super::context_stage::fill;
+use super::context_stage;
 use crate::model;
 
 /// Writes the averaged weights of all stages as a model file. `card`: lines about data and results, for people.
 pub fn run(checkpoint: &Path, out: &Path, card: &[(String, String)]) -> Result<()> {
     let checkpoint = Checkpoint::open(checkpoint)?;
     let config = checkpoint.config()?.context("the checkpoint has no configuration")?;
-    let vs = nn::VarStore::new(Device::Cpu);
-    let net = ContextNet::new(vs.root() / "context");
-    fill(&vs, &checkpoint.averages("context")).context("run the stage 'context' first")?;
+    let integers = context_stage::export(&checkpoint, &config).context("run the stage 'context' first")?;
     let mut card = card.to_vec();
     for stage in ["tokenizer", "context"] {
         let total = |what: &str| checkpoint.total(&format!("{stage}.{what}"));
@@ -26,7 +22,9 @@ pub fn run(checkpoint: &Path, out: &Path, card: &[(String, String)]) -> Result<(
             format!("{} steps, {:.0} minutes", total("steps"), total("minutes")),
         ));
     }
-    let _no_grad = tch::no_grad_guard();
-    let file = model::pack(&config, checkpoint.averages("tokenizer"), &net.export(), &card)?;
+    // The rate model of the training is of no use to anyone else.
+    let mut networks = checkpoint.averages("tokenizer");
+    networks.retain(|name, _| !name.starts_with("prior."));
+    let file = model::pack(&config, networks, &integers, &card)?;
     Ok(file.write(out)?)
 }

@@ -16,7 +16,8 @@ struct Slot {
     first_moment: Tensor,
     second_moment: Tensor,
     average: Tensor,
-    frozen: bool,
+    /// Share of the learning rate; 0 = frozen.
+    lr_scale: f64,
 }
 
 /// AdamW (Loshchilov and Hutter, 2019) over the trainable variables of a store.
@@ -24,6 +25,8 @@ pub struct AdamW {
     slots: Vec<Slot>,
     weight_decay: f64,
     steps: i64,
+    /// Steps since the averages began.
+    average_steps: i64,
 }
 
 impl AdamW {
@@ -35,20 +38,29 @@ impl AdamW {
             first_moment: weight.detach().zeros_like(),
             second_moment: weight.detach().zeros_like(),
             average: weight.detach().copy(),
-            frozen: false,
+            lr_scale: 1.0,
             weight,
         });
         AdamW {
             slots: slots.collect(),
             weight_decay,
             steps: 0,
+            average_steps: 0,
         }
     }
 
     /// Leaves the weights whose name starts with `prefix` as they are from now on.
     pub fn freeze(&mut self, prefix: &str) {
-        for slot in &mut self.slots {
-            slot.frozen |= slot.name.starts_with(prefix);
+        for slot in self.slots.iter_mut().filter(|slot| slot.name.starts_with(prefix)) {
+            slot.lr_scale = 0.0;
+            let _ = slot.weight.set_requires_grad(false);
+        }
+    }
+
+    /// Multiplies the learning rate of the weights whose name starts with `prefix`.
+    pub fn scale_lr(&mut self, prefix: &str, scale: f64) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.name.starts_with(prefix)) {
+            slot.lr_scale *= scale;
         }
     }
 
@@ -77,12 +89,14 @@ impl AdamW {
             let clip = (max_norm / norm).min(1.0);
             let bias1 = 1.0 - BETA1.powi(self.steps as i32);
             let bias2 = 1.0 - BETA2.powi(self.steps as i32);
-            let steps = self.steps as f64;
+            self.average_steps += 1;
+            let steps = self.average_steps as f64;
             let decay = AVERAGE_DECAY.min((1.0 + steps) / (10.0 + steps));
             for (slot, grad) in self.slots.iter_mut().zip(&grads) {
-                if !grad.defined() || slot.frozen {
+                if !grad.defined() || slot.lr_scale == 0.0 {
                     continue;
                 }
+                let lr = lr * slot.lr_scale;
                 let grad = grad * clip;
                 let _ = slot.first_moment.lerp_(&grad, 1.0 - BETA1);
                 let _ = slot.second_moment.lerp_(&grad.square(), 1.0 - BETA2);
@@ -111,11 +125,15 @@ impl AdamW {
     /// Starts the moving average again from the present weights.
     pub fn reset_average(&mut self) {
         tch::no_grad(|| self.slots.iter_mut().for_each(|s| s.average.copy_(&s.weight)));
+        self.average_steps = 0;
     }
 
     /// Weights, moments and averages by name, for a checkpoint.
     pub fn tensors(&self) -> Vec<(String, Tensor)> {
-        let mut all = vec![("steps".to_string(), Tensor::from(self.steps))];
+        let mut all = vec![
+            ("steps".to_string(), Tensor::from(self.steps)),
+            ("average_steps".to_string(), Tensor::from(self.average_steps)),
+        ];
         for slot in &self.slots {
             for (kind, tensor) in slot.parts() {
                 all.push((format!("{kind}.{}", slot.name), tensor.detach().contiguous()));
@@ -139,8 +157,10 @@ impl AdamW {
                 }
             }
         });
-        if let Some(steps) = get("steps") {
-            self.steps = i64::try_from(steps).unwrap_or(0);
+        for (name, steps) in [("steps", &mut self.steps), ("average_steps", &mut self.average_steps)] {
+            if let Some(saved) = get(name) {
+                *steps = i64::try_from(saved).unwrap_or(0);
+            }
         }
         missing
     }

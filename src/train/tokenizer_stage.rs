@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Stage 1: the tokenizer, for reconstruction first, then for the eye.
+//! Stages 1 and 2: the tokenizer, for reconstruction first, then for the eye; then the continuous stream with it.
 
 use std::path::PathBuf;
 
@@ -9,6 +9,7 @@ use tch::{nn, Device, Kind, Tensor};
 use super::checkpoint::Checkpoint;
 use super::clips::{Clip, SampleShape, Sampler};
 use super::discriminator::Discriminator;
+use super::joint::{self, uniform, Joint};
 use super::losses;
 use super::lpips::Lpips;
 use super::optimizer::AdamW;
@@ -45,6 +46,10 @@ pub struct Options {
     pub shape: SampleShape,
     pub budget: Budget,
     pub weights: Weights,
+    /// Trains the continuous stream too.
+    pub joint: Option<joint::Weights>,
+    /// Leaves the tokenizer as it is.
+    pub freeze_tokenizer: bool,
     pub lpips: Option<PathBuf>,
     pub log: PathBuf,
     pub device: Device,
@@ -57,11 +62,14 @@ pub struct Options {
 /// Everything that a step needs.
 struct Stage {
     tokenizer: Tokenizer,
+    joint: Option<Joint>,
     optimizer: AdamW,
     lpips: Option<Lpips>,
     adversary: Option<Adversary>,
     weights: Weights,
     kind: Kind,
+    /// False while validating.
+    training: bool,
 }
 
 /// The other side of adversarial training.
@@ -75,6 +83,8 @@ struct Measures {
     loss: f64,
     psnr: f64,
     lpips: f64,
+    /// Bits per sample of the continuous stream.
+    rate: f64,
     gradient_norm: f64,
 }
 
@@ -84,38 +94,61 @@ impl Measures {
             loss,
             psnr,
             lpips,
+            rate,
             gradient_norm,
         } = self;
-        format!("{step},{loss:.5},{psnr:.3},{lpips:.4},{gradient_norm:.4},{lr:.3e}")
+        format!("{step},{loss:.5},{psnr:.3},{lpips:.4},{rate:.5},{gradient_norm:.4},{lr:.3e}")
     }
 }
 
 impl Stage {
-    /// Reconstruction with gradients passed straight through the rounding.
-    fn reconstruct(&self, xs: &Tensor) -> Result<Tensor> {
-        let fsq = &self.tokenizer.fsq;
-        let zs = self.tokenizer.encode(xs, self.kind, &mut StreamState::default())?;
+    /// Reconstruction with gradients passed straight through the rounding, and the rate of the latents in bits
+    /// per sample. `step`: quantisation step of the latents, `None` without the control branch.
+    fn reconstruct(&self, xs: &Tensor, step: Option<f64>) -> Result<(Tensor, Option<Tensor>)> {
+        let (fsq, n) = (&self.tokenizer.fsq, xs.size()[0]);
+        let (zs, features) = self
+            .tokenizer
+            .encode_with_features(xs, self.kind, &mut StreamState::default())?;
         let bounded = fsq.bound(&zs)?;
         let rounded = &bounded + (fsq.round(&bounded)? - &bounded).detach();
-        let codes = fsq.codes(&rounded)?;
-        let codes = if self.adversary.is_some() {
-            codes.detach()
-        } else {
-            codes
-        };
-        Ok(self
+        let mut codes = fsq.codes(&rounded)?;
+        let (mut control, mut rate) = (vec![], None);
+        if let (Some(joint), Some(step)) = (&self.joint, step) {
+            let latents = joint.latents(&features, &codes, n, step)?;
+            let lost = self.training && uniform() < joint.weights.lost_share;
+            let values = if lost {
+                latents.values.zeros_like()
+            } else {
+                latents.values
+            };
+            control = joint.control(&codes, &values, n, self.kind)?;
+            rate = (!lost).then_some(latents.rate);
+        }
+        if self.adversary.is_some() {
+            codes = codes.detach();
+        }
+        let state = &mut StreamState::default();
+        let ys = self
             .tokenizer
-            .decode(&codes, xs.size()[0], self.kind, &mut StreamState::default())?)
+            .decode_controlled(&codes, &control, n, self.kind, state)?;
+        Ok((ys, rate))
     }
 
     fn step(&mut self, xs: &Tensor, progress: f64, lr: f64) -> Result<Measures> {
-        let ys = self.reconstruct(xs)?;
+        let quantisation = self
+            .joint
+            .as_ref()
+            .and_then(|joint| (uniform() >= joint.weights.discrete_share).then(Joint::draw_step));
+        let (ys, rate) = self.reconstruct(xs, quantisation)?;
         let mut loss = losses::pixel(&ys, xs) + losses::gradient(&ys, xs) * self.weights.gradient_weight;
         let mut perceptual = f64::NAN;
         if let Some(lpips) = self.lpips.as_ref().filter(|_| progress >= self.weights.lpips_from) {
             let distance = perceptual_loss(lpips, &ys, xs)?;
             perceptual = f64::try_from(&distance)?;
             loss += distance * self.weights.lpips_weight;
+        }
+        if let (Some(joint), Some(rate), Some(step)) = (&self.joint, &rate, quantisation) {
+            loss += rate * joint.price(step, progress);
         }
         let pair = i64::try_from(Tensor::randint(SPACING, [], (Kind::Int64, Device::Cpu)))?;
         if let Some(adversary) = self
@@ -139,6 +172,7 @@ impl Stage {
             loss: f64::try_from(&loss)?,
             psnr: losses::psnr_luma(&ys.detach(), xs),
             lpips: perceptual,
+            rate: rate.map_or(f64::NAN, |rate| f64::try_from(&rate.detach()).unwrap_or(f64::NAN)),
         })
     }
 }
@@ -170,10 +204,30 @@ fn quads_to_rgb(quads: &Tensor) -> Result<Tensor> {
 
 /// Trains until the budget is spent; the checkpoint is written at every validation and at the end.
 pub fn run(options: &Options, config: &ModelConfig, clips: Vec<Clip>, validation: &[Clip]) -> Result<()> {
+    let mut checkpoint = Checkpoint::open(&options.checkpoint)?;
+    let mut config = config.clone();
+    if options.joint.is_none() {
+        // What an earlier run of the other stage has left stays there.
+        config.continuous = checkpoint.config()?.and_then(|before| before.continuous);
+    }
+    let config = &config;
+    checkpoint.set_config(config)?;
     let vs = nn::VarStore::new(options.device);
     let tokenizer = Tokenizer::new(vs.root() / "tokenizer", &config.tokenizer);
+    let joint = options
+        .joint
+        .as_ref()
+        .and_then(|weights| Joint::new(&vs.root(), config, weights.clone()))
+        .map(|mut joint| {
+            if options.freeze_tokenizer {
+                // There is nothing to learn in such a step.
+                joint.weights.discrete_share = 0.0;
+            }
+            joint
+        });
     let mut stage = Stage {
         tokenizer,
+        joint,
         optimizer: AdamW::new(&vs, 0.01),
         lpips: match &options.lpips {
             Some(path) => Some(Lpips::load(path, options.device, options.kind)?),
@@ -182,7 +236,24 @@ pub fn run(options: &Options, config: &ModelConfig, clips: Vec<Clip>, validation
         adversary: None,
         weights: options.weights.clone(),
         kind: options.kind,
+        training: true,
     };
+    if let Some(weights) = &options.joint {
+        for part in [
+            "fusion.encoder.",
+            "fusion.control.hint.",
+            "fusion.control.conv_in.",
+            "fusion.control.level.",
+            "fusion.control.up.",
+            "prior.",
+        ] {
+            stage.optimizer.scale_lr(part, weights.fusion_lr);
+        }
+        stage.optimizer.scale_lr("fusion.control.join.", weights.join_lr);
+    }
+    if options.freeze_tokenizer {
+        stage.optimizer.freeze("tokenizer.");
+    }
     let adversary_vs = nn::VarStore::new(options.device);
     if options.weights.adversarial_weight > 0.0 {
         stage.optimizer.freeze("tokenizer.encoder");
@@ -193,8 +264,6 @@ pub fn run(options: &Options, config: &ModelConfig, clips: Vec<Clip>, validation
             optimizer,
         });
     }
-    let mut checkpoint = Checkpoint::open(&options.checkpoint)?;
-    checkpoint.set_config(config)?;
     let mut missing = checkpoint.load("tokenizer", &mut stage.optimizer);
     if let Some(path) = options.model.as_ref().filter(|_| !missing.is_empty()) {
         let file = TensorFile::read(path)?;
@@ -206,13 +275,19 @@ pub fn run(options: &Options, config: &ModelConfig, clips: Vec<Clip>, validation
     }
     if !missing.is_empty() {
         println!("{} tensors start anew", missing.len());
+        if missing.iter().any(|name| name.starts_with("weight.fusion.control.")) {
+            copy_decoder_to_control(&vs);
+        }
         stage.optimizer.reset_average();
     }
     if let Some(adversary) = &mut stage.adversary {
         checkpoint.load("discriminator", &mut adversary.optimizer);
     }
     let mut sampler = Sampler::new(clips, options.device, options.seed);
-    let mut log = Log::open(&options.log, "step,loss,psnr_db,lpips,gradient_norm,learning_rate")?;
+    let mut log = Log::open(
+        &options.log,
+        "step,loss,psnr_db,lpips,rate_bpp,gradient_norm,learning_rate",
+    )?;
     let bar = progress_bar();
     let mut schedule = Schedule::new(options.budget);
     let (steps_before, minutes_before) = (
@@ -256,46 +331,69 @@ pub fn run(options: &Options, config: &ModelConfig, clips: Vec<Clip>, validation
     }
 }
 
+/// The control branch starts as a copy of the decoder's blocks that it has.
+fn copy_decoder_to_control(vs: &nn::VarStore) {
+    let variables = vs.variables();
+    tch::no_grad(|| {
+        for (name, variable) in &variables {
+            let Some(rest) = name.strip_prefix("fusion.control.") else {
+                continue;
+            };
+            let original = variables.get(&format!("tokenizer.decoder.{rest}"));
+            if let Some(original) = original.filter(|t| t.size() == variable.size()) {
+                variable.shallow_clone().copy_(original);
+            }
+        }
+    });
+}
+
+/// Quantisation steps of the latents that are looked at.
+const VALIDATION_STEPS: [f64; 3] = [0.25, 1.0, 4.0];
+
 /// Frames of each validation clip that are looked at.
 const VALIDATION_FRAMES: i64 = 25;
 
-/// Mean PSNR, LPIPS and share of unchanged tokens over the clips, with the averaged weights.
+/// Measures of the clips, with the averaged weights: without the control branch, then at some steps.
 fn validate(stage: &mut Stage, clips: &[Clip]) -> Result<String> {
     stage.optimizer.swap_average();
+    stage.training = false;
     let result = tch::no_grad(|| -> Result<String> {
-        let (mut psnr, mut perceptual, mut repeated) = (0.0, 0.0, 0.0);
-        for clip in clips {
-            let (width, height) = (clip.size().0 & !15, clip.size().1 & !15);
-            let frames = (clip.frames() - 1).min(VALIDATION_FRAMES - 1) / 8 * 8 + 1;
-            let cut = |t: &Tensor, scale: i64| {
-                t.narrow(0, 0, frames)
-                    .slice(-2, 0, height / scale, 1)
-                    .slice(-1, 0, width / scale, 1)
-            };
-            let xs = picture::quad_from_planes(&cut(&clip.luma, 1), &cut(&clip.chroma, 2))?.unsqueeze(0);
-            let ys = stage.reconstruct(&xs)?;
-            psnr += losses::psnr_luma(&ys, &xs);
-            let zs = stage.tokenizer.encode(&xs, stage.kind, &mut StreamState::default())?;
-            let digits = stage.tokenizer.fsq.digits(&zs)?;
-            let units = digits.size()[0];
-            let same = digits
-                .narrow(0, 1, units - 1)
-                .eq_tensor(&digits.narrow(0, 0, units - 1))
-                .all_dim(1, false);
-            repeated += f64::try_from(same.to_kind(Kind::Float).mean(Kind::Float))?;
-            if let Some(lpips) = &stage.lpips {
-                let rgb = |quad: &Tensor| quads_to_rgb(&quad.squeeze_dim(0).slice(0, 0, None, 6));
-                perceptual += f64::try_from(lpips.distance(&rgb(&ys)?, &rgb(&xs)?)?.mean(Kind::Float))?;
-            }
+        let mut line = format!("validation {}", validate_at(stage, clips, None)?);
+        for step in VALIDATION_STEPS.iter().filter(|_| stage.joint.is_some()) {
+            line += &format!("; step {step}: {}", validate_at(stage, clips, Some(*step))?);
         }
-        let n = clips.len().max(1) as f64;
-        Ok(format!(
-            "validation PSNR {:.2} dB, LPIPS {:.3}, repeated tokens {:.1} %",
-            psnr / n,
-            perceptual / n,
-            repeated / n * 100.0
-        ))
+        Ok(line)
     });
     stage.optimizer.swap_average();
+    stage.training = true;
     result
+}
+
+/// Mean PSNR, LPIPS and rate of the latents over the clips.
+fn validate_at(stage: &Stage, clips: &[Clip], step: Option<f64>) -> Result<String> {
+    let (mut psnr, mut perceptual, mut bits) = (0.0, 0.0, 0.0);
+    for clip in clips {
+        let (width, height) = (clip.size().0 & !15, clip.size().1 & !15);
+        let frames = (clip.frames() - 1).min(VALIDATION_FRAMES - 1) / 8 * 8 + 1;
+        let cut = |t: &Tensor, scale: i64| {
+            t.narrow(0, 0, frames)
+                .slice(-2, 0, height / scale, 1)
+                .slice(-1, 0, width / scale, 1)
+        };
+        let quads = picture::quad_from_planes(&cut(&clip.luma, 1), &cut(&clip.chroma, 2))?;
+        let xs = quads.unsqueeze(0).to_device(stage.tokenizer.last_weight().device());
+        let (ys, rate) = stage.reconstruct(&xs, step)?;
+        psnr += losses::psnr_luma(&ys, &xs);
+        bits += rate.map_or(Ok(0.0), f64::try_from)?;
+        if let Some(lpips) = &stage.lpips {
+            let rgb = |quad: &Tensor| quads_to_rgb(&quad.squeeze_dim(0).slice(0, 0, None, 6));
+            perceptual += f64::try_from(lpips.distance(&rgb(&ys)?, &rgb(&xs)?)?.mean(Kind::Float))?;
+        }
+    }
+    let n = clips.len().max(1) as f64;
+    let rate = match step {
+        Some(_) => format!(" at {:.4} bits per sample", bits / n),
+        None => String::new(),
+    };
+    Ok(format!("PSNR {:.2} dB, LPIPS {:.3}{rate}", psnr / n, perceptual / n))
 }

@@ -17,6 +17,10 @@ use crate::elements::convert::Converter;
 use crate::elements::runtime::RuntimeSettings;
 use crate::model::Model;
 
+const DEFAULT_BITRATE: u32 = 0;
+const MAX_BITRATE: u32 = 100_000;
+const DEFAULT_MASK_RATIO: f64 = -1.0;
+const MAX_MASK_RATIO: f64 = 0.9;
 const DEFAULT_KEY_INT_MAX: u32 = 0;
 const MAX_KEY_INT_MAX: u32 = 1 << 24;
 /// Assumed for the latency where the frame rate is unknown.
@@ -27,6 +31,8 @@ static CAT: LazyLock<gst::DebugCategory> =
 
 #[derive(Clone, Debug)]
 struct Settings {
+    bitrate: u32,
+    mask_ratio: f64,
     quantizer: u32,
     key_int_max: u32,
     runtime: RuntimeSettings,
@@ -35,6 +41,8 @@ struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Settings {
+            bitrate: DEFAULT_BITRATE,
+            mask_ratio: DEFAULT_MASK_RATIO,
             quantizer: DEFAULT_QUANTIZER,
             key_int_max: DEFAULT_KEY_INT_MAX,
             runtime: RuntimeSettings::default(),
@@ -45,6 +53,8 @@ impl Default for Settings {
 impl Settings {
     fn encoder(&self) -> EncoderSettings {
         EncoderSettings {
+            rate: f64::from(self.bitrate) * 1000.0,
+            mask_ratio: (self.mask_ratio >= 0.0).then_some(self.mask_ratio),
             quantizer: self.quantizer,
             key_int_max: self.key_int_max,
         }
@@ -85,9 +95,24 @@ impl ObjectImpl for TvcEnc {
     fn properties() -> &'static [glib::ParamSpec] {
         static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             let mut properties = vec![
+                glib::ParamSpecUInt::builder("bitrate")
+                    .nick("Bitrate")
+                    .blurb("kbit/s to keep to, whatever the frame rate; 0 = constant quality, see quantizer")
+                    .maximum(MAX_BITRATE)
+                    .default_value(DEFAULT_BITRATE)
+                    .mutable_playing()
+                    .build(),
+                glib::ParamSpecDouble::builder("mask-ratio")
+                    .nick("Mask ratio")
+                    .blurb("Share of the tokens between key units that the decoder has to predict; -1 = as bitrate or quantizer ask for")
+                    .minimum(DEFAULT_MASK_RATIO)
+                    .maximum(MAX_MASK_RATIO)
+                    .default_value(DEFAULT_MASK_RATIO)
+                    .mutable_playing()
+                    .build(),
                 glib::ParamSpecUInt::builder("quantizer")
                     .nick("Quantizer")
-                    .blurb("0 (best picture, most bits) to 63 (fewest bits): how readily a token stays what it was in the unit before")
+                    .blurb("0 (best picture, most bits) to 63 (fewest bits), used when bitrate is 0")
                     .maximum(MAX_QUANTIZER)
                     .default_value(DEFAULT_QUANTIZER)
                     .mutable_playing()
@@ -109,6 +134,8 @@ impl ObjectImpl for TvcEnc {
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
         let mut settings = self.settings.lock().unwrap();
         match pspec.name() {
+            "bitrate" => settings.bitrate = value.get().expect("a number"),
+            "mask-ratio" => settings.mask_ratio = value.get().expect("a number"),
             "quantizer" => settings.quantizer = value.get().expect("a number"),
             "key-int-max" => settings.key_int_max = value.get().expect("a number"),
             name => assert!(settings.runtime.set(value, pspec), "no property {name}"),
@@ -118,6 +145,8 @@ impl ObjectImpl for TvcEnc {
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
         let settings = self.settings.lock().unwrap();
         match pspec.name() {
+            "bitrate" => settings.bitrate.to_value(),
+            "mask-ratio" => settings.mask_ratio.to_value(),
             "quantizer" => settings.quantizer.to_value(),
             "key-int-max" => settings.key_int_max.to_value(),
             name => settings

@@ -72,7 +72,7 @@ mod tests {
                     frames,
                     timing: Timing::Grid,
                     payload_length: 3000,
-                    token_check: 0,
+                    symbol_check: 0,
                 };
                 bytes.extend(header.pack());
                 bytes.extend([0xd4; 3000]);

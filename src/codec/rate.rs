@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Rate control: how many bits a unit may have, and which quantizer keeps to that.
+
+use super::ladder::MAX_QUANTIZER;
+use super::CodecError;
+
+/// What has been spent too much or too little is made up for over this many seconds.
+const HORIZON: f64 = 2.0;
+/// Seconds of the rate that may be saved up where the content cannot use them.
+const MAX_CREDIT: f64 = 0.4;
+/// Seconds of the rate that a key unit may take.
+const KEY_SECONDS: f64 = 0.6;
+/// How far the quantizer goes down or up from one delta unit to the next while the budget allows.
+const MAX_FINER: u32 = 6;
+const MAX_COARSER: u32 = 8;
+
+/// Keeps a stream at its rate.
+#[derive(Debug, Default)]
+pub struct RateControl {
+    /// Bits that are left over, or were borrowed where negative.
+    balance: f64,
+    /// Quantizer of the previous unit.
+    last: Option<u32>,
+    /// Presentation time in ns at which the budget of the units so far ends.
+    paid_until: Option<f64>,
+}
+
+impl RateControl {
+    /// The bits for a unit that begins at `start` ns, where known, and lasts `seconds`, at `rate` bits per second.
+    pub fn budget(&mut self, rate: f64, start: Option<u64>, seconds: f64, is_key: bool) -> f64 {
+        if let (Some(start), Some(paid)) = (start, self.paid_until) {
+            // Frames came later or earlier than the units before were paid for.
+            self.balance += (start as f64 - paid) / 1e9 * rate;
+        }
+        self.balance = self.balance.min(MAX_CREDIT * rate);
+        self.paid_until = start.map(|start| start as f64 + seconds * 1e9);
+        let share = rate * seconds;
+        if is_key {
+            return (KEY_SECONDS * rate + self.balance.min(0.0)).max(share);
+        }
+        (share + self.balance * (seconds / HORIZON).min(1.0)).max(0.0)
+    }
+
+    /// The finest quantizer whose unit keeps to the budget, and that unit; the coarsest where none does. Key units
+    /// may be of any quality, others not too far from the one before. `code` gives a unit and its size in bits.
+    pub fn choose<T>(
+        &self,
+        budget: f64,
+        is_key: bool,
+        mut code: impl FnMut(u32) -> Result<(T, usize), CodecError>,
+    ) -> Result<(T, u32), CodecError> {
+        let nearby = self.last.filter(|_| !is_key).map(|last| {
+            let coarsest = (last + MAX_COARSER).min(MAX_QUANTIZER);
+            (last.saturating_sub(MAX_FINER), coarsest)
+        });
+        let (unit, bits, quantizer) = bisect(budget, nearby.unwrap_or((0, MAX_QUANTIZER)), &mut code)?;
+        if bits as f64 <= budget || quantizer == MAX_QUANTIZER {
+            return Ok((unit, quantizer));
+        }
+        let (unit, _, quantizer) = bisect(budget, (quantizer + 1, MAX_QUANTIZER), &mut code)?;
+        Ok((unit, quantizer))
+    }
+
+    /// Notes what a unit took.
+    pub fn spend(&mut self, rate: f64, seconds: f64, bits: usize, quantizer: u32) {
+        self.balance += rate * seconds - bits as f64;
+        self.last = Some(quantizer);
+    }
+}
+
+/// The finest of a range of quantizers whose unit keeps to the budget, or else the coarsest: the unit, its size,
+/// the quantizer. Sizes fall with the quantizer, nearly always.
+fn bisect<T>(
+    budget: f64,
+    (mut finest, mut coarsest): (u32, u32),
+    code: &mut impl FnMut(u32) -> Result<(T, usize), CodecError>,
+) -> Result<(T, usize, u32), CodecError> {
+    let mut fitting = None;
+    while finest < coarsest {
+        let middle = (finest + coarsest) / 2;
+        let (unit, bits) = code(middle)?;
+        if bits as f64 <= budget {
+            fitting = Some((unit, bits, middle));
+            coarsest = middle;
+        } else {
+            finest = middle + 1;
+        }
+    }
+    match fitting.filter(|(_, _, quantizer)| *quantizer == coarsest) {
+        Some(found) => Ok(found),
+        None => code(coarsest).map(|(unit, bits)| (unit, bits, coarsest)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Codes a minute of units whose size at quantizer 0 is `complexity` bits and halves every 8 steps.
+    fn total(rate: f64, complexity: impl Fn(usize) -> f64) -> (f64, Vec<f64>) {
+        let mut control = RateControl::default();
+        let seconds = 0.32;
+        let mut sizes = vec![];
+        for unit in 0..188 {
+            let is_key = unit % 31 == 0;
+            let start = (unit as f64 * seconds * 1e9) as u64;
+            let budget = control.budget(rate, Some(start), seconds, is_key);
+            let scale = if is_key { 2.0 } else { 1.0 };
+            let size = |q: u32| (scale * complexity(unit) * 0.5f64.powf(f64::from(q) / 8.0)) as usize;
+            let (bits, quantizer) = control.choose(budget, is_key, |q| Ok((size(q), size(q)))).unwrap();
+            control.spend(rate, seconds, bits, quantizer);
+            sizes.push(bits as f64);
+        }
+        (sizes.iter().sum::<f64>() / (188.0 * seconds), sizes)
+    }
+
+    #[test]
+    fn any_ten_seconds_are_within_five_percent_of_the_rate() {
+        for rate in [5e3, 20e3, 100e3] {
+            // Content whose cost changes ninefold from scene to scene.
+            let (_, sizes) = total(rate, |unit| rate * [1.0, 3.0, 9.0][unit / 31 % 3]);
+            for window in sizes.windows(31).skip(1) {
+                let mean = window.iter().sum::<f64>() / (31.0 * 0.32);
+                assert!((mean / rate - 1.0).abs() < 0.05, "{mean} for {rate}");
+            }
+        }
+    }
+
+    #[test]
+    fn unused_bits_are_not_saved_up_without_end() {
+        let rate = 20e3;
+        // Nothing to code for half of the time, then as much as fits.
+        let (_, sizes) = total(rate, |unit| if unit < 93 { 0.0 } else { 1e6 });
+        let burst = sizes[93..103].iter().sum::<f64>() / 3.2;
+        assert!(burst < rate * 1.4, "{burst} after a pause");
+    }
+
+    #[test]
+    fn below_the_floor_the_coarsest_is_taken() {
+        let control = RateControl::default();
+        let (_, quantizer) = control.choose(10.0, false, |q| Ok(((), 1000 - q as usize))).unwrap();
+        assert_eq!(quantizer, MAX_QUANTIZER);
+    }
+}

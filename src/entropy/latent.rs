@@ -1,0 +1,596 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The continuous checkerboard context model: a small integer network that gives each latent value a mean and
+//! selects the table of its distribution.
+//!
+//! Values are coded after the tokens of the unit, in the same two phases: the anchors from the previous two
+//! units, the others from their four neighbours too. Both see this unit's tokens, and where they changed.
+
+use super::coder::SymbolCoder;
+use super::dense::{activate, Dense};
+use super::latent_weights::{
+    digit_row, LatentWeights, CHANGE_ROWS, CHANGE_SOURCES, COMPANDING, GAIN_SCALE, LATENT_SCALES, LATENT_SOURCES,
+    LATENT_STEPS, LATENT_SYMBOLS, MEAN_SCALE, ROWS_PER_CHANGE, STEP_ROWS,
+};
+use super::map::{History, TokenMap, DIGITS, MASKED};
+use super::probability::{Categorical, Probabilities};
+use super::weights::{ACTIVATION_SCALE, TABLE_SCALE};
+use super::EntropyError;
+
+/// Values from the mean that have a symbol of their own.
+const REACH: i32 = (LATENT_SYMBOLS as i32 - 1) / 2 - 1;
+/// Bound of a value in steps.
+const MAX_LEVEL: i32 = 1 << 14;
+/// Bound of a mean in eighths of a step.
+const MAX_MEAN: i64 = (MAX_LEVEL * MEAN_SCALE) as i64;
+/// log2 of what a value beyond the table may exceed it by.
+const MAX_ESCAPE_BITS: u32 = 15;
+
+/// The latents of a unit: integers, [`super::LATENT_SCALE`] to 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LatentMap {
+    pub width: usize,
+    pub height: usize,
+    pub channels: usize,
+    /// Row by row, the channels of a place together.
+    pub values: Vec<i32>,
+}
+
+impl LatentMap {
+    pub fn zero(width: usize, height: usize, channels: usize) -> LatentMap {
+        LatentMap {
+            width,
+            height,
+            channels,
+            values: vec![0; width * height * channels],
+        }
+    }
+
+    fn get(&self, x: isize, y: isize) -> Option<&[i32]> {
+        let inside = (0..self.width as isize).contains(&x) && (0..self.height as isize).contains(&y);
+        inside.then(|| &self.values[(y as usize * self.width + x as usize) * self.channels..][..self.channels])
+    }
+}
+
+/// The latents that a unit may refer to.
+#[derive(Clone, Debug, Default)]
+pub struct LatentHistory {
+    /// Of the last unit that carried any.
+    pub previous: Option<LatentMap>,
+    /// Of the one before.
+    pub older: Option<LatentMap>,
+}
+
+impl LatentHistory {
+    /// Makes `map` the previous unit's.
+    pub fn push(&mut self, map: LatentMap) {
+        self.older = self.previous.replace(map);
+    }
+}
+
+/// How a unit carries its latents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LatentMode {
+    /// There are none: the decoder takes zeros.
+    Absent,
+    /// They are those of the unit before.
+    Held,
+    /// Quantised with the step of this index, 0 (finest) to 47.
+    Coded(usize),
+}
+
+/// Codes latents.
+#[derive(Debug)]
+pub struct LatentContextModel {
+    weights: LatentWeights,
+    input: Dense,
+    trunk: Dense,
+    output: Dense,
+    tables: Vec<Categorical>,
+}
+
+/// Working memory of one place.
+struct Scratch {
+    context: Vec<i16>,
+    sums: Vec<i32>,
+    features: Vec<i16>,
+    trunk: Vec<i16>,
+    output: Vec<i64>,
+}
+
+/// What the network says of one value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Prediction {
+    /// In eighths of a step.
+    mean: i32,
+    /// Index of the scale.
+    scale: usize,
+}
+
+impl Prediction {
+    /// The mean, rounded to steps.
+    fn base(self) -> i32 {
+        (self.mean + MEAN_SCALE / 2).div_euclid(MEAN_SCALE)
+    }
+
+    /// What the rounding left, 0 to 7 for -4/8 to 3/8 of a step.
+    fn fraction(self) -> usize {
+        (self.mean - MEAN_SCALE * self.base() + MEAN_SCALE / 2) as usize
+    }
+}
+
+/// What the quantiser is to do with a value of the encoder.
+#[derive(Clone, Copy, Debug)]
+pub struct Rounding {
+    /// How much further than half a step, in 1/64 steps, a value must be from the mean to be rounded away from it.
+    pub dead_zone: i32,
+}
+
+/// Where the values come from.
+enum Source<'a> {
+    /// Real latents in 1/256: each is quantised as its turn comes.
+    Encoder(&'a LatentMap, Rounding),
+    Decoder,
+}
+
+impl LatentContextModel {
+    /// Fails if a size does not fit or a number could overflow a sum.
+    pub fn new(weights: LatentWeights) -> Result<LatentContextModel, EntropyError> {
+        weights.check()?;
+        let table = |row: &[i32]| {
+            let row: Vec<u16> = row.iter().map(|&p| p as u16).collect();
+            Categorical::from_nonzero_fixed_point_probabilities(row, false)
+                .expect("probabilities are positive and add up to 2^16")
+        };
+        Ok(LatentContextModel {
+            input: Dense::new(&weights.input),
+            trunk: Dense::new(&weights.trunk),
+            output: Dense::new(&weights.output),
+            tables: weights.probabilities.chunks(LATENT_SYMBOLS).map(table).collect(),
+            weights,
+        })
+    }
+
+    pub fn weights(&self) -> &LatentWeights {
+        &self.weights
+    }
+
+    /// Writes the latents of a unit whose tokens have been coded, and returns them as the decoder will have them.
+    /// `latents`: what is to be coded, needed for [`LatentMode::Coded`]. `tokens`: this unit's; `before`: the history
+    /// that they were coded with.
+    pub fn encode(
+        &self,
+        coder: &mut impl SymbolCoder,
+        history: &LatentHistory,
+        (tokens, before): (&TokenMap, &History),
+        mode: LatentMode,
+        (latents, rounding): (&LatentMap, Rounding),
+    ) -> Result<LatentMap, EntropyError> {
+        code_mode(coder, mode)?;
+        self.code(
+            coder,
+            history,
+            (tokens, before),
+            mode,
+            &Source::Encoder(latents, rounding),
+        )
+    }
+
+    /// Inverse of [`Self::encode`].
+    pub fn decode(
+        &self,
+        coder: &mut impl SymbolCoder,
+        history: &LatentHistory,
+        tokens: (&TokenMap, &History),
+    ) -> Result<(LatentMode, LatentMap), EntropyError> {
+        let mode = code_mode(coder, LatentMode::Absent)?;
+        Ok((mode, self.code(coder, history, tokens, mode, &Source::Decoder)?))
+    }
+
+    fn code(
+        &self,
+        coder: &mut impl SymbolCoder,
+        history: &LatentHistory,
+        (tokens, before): (&TokenMap, &History),
+        mode: LatentMode,
+        source: &Source,
+    ) -> Result<LatentMap, EntropyError> {
+        let channels = self.weights.channels;
+        let mut map = LatentMap::zero(tokens.width, tokens.height, channels);
+        let step = match mode {
+            LatentMode::Absent => return Ok(map),
+            LatentMode::Held => return Ok(history.previous.clone().unwrap_or(map)),
+            LatentMode::Coded(step) => step,
+        };
+        let mut scratch = self.scratch();
+        for phase in 0..2 {
+            for y in 0..map.height {
+                for x in (0..map.width).filter(|x| (x + y) % 2 == phase) {
+                    let place = (x as isize, y as isize);
+                    self.features(history, (tokens, before), &map, place, (step, phase == 1), &mut scratch);
+                    for channel in 0..channels {
+                        let prediction = self.prediction(history, place, channel, step, &scratch);
+                        let at = (y * map.width + x) * channels + channel;
+                        map.values[at] = self.code_value(coder, prediction, step, source, at)?;
+                    }
+                }
+            }
+        }
+        Ok(map)
+    }
+
+    fn scratch(&self) -> Scratch {
+        let width = self.weights.width;
+        Scratch {
+            context: vec![0; self.weights.inputs()],
+            sums: vec![0; width],
+            features: vec![0; width],
+            trunk: vec![0; width],
+            output: vec![0; 3 * self.weights.channels],
+        }
+    }
+
+    /// Runs the network for one place.
+    fn features(
+        &self,
+        history: &LatentHistory,
+        (tokens, before): (&TokenMap, &History),
+        map: &LatentMap,
+        (x, y): (isize, isize),
+        (step, neighbours): (usize, bool),
+        scratch: &mut Scratch,
+    ) {
+        let (channels, width) = (self.weights.channels, self.weights.width);
+        for (source, (unit, dx, dy)) in LATENT_SOURCES.into_iter().enumerate() {
+            let from = match unit {
+                0 => neighbours.then_some(map),
+                1 => history.previous.as_ref(),
+                _ => history.older.as_ref(),
+            };
+            let inputs = &mut scratch.context[source * channels..][..channels];
+            match from.and_then(|m| m.get(x + dx, y + dy)) {
+                Some(values) => {
+                    for (input, &value) in inputs.iter_mut().zip(values) {
+                        *input = self.compand(self.eighths(value, step));
+                    }
+                }
+                None => inputs.fill(0),
+            }
+        }
+        let Scratch {
+            context,
+            sums,
+            features,
+            trunk,
+            output,
+        } = scratch;
+        self.input.sums(context, |o, sum| {
+            sums[o] = self.input.rescale(o, sum).clamp(-(1 << 24), 1 << 24) as i32
+        });
+        for row in table_rows(tokens, before, (x, y), step) {
+            let row = &self.weights.tables[row * width..][..width];
+            sums.iter_mut().zip(row).for_each(|(sum, &v)| *sum += i32::from(v));
+        }
+        const STEP: i32 = TABLE_SCALE / ACTIVATION_SCALE;
+        for (a, sum) in features.iter_mut().zip(sums.iter()) {
+            *a = activate(i64::from((sum + STEP / 2).div_euclid(STEP)));
+        }
+        self.trunk
+            .sums(features, |o, sum| trunk[o] = activate(self.trunk.rescale(o, sum)));
+        self.output
+            .sums(trunk, |o, sum| output[o] = self.output.rescale(o, sum));
+    }
+
+    fn prediction(
+        &self,
+        history: &LatentHistory,
+        (x, y): (isize, isize),
+        channel: usize,
+        step: usize,
+        scratch: &Scratch,
+    ) -> Prediction {
+        let channels = self.weights.channels;
+        let previous = history.previous.as_ref().and_then(|m| m.get(x, y));
+        let previous = previous.map_or(0, |values| i64::from(self.eighths(values[channel], step)));
+        let gain = scratch.output[channels + channel].clamp(0, GAIN_SCALE.into());
+        let carried = (previous * gain + i64::from(GAIN_SCALE) / 2).div_euclid(GAIN_SCALE.into());
+        let offset = scratch.output[channel].clamp(-MAX_MEAN, MAX_MEAN);
+        Prediction {
+            mean: (offset + carried).clamp(-MAX_MEAN, MAX_MEAN) as i32,
+            scale: scratch.output[2 * channels + channel].clamp(0, LATENT_SCALES as i64 - 1) as usize,
+        }
+    }
+
+    /// A latent in eighths of a step.
+    fn eighths(&self, value: i32, step: usize) -> i32 {
+        let step = i64::from(self.weights.steps[step]);
+        let eighths = (i64::from(value) * i64::from(MEAN_SCALE) + step / 2).div_euclid(step);
+        eighths.clamp(-MAX_MEAN, MAX_MEAN) as i32
+    }
+
+    fn compand(&self, eighths: i32) -> i16 {
+        let magnitude = eighths.unsigned_abs().min(COMPANDING as u32 - 1);
+        (self.weights.companding[magnitude as usize] * eighths.signum()) as i16
+    }
+
+    /// One value in 1/256.
+    fn code_value(
+        &self,
+        coder: &mut impl SymbolCoder,
+        prediction: Prediction,
+        step: usize,
+        source: &Source,
+        at: usize,
+    ) -> Result<i32, EntropyError> {
+        let (base, size) = (prediction.base(), self.weights.steps[step]);
+        if prediction.scale == 0 {
+            return Ok(base.clamp(-MAX_LEVEL, MAX_LEVEL) * size);
+        }
+        let residual = match source {
+            Source::Encoder(latents, rounding) => {
+                quantize(latents.values[at], size, prediction, *rounding).clamp(-MAX_LEVEL, MAX_LEVEL) - base
+            }
+            Source::Decoder => 0,
+        };
+        let table = &self.tables[(prediction.scale - 1) * 8 + prediction.fraction()];
+        let level = base + code_residual(coder, table, residual)?;
+        if level.abs() > MAX_LEVEL {
+            return Err(EntropyError::Damaged);
+        }
+        Ok(level * size)
+    }
+}
+
+/// Rounds a value in 1/256 to steps, but to a step nearer to the mean while it is inside of the dead zone.
+fn quantize(value: i32, size: i32, prediction: Prediction, rounding: Rounding) -> i32 {
+    const FINE: i64 = 64;
+    let fine = (i64::from(value) * FINE).div_euclid(i64::from(size));
+    let bound = i64::from(MAX_LEVEL);
+    let distance = fine - i64::from(prediction.mean) * (FINE / i64::from(MEAN_SCALE));
+    let towards_mean = distance.signum() * i64::from(rounding.dead_zone).min(distance.abs());
+    (fine - towards_mean + FINE / 2).div_euclid(FINE).clamp(-bound, bound) as i32
+}
+
+fn code_mode(coder: &mut impl SymbolCoder, mode: LatentMode) -> Result<LatentMode, EntropyError> {
+    // Two symbols of up to eight values each: 0 to 47 are steps, then held, then absent.
+    let number = match mode {
+        LatentMode::Coded(step) => step,
+        LatentMode::Held => LATENT_STEPS,
+        LatentMode::Absent => LATENT_STEPS + 1,
+    };
+    let eight = Probabilities::uniform(8).model();
+    let number = coder.code(&eight, number / 8)? * 8 + coder.code(&eight, number % 8)?;
+    match number.checked_sub(LATENT_STEPS) {
+        None => Ok(LatentMode::Coded(number)),
+        Some(0) => Ok(LatentMode::Held),
+        Some(1) => Ok(LatentMode::Absent),
+        Some(_) => Err(EntropyError::Damaged),
+    }
+}
+
+/// A difference from the rounded mean: a symbol of the table, and what is beyond it in Exp-Golomb bits.
+fn code_residual(coder: &mut impl SymbolCoder, table: &Categorical, residual: i32) -> Result<i32, EntropyError> {
+    let symbol = (residual.clamp(-REACH - 1, REACH + 1) + REACH + 1) as usize;
+    let residual_in_table = coder.code(table, symbol)? as i32 - REACH - 1;
+    if residual_in_table.abs() <= REACH {
+        return Ok(residual_in_table);
+    }
+    let beyond = code_exp_golomb(coder, residual.unsigned_abs().saturating_sub(REACH as u32 + 1))?;
+    Ok(residual_in_table.signum() * (beyond as i32 + REACH + 1))
+}
+
+fn code_exp_golomb(coder: &mut impl SymbolCoder, value: u32) -> Result<u32, EntropyError> {
+    let half = Probabilities::uniform(2).model();
+    let wanted = (value + 1).ilog2();
+    let mut bits = 0;
+    while coder.code(&half, usize::from(bits < wanted))? == 1 {
+        bits += 1;
+        if bits > MAX_ESCAPE_BITS {
+            return Err(EntropyError::Damaged);
+        }
+    }
+    let mut number = 1;
+    for bit in (0..bits).rev() {
+        number = number << 1 | coder.code(&half, ((value + 1) >> bit & 1) as usize)? as u32;
+    }
+    Ok(number - 1)
+}
+
+/// Rows of the tables that a place's tokens and the step select.
+fn table_rows(tokens: &TokenMap, before: &History, (x, y): (isize, isize), step: usize) -> impl Iterator<Item = usize> {
+    let token = *tokens.get(x, y).unwrap_or(&MASKED);
+    let changes = CHANGE_SOURCES.map(|(dx, dy)| {
+        let now = tokens.get(x + dx, y + dy).filter(|t| **t != MASKED);
+        let then = before.previous.as_ref().and_then(|m| m.get(x + dx, y + dy));
+        match (now, then.filter(|t| **t != MASKED)) {
+            (Some(now), Some(then)) => now.iter().zip(then).filter(|(a, b)| a != b).count(),
+            _ => ROWS_PER_CHANGE - 1,
+        }
+    });
+    (0..DIGITS)
+        .map(move |k| digit_row(k, token[k]))
+        .chain((0..changes.len()).map(move |i| CHANGE_ROWS + i * ROWS_PER_CHANGE + changes[i]))
+        .chain(std::iter::once(STEP_ROWS + step))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::latent_weights::LATENT_TABLE_ROWS;
+    use super::super::numbers::Numbers;
+    use super::super::weights::Layer;
+    use super::super::{UnitDecoder, UnitEncoder};
+    use super::*;
+    use crate::FSQ_LEVELS;
+    use proptest::prelude::*;
+
+    const CHANNELS: usize = 3;
+
+    /// A table that falls off by about half per value, more slowly in wide scales.
+    fn row(scale: i32) -> Vec<i32> {
+        let mut row: Vec<i32> = (0..LATENT_SYMBOLS as i32)
+            .map(|s| 1 + (3000 >> ((s - REACH - 1).abs() * 8 / (scale + 4)).min(20)))
+            .collect();
+        let rest: i32 = row.iter().enumerate().filter(|(i, _)| *i != 16).map(|(_, p)| p).sum();
+        row[16] = (1 << 16) - rest;
+        row
+    }
+
+    fn weights() -> LatentWeights {
+        let (width, mut numbers) = (16, Numbers(3));
+        let inputs = LATENT_SOURCES.len() * CHANNELS;
+        let mut output: Layer = numbers.layer(width, 3 * CHANNELS, 1 << 13);
+        // Scales in the middle, with the first of them below the least.
+        for (i, bias) in output.biases.iter_mut().enumerate().skip(2 * CHANNELS) {
+            *bias = if i == 2 * CHANNELS { -(1 << 20) } else { 1 << 15 };
+        }
+        LatentWeights {
+            channels: CHANNELS,
+            width,
+            steps: (0..LATENT_STEPS as i32).map(|i| 32 + 40 * i).collect(),
+            companding: (0..COMPANDING as i32).map(|i| i.min(127)).collect(),
+            input: numbers.layer(inputs, width, 1 << 16),
+            tables: numbers.many(LATENT_TABLE_ROWS * width, 200),
+            trunk: numbers.layer(width, width, 1 << 15),
+            output,
+            probabilities: (1..LATENT_SCALES as i32)
+                .flat_map(|scale| (0..8).flat_map(move |_| row(scale)))
+                .collect(),
+        }
+    }
+
+    fn model() -> LatentContextModel {
+        LatentContextModel::new(weights()).unwrap()
+    }
+
+    fn tokens(seed: u64) -> TokenMap {
+        let (mut map, mut numbers) = (TokenMap::zero(5, 4), Numbers(seed));
+        for token in &mut map.tokens {
+            *token = FSQ_LEVELS.map(|l| (numbers.next(1 << 20).unsigned_abs() % u32::from(l)) as u8);
+        }
+        map.tokens[3] = MASKED;
+        map
+    }
+
+    fn latents(seed: u64, range: i32) -> LatentMap {
+        let mut map = LatentMap::zero(5, 4, CHANNELS);
+        map.values = Numbers(seed).many(map.values.len(), range.max(1));
+        map
+    }
+
+    /// The histories before the last of `units` units.
+    fn histories(units: u64) -> (History, LatentHistory) {
+        let (mut history, mut latent_history) = (History::default(), LatentHistory::default());
+        for unit in 0..units {
+            history.push(tokens(unit));
+            latent_history.push(latents(unit + 50, 3000));
+        }
+        (history, latent_history)
+    }
+
+    const EXACT: Rounding = Rounding { dead_zone: 0 };
+
+    proptest! {
+        #[test]
+        fn the_decoder_gets_what_the_encoder_says(
+            seed: u64, range in 1i32..1_000_000, units in 0u64..3, step in 0..LATENT_STEPS, dead_zone in 0i32..32,
+        ) {
+            let (model, tokens, wanted) = (model(), tokens(seed), latents(seed, range));
+            let (history, latent_history) = histories(units);
+            for mode in [LatentMode::Coded(step), LatentMode::Held, LatentMode::Absent] {
+                let mut coder = UnitEncoder::new();
+                let rounding = Rounding { dead_zone };
+                let coded = model
+                    .encode(&mut coder, &latent_history, (&tokens, &history), mode, (&wanted, rounding))
+                    .unwrap();
+                let bytes = coder.finish();
+                let mut coder = UnitDecoder::new(&bytes);
+                let decoded = model.decode(&mut coder, &latent_history, (&tokens, &history)).unwrap();
+                prop_assert_eq!(decoded, (mode, coded));
+            }
+        }
+
+        #[test]
+        fn values_are_off_by_half_a_step_at_most(seed: u64, range in 1i32..100_000, step in 0..LATENT_STEPS) {
+            let (model, tokens, wanted) = (model(), tokens(seed), latents(seed, range));
+            let (history, latent_history) = histories(1);
+            let mode = LatentMode::Coded(step);
+            let mut coder = UnitEncoder::new();
+            let coded = model
+                .encode(&mut coder, &latent_history, (&tokens, &history), mode, (&wanted, EXACT))
+                .unwrap();
+            let size = model.weights.steps[step];
+            for (at, (a, b)) in coded.values.iter().zip(&wanted.values).enumerate() {
+                // The first channel's scale says that nothing is to be coded.
+                prop_assert!(at % CHANNELS == 0 || (a - b).abs() * 2 <= size + 2 * size / 64 + 2, "{} for {}", a, b);
+            }
+        }
+
+        #[test]
+        fn any_bytes_decode_or_are_refused(bytes: Vec<u8>, units in 0u64..3) {
+            let (history, latent_history) = histories(units);
+            let _ = model().decode(&mut UnitDecoder::new(&bytes), &latent_history, (&tokens(1), &history));
+        }
+
+        #[test]
+        fn what_is_beyond_the_table_round_trips(residual in -(1 << 15)..1 << 15) {
+            let table = &model().tables[40];
+            let mut coder = UnitEncoder::new();
+            code_residual(&mut coder, table, residual).unwrap();
+            let bytes = coder.finish();
+            prop_assert_eq!(code_residual(&mut UnitDecoder::new(&bytes), table, 0), Ok(residual));
+        }
+    }
+
+    #[test]
+    fn a_held_unit_costs_a_byte() {
+        let (history, latent_history) = histories(1);
+        let mut coder = UnitEncoder::new();
+        let wanted = latents(1, 100);
+        model()
+            .encode(
+                &mut coder,
+                &latent_history,
+                (&tokens(1), &history),
+                LatentMode::Held,
+                (&wanted, EXACT),
+            )
+            .unwrap();
+        assert!(coder.finish().len() <= 2);
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let (history, latent_history) = histories(2);
+        let mut coder = UnitEncoder::new();
+        let wanted = latents(9, 2000);
+        model()
+            .encode(
+                &mut coder,
+                &latent_history,
+                (&tokens(7), &history),
+                LatentMode::Coded(20),
+                (&wanted, EXACT),
+            )
+            .unwrap();
+        assert_eq!(coder.finish(), GOLDEN, "streams of earlier builds must stay decodable");
+    }
+
+    #[test]
+    fn weights_of_the_wrong_size_are_refused() {
+        let refused = |change: &dyn Fn(&mut LatentWeights)| {
+            let mut weights = weights();
+            change(&mut weights);
+            LatentContextModel::new(weights).is_err()
+        };
+        assert!(refused(&|w| w.channels = 4));
+        assert!(refused(&|w| w.steps[3] = 0), "steps that do not grow");
+        assert!(refused(&|w| w.probabilities[0] += 1), "a sum of more than 2^16");
+        assert!(
+            refused(&|w| w.trunk.biases[0] = i32::MAX),
+            "a bias that could overflow a sum"
+        );
+    }
+
+    const GOLDEN: [u8; 20] = [
+        80, 146, 147, 203, 169, 10, 68, 41, 72, 219, 95, 151, 202, 85, 13, 140, 45, 235, 214, 184,
+    ];
+}

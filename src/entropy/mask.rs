@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Which tokens of a unit are sent.
+
+use super::coder::SymbolCoder;
+use super::map::{History, TokenMap, MASKED};
+use super::probability::{Categorical, Probabilities};
+use super::EntropyError;
+
+/// Probability of 1/2 in units of 2^-16.
+const HALF: u32 = 1 << 15;
+/// Each bit moves its probability by 1/16 of the error.
+const RATE: u32 = 4;
+/// How close to 0 and 1 probabilities come.
+const LEAST: u32 = 1 << 7;
+
+/// How a unit says which of its tokens are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Masking {
+    /// All of them.
+    None,
+    /// One, two or three tokens of every 2x2 square are left out; which ones changes from unit to unit.
+    Pattern(u8),
+    /// One bit per token.
+    Adaptive,
+}
+
+impl Masking {
+    const KINDS: usize = 5;
+
+    fn index(self) -> usize {
+        match self {
+            Masking::None => 0,
+            Masking::Pattern(quarters) => usize::from(quarters),
+            Masking::Adaptive => 4,
+        }
+    }
+
+    fn from_index(index: usize) -> Masking {
+        match index {
+            0 => Masking::None,
+            4 => Masking::Adaptive,
+            quarters => Masking::Pattern(quarters as u8),
+        }
+    }
+}
+
+/// True where a pattern leaves out the token at a column and row: the squares' places are taken in the order of
+/// the diagonals, which begins one place later in every unit.
+pub fn pattern_masks(quarters: u8, unit: u32, x: usize, y: usize) -> bool {
+    const ORDER: [[u32; 2]; 2] = [[0, 2], [3, 1]];
+    (ORDER[y % 2][x % 2] + unit) % 4 < u32::from(quarters)
+}
+
+/// Codes the kind of masking and, where it is adaptive, a bit per token. On an encoder's side `map` says what is
+/// masked, on a decoder's it is filled with [`MASKED`] and zeros accordingly.
+pub(super) fn code_mask(
+    coder: &mut impl SymbolCoder,
+    masking: Masking,
+    history: &History,
+    map: &mut TokenMap,
+) -> Result<Masking, EntropyError> {
+    let kind = coder.code(&Probabilities::uniform(Masking::KINDS).model(), masking.index())?;
+    let masking = Masking::from_index(kind);
+    let mut bits = AdaptiveBits::default();
+    for y in 0..map.height {
+        for x in 0..map.width {
+            let at = y * map.width + x;
+            let masked = match masking {
+                Masking::None => false,
+                Masking::Pattern(quarters) => pattern_masks(quarters, history.units, x, y),
+                Masking::Adaptive => {
+                    let context = mask_context(history, map, x, y);
+                    bits.code(coder, context, map.tokens[at] == MASKED)?
+                }
+            };
+            if masked {
+                map.tokens[at] = MASKED;
+            } else if map.tokens[at] == MASKED {
+                map.tokens[at] = [0; 6];
+            }
+        }
+    }
+    Ok(masking)
+}
+
+/// Left, upper and upper right neighbour, and the same place in the unit before: 16 contexts.
+fn mask_context(history: &History, map: &TokenMap, x: usize, y: usize) -> usize {
+    let (x, y) = (x as isize, y as isize);
+    let neighbour = |dx, dy| usize::from(map.get(x + dx, y + dy).is_some_and(|t| *t == MASKED));
+    let before = history
+        .masked
+        .get(y as usize * map.width + x as usize)
+        .copied()
+        .unwrap_or(false);
+    neighbour(-1, 0) + 2 * neighbour(0, -1) + 4 * neighbour(1, -1) + 8 * usize::from(before)
+}
+
+/// Adaptive probabilities of a bit in each context.
+struct AdaptiveBits([u32; 16]);
+
+impl Default for AdaptiveBits {
+    fn default() -> Self {
+        AdaptiveBits([HALF; 16])
+    }
+}
+
+impl AdaptiveBits {
+    fn code(&mut self, coder: &mut impl SymbolCoder, context: usize, bit: bool) -> Result<bool, EntropyError> {
+        let one = &mut self.0[context];
+        let probabilities = [(2 * HALF - *one) as u16, *one as u16];
+        let model = Categorical::from_nonzero_fixed_point_probabilities(probabilities, false)
+            .expect("two positive probabilities that add up to 2^16");
+        let bit = coder.code(&model, usize::from(bit))? == 1;
+        let target = if bit { 2 * HALF - LEAST } else { LEAST };
+        *one = (*one << RATE).wrapping_add(target).wrapping_sub(*one) >> RATE;
+        *one = (*one).clamp(LEAST, 2 * HALF - LEAST);
+        Ok(bit)
+    }
+}

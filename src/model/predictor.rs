@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The decoder-only transformer that predicts masked tokens from those of this unit that were sent and from all of
+//! the units before.
+//!
+//! Attention is causal from unit to unit and confined to windows, shifted in every second layer, so that the cost
+//! grows linearly with the picture. The result is for the pixel decoder only: the entropy coder never sees it.
+
+use tch::{nn, Kind, Tensor};
+
+use super::config::PredictorConfig;
+use super::fsq::Fsq;
+
+type Result<T> = std::result::Result<T, tch::TchError>;
+
+/// Units that it sees: this one and two before.
+pub const PREDICTOR_UNITS: i64 = 3;
+
+/// The network.
+#[derive(Debug)]
+pub struct Predictor {
+    config: PredictorConfig,
+    fsq: Fsq,
+    levels: Vec<i64>,
+    /// `[sum of (levels + 1)][width]`: a row per value of each digit, and one for "masked".
+    tokens: Tensor,
+    latents: Option<Linear>,
+    /// `[units][window * window][width]`.
+    places: Tensor,
+    layers: Vec<Layer>,
+    norm: LayerNorm,
+    head: Linear,
+}
+
+#[derive(Debug)]
+struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Linear {
+    fn new(vs: nn::Path, inputs: i64, outputs: i64, gain: f64) -> Linear {
+        let bound = gain / (inputs as f64).sqrt();
+        let init = nn::Init::Uniform { lo: -bound, up: bound };
+        Linear {
+            weight: vs.var("weight", &[outputs, inputs], init),
+            bias: vs.var("bias", &[outputs], nn::Init::Const(0.0)),
+        }
+    }
+
+    fn forward(&self, xs: &Tensor) -> Result<Tensor> {
+        let (weight, bias) = (self.weight.f_to_kind(xs.kind())?, self.bias.f_to_kind(xs.kind())?);
+        xs.f_linear(&weight, Some(&bias))
+    }
+}
+
+#[derive(Debug)]
+struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl LayerNorm {
+    fn new(vs: nn::Path, width: i64) -> LayerNorm {
+        LayerNorm {
+            weight: vs.var("weight", &[width], nn::Init::Const(1.0)),
+            bias: vs.var("bias", &[width], nn::Init::Const(0.0)),
+        }
+    }
+
+    fn forward(&self, xs: &Tensor) -> Result<Tensor> {
+        let (weight, bias) = (self.weight.f_to_kind(xs.kind())?, self.bias.f_to_kind(xs.kind())?);
+        xs.f_layer_norm(weight.size(), Some(&weight), Some(&bias), 1e-5, true)
+    }
+}
+
+/// Attention and a two-layer perceptron, each after a norm and around a shortcut.
+#[derive(Debug)]
+struct Layer {
+    norm1: LayerNorm,
+    qkv: Linear,
+    out: Linear,
+    norm2: LayerNorm,
+    up: Linear,
+    down: Linear,
+    heads: i64,
+    windows: Windows,
+}
+
+/// How a map is cut into windows.
+#[derive(Clone, Copy, Debug)]
+struct Windows {
+    side: i64,
+    shift: i64,
+}
+
+impl Windows {
+    /// Padding of a length at its start and end.
+    fn padding(self, length: i64) -> (i64, i64) {
+        let whole = (length + self.shift + self.side - 1) / self.side * self.side;
+        (self.shift, whole - length - self.shift)
+    }
+
+    /// `xs: [n, t, h, w, c]` -> `[n * windows, t * side * side, c]`; places outside of the map are zeros.
+    fn split(self, xs: &Tensor) -> Result<Tensor> {
+        let size = xs.size();
+        let ((top, bottom), (left, right)) = (self.padding(size[2]), self.padding(size[3]));
+        let (h, w, s) = (size[2] + top + bottom, size[3] + left + right, self.side);
+        xs.f_constant_pad_nd([0, 0, left, right, top, bottom])?
+            .f_view([size[0], size[1], h / s, s, w / s, s, size[4]].as_slice())?
+            .f_permute([0, 2, 4, 1, 3, 5, 6])?
+            .f_reshape([size[0] * (h / s) * (w / s), size[1] * s * s, size[4]])
+    }
+
+    /// Inverse of [`Self::split`]; `size`: that of the map.
+    fn join(self, xs: &Tensor, size: &[i64]) -> Result<Tensor> {
+        let ((top, bottom), (left, right)) = (self.padding(size[2]), self.padding(size[3]));
+        let (h, w, s) = (size[2] + top + bottom, size[3] + left + right, self.side);
+        xs.f_view([size[0], h / s, w / s, size[1], s, s, size[4]].as_slice())?
+            .f_permute([0, 3, 1, 4, 2, 5, 6])?
+            .f_reshape([size[0], size[1], h, w, size[4]])?
+            .f_narrow(2, top, size[2])?
+            .f_narrow(3, left, size[3])
+    }
+
+    /// What may be attended to: `[n * windows, 1, t * side * side, t * side * side]`, true for places of the map in
+    /// this unit and those before.
+    fn visible(self, size: &[i64], device: tch::Device) -> Result<Tensor> {
+        let ones = Tensor::f_ones([size[0], size[1], size[2], size[3], 1], (Kind::Float, device))?;
+        let inside = self.split(&ones)?.f_squeeze_dim(2)?.f_gt(0.5)?;
+        let places = self.side * self.side;
+        let unit = Tensor::f_arange(size[1] * places, (Kind::Int64, device))?.f_div_scalar_mode(places, "floor")?;
+        let causal = unit.f_unsqueeze(1)?.f_ge_tensor(&unit.f_unsqueeze(0)?)?;
+        inside.f_unsqueeze(1)?.f_unsqueeze(1)?.f_logical_and(&causal)
+    }
+}
+
+impl Layer {
+    fn new(vs: nn::Path, config: &PredictorConfig, windows: Windows) -> Layer {
+        let width = config.width;
+        Layer {
+            norm1: LayerNorm::new(&vs / "norm1", width),
+            qkv: Linear::new(&vs / "qkv", width, 3 * width, 1.0),
+            out: Linear::new(&vs / "out", width, width, 0.0),
+            norm2: LayerNorm::new(&vs / "norm2", width),
+            up: Linear::new(&vs / "up", width, 4 * width, 1.0),
+            down: Linear::new(&vs / "down", 4 * width, width, 0.0),
+            heads: config.heads,
+            windows,
+        }
+    }
+
+    /// `xs: [n, t, h, w, width]`, same shape out.
+    fn forward(&self, xs: &Tensor) -> Result<Tensor> {
+        let size = xs.size();
+        let width = size[4];
+        let visible = self.windows.visible(&size, xs.device())?;
+        let tokens = self.windows.split(&self.norm1.forward(xs)?)?;
+        let (n, length, _) = tokens.size3()?;
+        let qkv = self
+            .qkv
+            .forward(&tokens)?
+            .f_view([n, length, 3, self.heads, width / self.heads])?
+            .f_permute([2, 0, 3, 1, 4])?;
+        let (q, k, v) = (qkv.f_select(0, 0)?, qkv.f_select(0, 1)?, qkv.f_select(0, 2)?);
+        let attended = Tensor::f_scaled_dot_product_attention(&q, &k, &v, Some(&visible), 0.0, false, None, false)?
+            .f_transpose(1, 2)?
+            .f_reshape([n, length, width])?;
+        let xs = xs.f_add(&self.windows.join(&self.out.forward(&attended)?, &size)?)?;
+        let hidden = self.up.forward(&self.norm2.forward(&xs)?)?.f_silu()?;
+        xs.f_add(&self.down.forward(&hidden)?)
+    }
+}
+
+impl Predictor {
+    /// A network of a validated configuration, with its weights under `vs`. `levels`: values of each digit;
+    /// `channels`: values of a latent, 0 without a continuous stream.
+    pub fn new(vs: nn::Path, config: &PredictorConfig, levels: &[i64], channels: i64) -> Predictor {
+        let width = config.width;
+        let small = nn::Init::Randn { mean: 0.0, stdev: 0.1 };
+        let rows = levels.iter().map(|l| l + 1).sum();
+        let places = [PREDICTOR_UNITS, config.window * config.window, width];
+        Predictor {
+            config: *config,
+            fsq: Fsq::new(levels),
+            levels: levels.to_vec(),
+            tokens: vs.var("tokens", &[rows, width], small),
+            latents: (channels > 0).then(|| Linear::new(&vs / "latents", channels, width, 1.0)),
+            places: vs.var("places", &places, small),
+            layers: (0..config.layers)
+                .map(|i| {
+                    let (side, odd) = (config.window, i % 2);
+                    let shift = odd * side / 2;
+                    Layer::new(&vs / "layer" / i, config, Windows { side, shift })
+                })
+                .collect(),
+            norm: LayerNorm::new(&vs / "norm", width),
+            head: Linear::new(&vs / "head", width, levels.iter().sum(), 0.1),
+        }
+    }
+
+    /// Log-odds of the digits of the last unit: `digits: [n, 3, h, w, 6]` i64, a digit equal to its number of values
+    /// is masked; `latents: [n, 3, h, w, channels]`, zeros where there are none -> `[n, h, w, 39]` f32, the values of
+    /// the first digit first. The network runs in `kind`.
+    pub fn logits(&self, digits: &Tensor, latents: Option<&Tensor>, kind: Kind) -> Result<Tensor> {
+        let size = digits.size();
+        let (n, units, h, w) = (size[0], size[1], size[2], size[3]);
+        let bases: Vec<i64> = self
+            .levels
+            .iter()
+            .scan(0, |next, l| {
+                *next += l + 1;
+                Some(*next - l - 1)
+            })
+            .collect();
+        let rows = digits.f_add(&Tensor::from_slice(&bases).f_to_device(digits.device())?)?;
+        let mut xs = self
+            .tokens
+            .f_index_select(0, &rows.f_reshape([-1])?)?
+            .f_view([n, units, h, w, self.levels.len() as i64, self.config.width])?
+            .f_sum_dim_intlist([4i64].as_slice(), false, Kind::Float)?
+            .f_to_kind(kind)?;
+        if let (Some(linear), Some(latents)) = (&self.latents, latents) {
+            xs = xs.f_add(&linear.forward(&latents.f_to_kind(kind)?)?)?;
+        }
+        xs = xs.f_add(&self.place_map(h, w)?.f_to_kind(kind)?)?;
+        for layer in &self.layers {
+            xs = layer.forward(&xs)?;
+        }
+        let last = xs.f_select(1, units - 1)?;
+        self.head.forward(&self.norm.forward(&last)?)?.f_to_kind(Kind::Float)
+    }
+
+    /// The embeddings of the places, repeated over a map: `[units, h, w, width]`.
+    fn place_map(&self, h: i64, w: i64) -> Result<Tensor> {
+        let side = self.config.window;
+        let (rows, columns) = ((h + side - 1) / side, (w + side - 1) / side);
+        self.places
+            .f_view([PREDICTOR_UNITS, side, side, self.config.width])?
+            .f_repeat([1, rows, columns, 1])?
+            .f_narrow(1, 0, h)?
+            .f_narrow(2, 0, w)
+    }
+
+    /// Expected digits of the last unit, real-valued, `[n, h, w, 6]` f32: those that were sent as they are. Arguments
+    /// as for [`Self::logits`].
+    pub fn restore(&self, digits: &Tensor, latents: Option<&Tensor>, kind: Kind) -> Result<Tensor> {
+        let expected = self.expected(&self.logits(digits, latents, kind)?)?;
+        let last = digits.f_select(1, digits.size()[1] - 1)?;
+        let masked = last.f_select(3, 0)?.f_ge(self.levels[0])?.f_unsqueeze(3)?;
+        expected.f_where_self(&masked, &last.f_to_kind(Kind::Float)?)
+    }
+
+    /// Expected digits of log-odds `[n, h, w, 39]` -> `[n, h, w, 6]` f32: what is least wrong on average.
+    pub fn expected(&self, logits: &Tensor) -> Result<Tensor> {
+        let mut at = 0;
+        let digits = self.levels.iter().map(|&l| {
+            let probabilities = logits.f_narrow(3, at, l)?.f_softmax(3, Kind::Float)?;
+            at += l;
+            let values = Tensor::f_arange(l, (Kind::Float, logits.device()))?;
+            probabilities.f_matmul(&values)
+        });
+        Tensor::f_stack(&digits.collect::<Result<Vec<_>>>()?, 3)
+    }
+
+    /// Codes of digits `[n, h, w, 6]` -> `[n, 6, h, w]`.
+    pub fn codes(&self, digits: &Tensor) -> Result<Tensor> {
+        self.fsq.codes(&digits.f_permute([0, 3, 1, 2])?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::FSQ_LEVELS;
+    use tch::Device;
+
+    fn tiny() -> (nn::VarStore, Predictor) {
+        tch::manual_seed(5);
+        let vs = nn::VarStore::new(Device::Cpu);
+        let levels = FSQ_LEVELS.map(i64::from);
+        let predictor = Predictor::new(vs.root(), &PredictorConfig::tiny(), &levels, 3);
+        tch::no_grad(|| {
+            for mut v in vs.trainable_variables() {
+                let noise = v.randn_like() * 0.2;
+                let _ = v.g_add_(&noise);
+            }
+        });
+        (vs, predictor)
+    }
+
+    fn digits(h: i64, w: i64) -> Tensor {
+        let digits: Vec<_> = FSQ_LEVELS
+            .iter()
+            .map(|&l| Tensor::randint(l.into(), [1, PREDICTOR_UNITS, h, w], (Kind::Int64, Device::Cpu)))
+            .collect();
+        Tensor::stack(&digits, 4)
+    }
+
+    #[test]
+    fn windows_split_and_join() {
+        let xs = Tensor::rand([2, 3, 5, 9, 2], (Kind::Float, Device::Cpu));
+        for shift in [0, 2] {
+            let windows = Windows { side: 4, shift };
+            let back = windows.join(&windows.split(&xs).unwrap(), &xs.size()).unwrap();
+            assert_eq!(back, xs);
+        }
+    }
+
+    #[test]
+    fn tokens_that_were_sent_stay_and_masked_ones_are_in_range() {
+        let _no_grad = tch::no_grad_guard();
+        let (_vs, predictor) = tiny();
+        let digits = digits(5, 7);
+        let masked = Tensor::from_slice(&FSQ_LEVELS.map(i64::from));
+        digits.narrow(1, 2, 1).narrow(2, 1, 1).copy_(&masked);
+        let restored = predictor.restore(&digits, None, Kind::Float).unwrap();
+        let last = digits.select(1, 2).to_kind(Kind::Float);
+        assert_eq!(restored.narrow(1, 2, 3), last.narrow(1, 2, 3));
+        let row = restored.narrow(1, 1, 1);
+        assert!(bool::try_from(row.ge(0.0).all()).unwrap());
+        assert!(bool::try_from(row.lt_tensor(&(masked - 1).to_kind(Kind::Float).clamp_min(1.0)).all()).unwrap());
+    }
+
+    #[test]
+    fn a_prediction_depends_on_what_is_near_and_on_earlier_units() {
+        let _no_grad = tch::no_grad_guard();
+        let (_vs, predictor) = tiny();
+        let original = digits(6, 40);
+        let logits = |digits: &Tensor| predictor.logits(digits, None, Kind::Float).unwrap();
+        let before = logits(&original);
+        let changed_at = |unit: i64, x: i64| {
+            let changed = original.copy();
+            let mut place = changed.narrow(1, unit, 1).narrow(2, 0, 1).narrow(3, x, 1);
+            let _ = place.fill_(1);
+            let difference = (logits(&changed) - &before).abs().amax([3], false).squeeze();
+            f64::try_from(difference.narrow(1, 0, 1).max()).unwrap()
+        };
+        assert!(changed_at(0, 1) > 1e-6, "two units before");
+        assert!(changed_at(2, 1) > 1e-6, "the same unit");
+        assert!(changed_at(2, 39) < 1e-6, "out of reach of two windows");
+    }
+}

@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The float twin of the continuous context model: the same numbers, rounded the same way, with gradients.
+
+use tch::{nn, Kind, Tensor};
+
+use super::quantized::{activate, pass_through, to_i32, Linear};
+use crate::entropy::{
+    rows_before, LatentWeights, ACTIVATION_SCALE, CHANGE_ROWS, CHANGE_SOURCES, COMPANDING, DIGITS, GAIN_SCALE,
+    LATENT_SCALE, LATENT_SCALES, LATENT_SOURCES, LATENT_STEPS, LATENT_SYMBOLS, LATENT_TABLE_ROWS, MEAN_SCALE,
+    ROWS_PER_CHANGE, STEP_ROWS, TABLE_SCALE,
+};
+use crate::FSQ_LEVELS;
+
+const WIDTH: i64 = 96;
+/// log2 of the finest quantisation step, and steps per octave.
+const FINEST_STEP: f64 = -3.0;
+const STEPS_PER_OCTAVE: f64 = 8.0;
+/// log2 of the scale of index 0, in steps, and scales per octave.
+const LEAST_SCALE: f64 = -5.25;
+const SCALES_PER_OCTAVE: f64 = 4.0;
+/// Index of the scale that an untrained model starts from.
+const FIRST_SCALE: f64 = 18.0;
+/// Less cannot be coded.
+const LEAST_PROBABILITY: f64 = 1.0 / 65536.0;
+
+/// Quantisation steps in 1/256.
+pub fn latent_steps() -> Vec<i32> {
+    (0..LATENT_STEPS)
+        .map(|i| (f64::from(LATENT_SCALE) * 2f64.powf(FINEST_STEP + i as f64 / STEPS_PER_OCTAVE)).round() as i32)
+        .collect()
+}
+
+fn companding() -> Vec<i32> {
+    (0..COMPANDING)
+        .map(|x| (24.0 * (1.0 + x as f64 / 4.0).ln()).round().min(127.0) as i32)
+        .collect()
+}
+
+/// Where a unit's latents stand: all maps as the coder has them, latents in 1/256, `[h, w, channels]` i64, tokens
+/// `[h, w, 6]` i64.
+pub struct LatentUnit<'a> {
+    pub latents: &'a Tensor,
+    pub previous: Option<&'a Tensor>,
+    pub older: Option<&'a Tensor>,
+    pub tokens: &'a Tensor,
+    pub previous_tokens: Option<&'a Tensor>,
+    /// Index of the quantisation step.
+    pub step: usize,
+}
+
+/// What the network is given for each place of a unit, and what it has to predict.
+pub struct LatentSamples {
+    /// `[n, 10 * channels]`, companded, in 1/32.
+    context: Tensor,
+    /// `[n, 12]` i64: rows of the tables.
+    rows: Tensor,
+    /// `[n, channels]`: the previous unit's values in steps.
+    previous: Tensor,
+    /// `[n, channels]`: the values in steps.
+    values: Tensor,
+}
+
+impl LatentSamples {
+    /// The samples of a unit.
+    pub fn of(unit: &LatentUnit) -> LatentSamples {
+        let (h, w, channels) = unit.latents.size3().expect("a map has three dimensions");
+        let size = f64::from(latent_steps()[unit.step]);
+        let device = unit.latents.device();
+        let eighths = |map: &Tensor| {
+            let scaled = map.to_kind(Kind::Double) * f64::from(MEAN_SCALE) + (size / 2.0).floor();
+            (scaled / size).floor()
+        };
+        let table = Tensor::from_slice(&companding()).to_device(device);
+        let compand = |map: &Tensor| {
+            let eighths = eighths(map);
+            let magnitude = eighths.abs().clamp_max(COMPANDING as f64 - 1.0).to_kind(Kind::Int64);
+            let companded = table.index_select(0, &magnitude.flatten(0, -1)).view([h, w, channels]);
+            companded.to_kind(Kind::Double) * eighths.sign() / f64::from(ACTIVATION_SCALE)
+        };
+        let pad = |map: Tensor| map.permute([2, 0, 1]).constant_pad_nd([1, 1, 1, 1]).permute([1, 2, 0]);
+        let nothing = unit.latents.zeros_like();
+        let maps = [Some(unit.latents), unit.previous, unit.older].map(|map| pad(compand(map.unwrap_or(&nothing))));
+        let is_other = anchors(h, w, device).logical_not().unsqueeze(2);
+        let context: Vec<Tensor> = LATENT_SOURCES
+            .iter()
+            .map(|&(source, dx, dy)| {
+                let values = maps[usize::from(source)]
+                    .narrow(0, 1 + dy as i64, h)
+                    .narrow(1, 1 + dx as i64, w);
+                if source == 0 {
+                    values * &is_other
+                } else {
+                    values
+                }
+            })
+            .collect();
+        LatentSamples {
+            context: Tensor::cat(&context, 2).view([h * w, -1]).to_kind(Kind::Float),
+            rows: table_rows(unit.tokens, unit.previous_tokens, unit.step),
+            previous: (eighths(unit.previous.unwrap_or(&nothing)) / f64::from(MEAN_SCALE))
+                .view([h * w, -1])
+                .to_kind(Kind::Float),
+            values: (unit.latents.to_kind(Kind::Double) / size)
+                .round()
+                .view([h * w, -1])
+                .to_kind(Kind::Float),
+        }
+    }
+
+    /// The samples of several units.
+    pub fn cat(samples: &[LatentSamples]) -> LatentSamples {
+        let cat = |part: fn(&LatentSamples) -> &Tensor| Tensor::cat(&samples.iter().map(part).collect::<Vec<_>>(), 0);
+        LatentSamples {
+            context: cat(|s| &s.context),
+            rows: cat(|s| &s.rows),
+            previous: cat(|s| &s.previous),
+            values: cat(|s| &s.values),
+        }
+    }
+}
+
+/// True where column + row is even. `[h, w]`
+fn anchors(h: i64, w: i64, device: tch::Device) -> Tensor {
+    let ramp = |n: i64| Tensor::arange(n, (Kind::Int64, device));
+    (ramp(h).unsqueeze(1) + ramp(w)).remainder(2).eq(0)
+}
+
+/// `[h * w, 12]` i64: rows of this unit's digits, of the changes around, of the step.
+fn table_rows(tokens: &Tensor, previous: Option<&Tensor>, step: usize) -> Tensor {
+    let (h, w, _) = tokens.size3().expect("a map has three dimensions");
+    let bases: Vec<i64> = (0..DIGITS).map(|k| rows_before(k) as i64).collect();
+    let digits = tokens + Tensor::from_slice(&bases).to_device(tokens.device());
+    let masked = tokens.select(2, 0).eq(i64::from(FSQ_LEVELS[0]));
+    let unknown = ROWS_PER_CHANGE as i64 - 1;
+    let changed = match previous {
+        Some(previous) => tokens
+            .ne_tensor(previous)
+            .sum_dim_intlist([2i64].as_slice(), false, Kind::Int64)
+            .masked_fill(&masked, unknown),
+        None => masked.to_kind(Kind::Int64).full_like(unknown),
+    };
+    let padded = (changed - unknown).constant_pad_nd([1, 1, 1, 1]) + unknown;
+    let mut rows = vec![digits];
+    for (i, (dx, dy)) in CHANGE_SOURCES.into_iter().enumerate() {
+        let place = padded.narrow(0, 1 + dy as i64, h).narrow(1, 1 + dx as i64, w);
+        rows.push((place + (CHANGE_ROWS + i * ROWS_PER_CHANGE) as i64).unsqueeze(2));
+    }
+    rows.push(
+        masked
+            .to_kind(Kind::Int64)
+            .full_like((STEP_ROWS + step) as i64)
+            .unsqueeze(2),
+    );
+    Tensor::cat(&rows, 2).view([h * w, -1])
+}
+
+/// The network; see [`crate::entropy::LatentContextModel`] for its shape.
+pub struct LatentContextNet {
+    channels: i64,
+    input: Linear,
+    tables: Tensor,
+    trunk: Linear,
+    output: Linear,
+}
+
+impl LatentContextNet {
+    pub fn new(vs: nn::Path, channels: i64) -> LatentContextNet {
+        let inputs = LATENT_SOURCES.len() as i64 * channels;
+        let small = nn::Init::Randn { mean: 0.0, stdev: 0.05 };
+        LatentContextNet {
+            channels,
+            input: Linear::new(&vs / "input", inputs, WIDTH),
+            tables: vs.var("tables", &[LATENT_TABLE_ROWS as i64, WIDTH], small),
+            trunk: Linear::new(&vs / "trunk", WIDTH, WIDTH),
+            output: Linear::new(&vs / "output", WIDTH, 3 * channels),
+        }
+    }
+
+    /// Cost of each value in bits, `[n, channels]`. `quantize`: with the rounding of the integer model.
+    pub fn bits(&self, samples: &LatentSamples, quantize: bool) -> Tensor {
+        let n = samples.rows.size()[0];
+        let tables = self
+            .tables
+            .index_select(0, &samples.rows.flatten(0, -1))
+            .view([n, -1, WIDTH])
+            .sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
+        let features = activate(&(self.input.forward(&samples.context, quantize) + tables), quantize);
+        let trunk = activate(&self.trunk.forward(&features, quantize), quantize);
+        let output = self.output.forward(&trunk, quantize);
+        let part = |i: i64| output.narrow(1, i * self.channels, self.channels);
+        let round = |xs: Tensor, scale: f64| {
+            if quantize {
+                let rounded = (&xs * scale).round() / scale;
+                pass_through(&xs, rounded)
+            } else {
+                xs
+            }
+        };
+        let gain = round(part(1).clamp(0.0, 1.0), f64::from(GAIN_SCALE));
+        let mean = round(part(0) + &samples.previous * gain, f64::from(MEAN_SCALE));
+        let index = round((part(2) + FIRST_SCALE).clamp(0.0, LATENT_SCALES as f64 - 1.0), 1.0);
+        let scale = (index / SCALES_PER_OCTAVE + LEAST_SCALE).exp2();
+        let distance = (&samples.values - mean).abs();
+        // On the side of the tail: differences of numbers near 1 would lose all digits.
+        let probability = ((-&distance + 0.5) / &scale).sigmoid() - ((-&distance - 0.5) / &scale).sigmoid();
+        // Far away the gradient of the clamped probability is nothing: this keeps one.
+        let slope = (&distance - 0.5).relu() * 1e-3;
+        -(probability + LEAST_PROBABILITY).clamp_max(1.0).log2() + slope
+    }
+
+    /// The integers that a decoder computes with.
+    pub fn export(&self) -> LatentWeights {
+        let limit = f64::from(i16::MAX);
+        let tables = (&self.tables * f64::from(TABLE_SCALE)).round().clamp(-limit, limit);
+        let channels = self.channels as usize;
+        let scales = [MEAN_SCALE, GAIN_SCALE, 1];
+        let mut output = self.output.export(|o| scales[o / channels]);
+        let first: Vec<i32> = to_i32(
+            &(self.output.steps().squeeze_dim(1).pow_tensor_scalar(-1.0) * (FIRST_SCALE * f64::from(ACTIVATION_SCALE)))
+                .round(),
+        );
+        for (bias, first) in output.biases.iter_mut().zip(first).skip(2 * channels) {
+            *bias = bias.saturating_add(first);
+        }
+        LatentWeights {
+            channels,
+            width: WIDTH as usize,
+            steps: latent_steps(),
+            companding: companding(),
+            input: self.input.export(|_| TABLE_SCALE),
+            tables: Vec::try_from(tables.to_kind(Kind::Int16).flatten(0, -1)).expect("i16 tables"),
+            trunk: self.trunk.export(|_| ACTIVATION_SCALE),
+            output,
+            probabilities: (1..LATENT_SCALES)
+                .flat_map(|scale| (0..8).flat_map(move |fraction| table(scale, fraction)))
+                .collect(),
+        }
+    }
+}
+
+/// Probabilities of the values from -15 to 15 around a mean of (fraction - 4) / 8 steps, and of what is beyond, in
+/// 2^-16: a logistic distribution.
+fn table(scale: usize, fraction: usize) -> Vec<i32> {
+    const TOTAL: i32 = 1 << 16;
+    let symbols = LATENT_SYMBOLS as i32;
+    let scale = (scale as f64 / SCALES_PER_OCTAVE + LEAST_SCALE).exp2();
+    let mean = (fraction as f64 - 4.0) / 8.0;
+    let below = |edge: f64| 1.0 / (1.0 + (-(edge - mean) / scale).exp());
+    let reach = symbols / 2;
+    let probability = |symbol: i32| {
+        let value = f64::from(symbol - reach);
+        let low = if symbol == 0 { 0.0 } else { below(value - 0.5) };
+        let high = if symbol == symbols - 1 { 1.0 } else { below(value + 0.5) };
+        high - low
+    };
+    let mut row: Vec<i32> = (0..symbols)
+        .map(|s| 1 + (probability(s) * f64::from(TOTAL - symbols)).floor() as i32)
+        .collect();
+    let largest = (0..row.len()).max_by_key(|&i| row[i]).unwrap_or(0);
+    row[largest] += TOTAL - row.iter().sum::<i32>();
+    row
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entropy::{
+        BitCounter, History, LatentContextModel, LatentHistory, LatentMap, LatentMode, Rounding, TokenMap,
+    };
+    use tch::Device;
+
+    #[test]
+    fn the_integer_model_costs_what_its_float_twin_says() {
+        tch::manual_seed(3);
+        let _no_grad = tch::no_grad_guard();
+        let (vs, channels) = (nn::VarStore::new(Device::Cpu), 4);
+        let net = LatentContextNet::new(vs.root(), channels);
+        for mut variable in vs.trainable_variables() {
+            let noise = variable.randn_like() * 0.05;
+            let _ = variable.g_add_(&noise);
+        }
+        let integer = LatentContextModel::new(net.export()).unwrap();
+        let step = 24;
+        let size = i64::from(latent_steps()[step]);
+        let random_latents = || {
+            (Tensor::randn([5, 7, channels], (Kind::Float, Device::Cpu)) * 2.0)
+                .round()
+                .to_kind(Kind::Int64)
+                * size
+        };
+        let random_tokens = || {
+            let digits: Vec<_> = FSQ_LEVELS
+                .iter()
+                .map(|&l| Tensor::randint(l.into(), [5, 7], (Kind::Int64, Device::Cpu)))
+                .collect();
+            Tensor::stack(&digits, 2)
+        };
+        let ints = |t: &Tensor| Vec::<i64>::try_from(t.flatten(0, -1)).unwrap();
+        let as_latents = |t: &Tensor| LatentMap {
+            width: 7,
+            height: 5,
+            channels: channels as usize,
+            values: ints(t).into_iter().map(|v| v as i32).collect(),
+        };
+        let as_tokens = |t: &Tensor| {
+            let mut map = TokenMap::zero(7, 5);
+            let digits = map.tokens.as_flattened_mut().iter_mut().zip(ints(t));
+            digits.for_each(|(d, v)| *d = v as u8);
+            map
+        };
+        let (older, previous, latents) = (random_latents(), random_latents(), random_latents());
+        let (previous_tokens, tokens) = (random_tokens(), random_tokens());
+        for known in 0..3 {
+            let unit = LatentUnit {
+                latents: &latents,
+                previous: (known > 0).then_some(&previous),
+                older: (known > 1).then_some(&older),
+                tokens: &tokens,
+                previous_tokens: (known > 0).then_some(&previous_tokens),
+                step,
+            };
+            let float = net.bits(&LatentSamples::of(&unit), true).sum(Kind::Double);
+            let float = f64::try_from(float).unwrap();
+            let (mut history, mut latent_history) = (History::default(), LatentHistory::default());
+            let known = [unit.older, unit.previous];
+            known
+                .into_iter()
+                .flatten()
+                .for_each(|map| latent_history.push(as_latents(map)));
+            unit.previous_tokens.iter().for_each(|map| history.push(as_tokens(map)));
+            let mut counter = BitCounter::default();
+            let mode = LatentMode::Coded(step);
+            let wanted = (&as_latents(&latents), Rounding { dead_zone: 0 });
+            let coded = integer
+                .encode(
+                    &mut counter,
+                    &latent_history,
+                    (&as_tokens(&tokens), &history),
+                    mode,
+                    wanted,
+                )
+                .unwrap();
+            assert_eq!(coded, *wanted.0, "multiples of the step are coded as they are");
+            let exact = counter.0 - 6.0;
+            assert!(
+                (float / exact - 1.0).abs() < 0.02,
+                "{float} bits in floats, {exact} in integers"
+            );
+        }
+    }
+
+    #[test]
+    fn tables_add_up_and_lean_with_the_mean() {
+        for scale in 1..LATENT_SCALES {
+            for fraction in 0..8 {
+                let row = table(scale, fraction);
+                assert_eq!(row.iter().sum::<i32>(), 1 << 16);
+                assert!(row.iter().all(|&p| p > 0));
+            }
+            let (left, right) = (table(scale, 0), table(scale, 7));
+            assert!(left[15] >= right[15] && left[17] <= right[17], "scale {scale}");
+        }
+    }
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Layers of the context models' float twins: the same numbers as in integers, rounded the same way, with gradients.
+
+use tch::{nn, Kind, Tensor};
+
+use crate::entropy::{Layer, ACTIVATION_SCALE, MULTIPLIER_BITS};
+
+const WEIGHT_LIMIT: f64 = 127.0;
+
+/// A dense layer whose rounding to i8 weights can be simulated.
+pub(super) struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Linear {
+    pub(super) fn new(vs: nn::Path, inputs: i64, outputs: i64) -> Linear {
+        let bound = (3.0 / inputs as f64).sqrt();
+        Linear {
+            weight: vs.var(
+                "weight",
+                &[outputs, inputs],
+                nn::Init::Uniform { lo: -bound, up: bound },
+            ),
+            bias: vs.var("bias", &[outputs], nn::Init::Const(0.0)),
+        }
+    }
+
+    /// Step of each output's weights: the largest is 127 steps. `[outputs, 1]`.
+    pub(super) fn steps(&self) -> Tensor {
+        self.weight.detach().abs().amax([1], true).clamp_min(1e-6) / WEIGHT_LIMIT
+    }
+
+    pub(super) fn forward(&self, xs: &Tensor, quantize: bool) -> Tensor {
+        if !quantize {
+            return xs.linear(&self.weight, Some(&self.bias));
+        }
+        let steps = self.steps();
+        let rounded = (&self.weight / &steps).round() * steps;
+        xs.linear(&pass_through(&self.weight, rounded), Some(&self.bias))
+    }
+
+    /// `result_scale`: steps of an output's result in 1.
+    pub(super) fn export(&self, result_scale: impl Fn(usize) -> i32) -> Layer {
+        let steps = self.steps();
+        let activation = f64::from(ACTIVATION_SCALE);
+        let weights = (&self.weight / &steps).round().to_kind(Kind::Int8);
+        let biases = (&self.bias * activation / steps.squeeze_dim(1)).round();
+        let scales: Vec<f64> = (0..self.bias.size()[0] as usize)
+            .map(|o| f64::from(result_scale(o)) / activation * f64::from(1 << MULTIPLIER_BITS))
+            .collect();
+        let multipliers = (steps.squeeze_dim(1).to_kind(Kind::Double) * Tensor::from_slice(&scales)).round();
+        Layer {
+            weights: Vec::try_from(weights.flatten(0, -1)).expect("i8 weights"),
+            biases: to_i32(&biases),
+            multipliers: to_i32(&multipliers),
+        }
+    }
+}
+
+pub(super) fn to_i32(xs: &Tensor) -> Vec<i32> {
+    let limit = f64::from(i32::MAX);
+    Vec::try_from(
+        xs.to_kind(Kind::Double)
+            .clamp(-limit, limit)
+            .to_kind(Kind::Int)
+            .flatten(0, -1),
+    )
+    .expect("i32 values")
+}
+
+/// `rounded` forward, the gradient of `xs` backward.
+pub(super) fn pass_through(xs: &Tensor, rounded: Tensor) -> Tensor {
+    xs + (rounded - xs).detach()
+}
+
+/// Clipped ReLU in steps of an activation.
+pub(super) fn activate(xs: &Tensor, quantize: bool) -> Tensor {
+    let scale = f64::from(ACTIVATION_SCALE);
+    let clipped = xs.clamp(0.0, 255.0 / scale);
+    if !quantize {
+        return clipped;
+    }
+    let rounded = (&clipped * scale).round() / scale;
+    pass_through(&clipped, rounded)
+}
