@@ -35,7 +35,7 @@ fn train(folder: &Path, arguments: &str) -> String {
 }
 
 #[test]
-fn stages_make_a_model_that_codes_and_a_second_run_resumes() {
+fn stages_make_a_model_that_codes_and_later_runs_resume() {
     let folder = tempfile::tempdir().unwrap();
     write_clip(&folder.path().join("clip.y4m"), 30);
     let common = "--checkpoint run.ckpt --clips clip.y4m --validation clip.y4m --device cpu";
@@ -50,7 +50,12 @@ fn stages_make_a_model_that_codes_and_a_second_run_resumes() {
         !second.contains("start anew"),
         "everything was in the checkpoint: {second}"
     );
+    let third = train(folder.path(), &format!("fusion {common} {short}"));
+    assert!(third.contains("start anew"), "the continuous stream is new: {third}");
+    let fourth = train(folder.path(), &format!("fusion {common} {short} --freeze-tokenizer"));
+    assert!(!fourth.contains("start anew"), "{fourth}");
     train(folder.path(), &format!("context {common} --steps 3 --batch 1"));
+    train(folder.path(), &format!("predictor {common} --steps 3 --batch 2"));
     train(
         folder.path(),
         "export --checkpoint run.ckpt --out model.safetensors --card data=test",
@@ -61,10 +66,11 @@ fn stages_make_a_model_that_codes_and_a_second_run_resumes() {
     let card = |key: &str| model.card.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str());
     assert_eq!(card("data"), Some("test"));
     assert!(
-        card("training.tokenizer").unwrap().starts_with("4 steps"),
+        card("training.tokenizer").unwrap().starts_with("8 steps"),
         "{:?}",
         model.card
     );
+    assert!(model.continuous.is_some() && model.predictor.is_some());
     let sequence = gsttvc::bitstream::SequenceHeader {
         width: 32,
         height: 32,

@@ -231,3 +231,35 @@ fn a_device_that_is_not_there_is_named() {
     assert!(element.set_state(gst::State::Paused).is_err());
     assert!(error(&bus).unwrap().matches(gst::ResourceError::NotFound));
 }
+
+/// Bytes of the delta units of pictures `from..to` through an encoder that plays already.
+fn delta_bytes(harness: &mut gst_check::Harness, pictures: std::ops::Range<u64>) -> usize {
+    let info = i420();
+    for t in pictures {
+        harness.push(picture(&info, t)).unwrap();
+    }
+    let units = drain(harness);
+    units.iter().filter(|u| !is_key(u)).map(|u| u.size()).sum()
+}
+
+#[test]
+fn the_bitrate_can_change_while_playing() {
+    let mut harness = encoder(&i420());
+    let element = harness.element().unwrap();
+    element.set_property("bitrate", 2u32);
+    let low = delta_bytes(&mut harness, 0..65);
+    element.set_property("bitrate", 20u32);
+    let high = delta_bytes(&mut harness, 65..129);
+    assert!(high > low, "{high} bytes at 20 kbit/s, {low} at 2");
+}
+
+#[test]
+fn masked_tokens_are_not_sent() {
+    let bytes = |ratio: f64| {
+        let mut harness = encoder(&i420());
+        harness.element().unwrap().set_property("mask-ratio", ratio);
+        delta_bytes(&mut harness, 0..65)
+    };
+    let (all, few) = (bytes(0.0), bytes(0.9));
+    assert!(few < all, "{few} bytes with a tenth of the tokens, {all} with all");
+}

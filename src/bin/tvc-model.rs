@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{ensure, Context, Result};
 use clap::{Args, Parser, Subcommand};
-use gsttvc::codec::{EncoderSettings, DEFAULT_QUANTIZER};
+use gsttvc::codec::{EncoderSettings, MaskingStrategy, DEFAULT_QUANTIZER};
 use gsttvc::eval;
 use gsttvc::model::{Model, ModelSource};
 use gsttvc::train::clips::{find, Clip};
@@ -50,6 +50,9 @@ struct EvalArguments {
     /// Share of the tokens between key units that are masked, 0 to 0.9; without it, as the encoder chooses.
     #[arg(long)]
     mask_ratio: Option<f64>,
+    /// Mask in a regular pattern rather than what is best predicted.
+    #[arg(long)]
+    mask_pattern: bool,
     /// Frames from one key unit to the next at most, 0 = automatic.
     #[arg(long, default_value_t = 0)]
     key_int_max: u32,
@@ -166,6 +169,10 @@ impl EvalArguments {
         let common = EncoderSettings {
             key_int_max: self.key_int_max,
             mask_ratio: self.mask_ratio,
+            masking: match self.mask_pattern {
+                true => MaskingStrategy::Pattern,
+                false => MaskingStrategy::Adaptive,
+            },
             ..EncoderSettings::default()
         };
         let at_rate = |name: String, rate: f64| (name, EncoderSettings { rate, ..common });

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use gsttvc::model::{device, ModelConfig};
 use gsttvc::train::clips::{find, Clip, SampleShape};
 use gsttvc::train::schedule::Budget;
-use gsttvc::train::{context_stage, export, joint, tokenizer_stage};
+use gsttvc::train::{context_stage, export, joint, predictor_stage, segments, tokenizer_stage};
 use tch::{Device, Kind};
 
 /// Trains a TVC model, stage by stage, from a folder of clips.
@@ -46,8 +46,13 @@ enum Stage {
         #[arg(long)]
         model: Option<PathBuf>,
     },
-    /// Stage 3: the context model of the entropy coder, on the tokens of the stages before.
+    /// Stage 3: the context models of the entropy coder, on what the stages before give.
     Context {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Stage 4: the transformer that predicts masked tokens, on what the first two stages give.
+    Predictor {
         #[command(flatten)]
         common: Common,
     },
@@ -147,7 +152,8 @@ fn main() -> Result<()> {
             freeze_tokenizer,
             model,
         } => networks(&common, weights, model, Some(joint), freeze_tokenizer),
-        Stage::Context { common } => context(&common),
+        Stage::Context { common } => on_segments(&common, "context", context_stage::run),
+        Stage::Predictor { common } => on_segments(&common, "predictor", predictor_stage::run),
         Stage::Export { checkpoint, out, card } => export::run(&checkpoint, &out, &card),
     }
 }
@@ -193,17 +199,18 @@ fn networks(
     tokenizer_stage::run(&options, &ModelConfig::default(), clips, &validation)
 }
 
-fn context(common: &Common) -> Result<()> {
+/// What the stages that learn from segments have in common.
+fn on_segments(common: &Common, name: &str, run: fn(&segments::Options, &[Clip], &[Clip]) -> Result<()>) -> Result<()> {
     let (device, kind) = common.device()?;
     let (clips, validation) = common.read_clips()?;
-    let options = context_stage::Options {
+    let options = segments::Options {
         checkpoint: common.checkpoint.clone(),
         budget: common.budget,
         batch: common.batch as usize,
-        log: common.log("context"),
+        log: common.log(name),
         device,
         kind,
         seed: common.seed,
     };
-    context_stage::run(&options, &clips, &validation)
+    run(&options, &clips, &validation)
 }

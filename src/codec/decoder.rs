@@ -5,9 +5,10 @@ use std::sync::Arc;
 use tch::Tensor;
 
 use super::past::Past;
+use super::restore::Restorer;
 use super::{CodecError, Frame};
 use crate::bitstream::{Clock, FrameTimes, SequenceHeader, UnitHeader};
-use crate::entropy::{symbol_check, LatentMap, Masking, TokenMap, UnitDecoder, LATENT_SCALE};
+use crate::entropy::{symbol_check, LatentMap, Masking, TokenMap, UnitDecoder};
 use crate::model::{Model, StreamState};
 
 /// Access units to frames.
@@ -22,6 +23,7 @@ struct Stream {
     state: StreamState,
     control_state: StreamState,
     past: Past,
+    restorer: Restorer,
     clock: Clock,
 }
 
@@ -88,6 +90,7 @@ impl Decoder {
             state: StreamState::default(),
             control_state: StreamState::default(),
             past: Past::default(),
+            restorer: Restorer::default(),
             clock,
         })
     }
@@ -133,18 +136,13 @@ impl Decoder {
     ) -> Result<Tensor, CodecError> {
         let _no_grad = tch::no_grad_guard();
         let (tokenizer, model) = (&self.model.tokenizer, &self.model);
-        let size = [1, tokens.height as i64, tokens.width as i64, -1];
-        let as_image = |values: Tensor| values.f_view(size)?.f_permute([0, 3, 1, 2])?.f_to_device(model.device);
-        let digits = as_image(Tensor::f_from_slice(tokens.tokens.as_flattened())?)?;
-        let codes = tokenizer.fsq.codes(&digits)?;
-        let control = match (&model.continuous, latents) {
+        let restored = stream.restorer.push(model, tokens, latents)?;
+        let codes = tokenizer.fsq.codes(&restored.digits)?;
+        let control = match (&model.continuous, &restored.latents) {
             (Some(continuous), Some(latents)) => {
-                let latents = as_image(Tensor::f_from_slice(&latents.values)?)?
-                    .f_to_kind(tch::Kind::Float)?
-                    .f_mul_scalar(1.0 / f64::from(LATENT_SCALE))?;
                 continuous
                     .fusion
-                    .control(&codes, &latents, 1, model.kind, &mut stream.control_state)?
+                    .control(&codes, latents, 1, model.kind, &mut stream.control_state)?
             }
             _ => vec![],
         };

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use super::analysis::{Analysis, AnalysisState};
-use super::ladder::{operating_point, DEFAULT_QUANTIZER};
+use super::ladder::{operating_point, OperatingPoint, DEFAULT_QUANTIZER};
+use super::masking::{mask_adaptive, mask_pattern, MaskingStrategy};
 use super::past::Past;
 use super::rate::RateControl;
+use super::restore::Restorer;
 use super::scene::SceneDetector;
 use super::{CodecError, Frame};
 use crate::bitstream::{Clock, SequenceHeader, Timing, UnitHeader, DELTA_FRAMES, MAX_SIZE, MIN_SIZE};
@@ -39,6 +41,8 @@ pub struct EncoderSettings {
     pub rate: f64,
     /// Share of a delta unit's tokens that are not sent, 0 to 0.9; None = as the operating point says.
     pub mask_ratio: Option<f64>,
+    /// How the masked tokens are chosen.
+    pub masking: MaskingStrategy,
     /// Frames from one key unit to the next at most; 0: at scene cuts and every 250 frames.
     pub key_int_max: u32,
 }
@@ -49,6 +53,7 @@ impl Default for EncoderSettings {
             quantizer: DEFAULT_QUANTIZER,
             rate: 0.0,
             mask_ratio: None,
+            masking: MaskingStrategy::default(),
             key_int_max: 0,
         }
     }
@@ -80,6 +85,7 @@ pub struct Encoder {
 struct Stream {
     state: AnalysisState,
     past: Past,
+    restorer: Restorer,
     clock: Clock,
     frames: u32,
 }
@@ -166,12 +172,13 @@ impl Encoder {
         let mut stream = Stream {
             state: AnalysisState::default(),
             past: Past::default(),
+            restorer: Restorer::default(),
             clock: Clock::new(&sequence),
             frames: 1,
         };
         let coded = self.code(&[frame], 1, &mut stream)?;
         let unit = assemble(Some(sequence), 1, Timing::Grid, &coded, coded.payload.clone());
-        stream.past.push(coded.tokens, coded.latents);
+        self.remember(&mut stream, coded)?;
         self.stream = Some(stream);
         Ok(unit)
     }
@@ -193,27 +200,36 @@ impl Encoder {
         let timing = stream.clock.pack(&times, &mut payload);
         payload.extend(&coded.payload);
         let unit = assemble(None, frames.len(), timing, &coded, payload);
-        stream.past.push(coded.tokens, coded.latents);
+        self.remember(&mut stream, coded)?;
         stream.frames += frames.len() as u32;
         // Frames after a short group would not line up with the decoder's: it ends the stream.
         self.stream = (frames.len() == DELTA_FRAMES).then_some(stream);
         Ok(Some(unit))
     }
 
+    /// Makes a unit the previous one.
+    fn remember(&self, stream: &mut Stream, coded: Candidate) -> Result<(), CodecError> {
+        stream
+            .restorer
+            .push(&self.model, &coded.tokens, coded.latents.as_ref())?;
+        stream.past.push(coded.tokens, coded.latents);
+        Ok(())
+    }
+
     /// Codes a group of frames, the first `count` of which are real, at the quantizer or at the rate.
     fn code(&mut self, group: &[&Frame], count: usize, stream: &mut Stream) -> Result<Candidate, CodecError> {
         let size = (self.sequence.width, self.sequence.height);
         let analysis = Analysis::of(&self.model, group, size, &mut stream.state)?;
-        let (rate, past) = (self.settings.rate, &stream.past);
+        let rate = self.settings.rate;
         if rate <= 0.0 {
-            return self.candidate(&analysis, past, self.settings.quantizer);
+            return self.candidate(&analysis, stream, self.settings.quantizer);
         }
         let seconds = self.seconds(&group[..count]);
-        let is_key = past.tokens.previous.is_none();
+        let is_key = stream.past.tokens.previous.is_none();
         let budget = self.rate.budget(rate, group[0].pts, seconds, is_key);
         let header = if is_key { KEY_HEADER_BITS } else { DELTA_HEADER_BITS };
         let code = |quantizer| {
-            let candidate = self.candidate(&analysis, past, quantizer)?;
+            let candidate = self.candidate(&analysis, stream, quantizer)?;
             let bits = candidate.payload.len() * 8 + header;
             Ok((candidate, bits))
         };
@@ -235,13 +251,14 @@ impl Encoder {
     }
 
     /// The unit at a quantizer's operating point.
-    fn candidate(&self, analysis: &Analysis, past: &Past, quantizer: u32) -> Result<Candidate, CodecError> {
-        let point = operating_point(quantizer);
+    fn candidate(&self, analysis: &Analysis, stream: &Stream, quantizer: u32) -> Result<Candidate, CodecError> {
+        let (point, past) = (operating_point(quantizer), &stream.past);
         let mut tokens = analysis.tokens(past.tokens.previous.as_ref(), point.dead_zone);
+        let masking = self.mask(analysis, stream, &point, &mut tokens)?;
         let mut coder = UnitEncoder::new();
         self.model
             .context
-            .code(&mut coder, &past.tokens, Masking::None, &mut tokens)?;
+            .code(&mut coder, &past.tokens, masking, &mut tokens)?;
         let mut latents = None;
         if let (Some(continuous), Some(wanted)) = (&self.model.continuous, &analysis.latents) {
             let mode = match point.latent_step {
@@ -261,6 +278,31 @@ impl Encoder {
             latents,
             payload: coder.finish(),
         })
+    }
+
+    /// Masks tokens of a delta unit as the settings or the operating point ask for. Key units are always complete.
+    fn mask(
+        &self,
+        analysis: &Analysis,
+        stream: &Stream,
+        point: &OperatingPoint,
+        tokens: &mut TokenMap,
+    ) -> Result<Masking, CodecError> {
+        let history = &stream.past.tokens;
+        let ratio = self.settings.mask_ratio.unwrap_or(point.mask_ratio);
+        if history.previous.is_none() || ratio <= 0.0 {
+            return Ok(Masking::None);
+        }
+        if self.settings.masking == MaskingStrategy::Pattern {
+            return Ok(mask_pattern(tokens, history, ratio));
+        }
+        let latents = analysis.latents.as_ref().filter(|_| point.latent_step.is_some());
+        let none = analysis
+            .latents
+            .as_ref()
+            .map(|map| LatentMap::zero(map.width, map.height, map.channels));
+        let errors = stream.restorer.errors(&self.model, tokens, latents.or(none.as_ref()))?;
+        Ok(mask_adaptive(tokens, history, ratio, &errors))
     }
 }
 

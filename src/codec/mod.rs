@@ -7,12 +7,17 @@ mod encoder;
 mod error;
 mod frame;
 mod ladder;
+mod masking;
 mod past;
 mod rate;
+mod restore;
 mod scene;
+#[cfg(all(test, feature = "train"))]
+mod tests;
 
 pub use decoder::{Decoded, Decoder};
 pub use encoder::{AccessUnit, Encoder, EncoderSettings};
 pub use error::CodecError;
 pub use frame::Frame;
 pub use ladder::{operating_point, OperatingPoint, DEFAULT_QUANTIZER, MAX_QUANTIZER};
+pub use masking::MaskingStrategy;

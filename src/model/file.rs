@@ -58,8 +58,8 @@ impl TensorFile {
         TensorFile::parse(&bytes)
     }
 
-    /// Writes beside `path` and renames: a crash leaves the old file or the new one.
-    pub fn write(&self, path: &Path) -> Result<(), ModelError> {
+    /// Inverse of [`Self::parse`].
+    pub fn to_bytes(&self) -> Result<Vec<u8>, ModelError> {
         let mut names: Vec<&String> = self.tensors.keys().collect();
         names.sort();
         let data = names
@@ -70,8 +70,12 @@ impl TensorFile {
             let view = TensorView::new(*dtype, shape.clone(), bytes).expect("bytes match the shape");
             (name.as_str(), view)
         });
-        let bytes = safetensors::serialize(views, Some(self.metadata.clone()))
-            .map_err(|e| ModelError::NotAModel(e.to_string()))?;
+        safetensors::serialize(views, Some(self.metadata.clone())).map_err(|e| ModelError::NotAModel(e.to_string()))
+    }
+
+    /// Writes beside `path` and renames: a crash leaves the old file or the new one.
+    pub fn write(&self, path: &Path) -> Result<(), ModelError> {
+        let bytes = self.to_bytes()?;
         let partial = path.with_extension("partial");
         let io = |source| ModelError::Io {
             path: path.into(),

@@ -122,3 +122,79 @@ impl Fusion {
         Ok(joined)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Tokenizer;
+    use tch::Device;
+
+    /// The networks of the tiny configuration; residual branches and joins start at zero, `noise` moves them.
+    fn tiny(noise: f64) -> (nn::VarStore, Tokenizer, Fusion) {
+        tch::manual_seed(9);
+        let vs = nn::VarStore::new(Device::Cpu);
+        let tokenizer = Tokenizer::new(vs.root() / "tokenizer", &TokenizerConfig::tiny());
+        let fusion = Fusion::new(vs.root() / "fusion", &ContinuousConfig::tiny(), &tokenizer.config);
+        tch::no_grad(|| {
+            for mut v in vs.trainable_variables() {
+                let noise = v.randn_like() * noise;
+                let _ = v.g_add_(&noise);
+            }
+        });
+        (vs, tokenizer, fusion)
+    }
+
+    /// Latents and pictures of a clip that comes in pieces.
+    fn run(tokenizer: &Tokenizer, fusion: &Fusion, xs: &Tensor, plan: &[i64]) -> (Tensor, Tensor) {
+        let mut states: [StreamState; 4] = Default::default();
+        let [encoder, continuous, control, decoder] = &mut states;
+        let (mut latents, mut pictures, mut at) = (vec![], vec![], 0);
+        for &frames in plan {
+            let piece = xs.narrow(1, at, frames);
+            let (zs, features) = tokenizer.encode_with_features(&piece, Kind::Float, encoder).unwrap();
+            let ys = fusion.encode(&features, 1, continuous).unwrap();
+            let codes = tokenizer.fsq.codes(&tokenizer.fsq.digits(&zs).unwrap()).unwrap();
+            let joined = fusion.control(&codes, &ys, 1, Kind::Float, control).unwrap();
+            pictures.push(
+                tokenizer
+                    .decode_controlled(&codes, &joined, 1, Kind::Float, decoder)
+                    .unwrap(),
+            );
+            latents.push(ys);
+            at += frames;
+        }
+        (Tensor::cat(&latents, 0), Tensor::cat(&pictures, 1))
+    }
+
+    fn clip() -> Tensor {
+        Tensor::rand([1, 25, 6, 24, 32], (Kind::Float, Device::Cpu)) * 2.0 - 1.0
+    }
+
+    #[test]
+    fn chunk_plans_give_equal_latents_and_equal_pictures() {
+        let _guard = tch::no_grad_guard();
+        let (_vs, tokenizer, fusion) = tiny(0.15);
+        let xs = clip();
+        let (latents, pictures) = run(&tokenizer, &fusion, &xs, &[25]);
+        assert_eq!(latents.size(), [4, 4, 3, 4], "a latent beside every token");
+        for plan in [&[1, 8, 8, 8][..], &[1, 16, 8]] {
+            let (l, p) = run(&tokenizer, &fusion, &xs, plan);
+            for (a, b) in [(l, &latents), (p, &pictures)] {
+                let error = f64::try_from((a - b).abs().max()).unwrap();
+                assert!(error < 1e-4, "plan {plan:?} differs by {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_untrained_control_branch_leaves_the_picture_as_it_is() {
+        let _guard = tch::no_grad_guard();
+        let (_vs, tokenizer, fusion) = tiny(0.0);
+        let xs = clip();
+        let (_, fused) = run(&tokenizer, &fusion, &xs, &[25]);
+        let zs = tokenizer.encode(&xs, Kind::Float, &mut StreamState::default()).unwrap();
+        let codes = tokenizer.fsq.codes(&tokenizer.fsq.digits(&zs).unwrap()).unwrap();
+        let plain = tokenizer.decode(&codes, 1, Kind::Float, &mut StreamState::default());
+        assert_eq!(fused, plain.unwrap());
+    }
+}

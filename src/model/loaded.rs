@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use tch::{nn, Device, Kind, Tensor};
 
 use super::device;
-use super::{context_tensors, Fusion, ModelConfig, ModelError, TensorFile, Tokenizer};
+use super::{context_tensors, Fusion, ModelConfig, ModelError, Predictor, TensorFile, Tokenizer};
 use crate::entropy::{ContextModel, ContextWeights, LatentContextModel, LatentWeights};
 
 const FORMAT: &str = "tvc-model";
@@ -34,6 +34,8 @@ pub struct Model {
     pub config: ModelConfig,
     pub tokenizer: Tokenizer,
     pub context: ContextModel,
+    /// None: masked tokens are taken from the unit before.
+    pub predictor: Option<Predictor>,
     /// None: the model has discrete tokens only.
     pub continuous: Option<Continuous>,
     /// Identity that streams carry.
@@ -158,6 +160,11 @@ impl Model {
             }
             _ => None,
         };
+        let predictor = config.predictor.as_ref().map(|predictor| {
+            let channels = config.continuous.as_ref().map_or(0, |c| c.channels);
+            let vs = variables.root() / "predictor";
+            Predictor::new(vs, predictor, &config.tokenizer.fsq_levels, channels)
+        });
         fill(&variables, &file.tensors)?;
         variables.freeze();
         variables.set_kind(kind);
@@ -171,6 +178,7 @@ impl Model {
             config,
             tokenizer,
             context,
+            predictor,
             continuous,
             id,
             device,

@@ -2,10 +2,8 @@
 //! Stage 3: the context models, on the tokens and latents of trained networks.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::path::PathBuf;
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{Context, Result};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tch::{nn, Device, Kind, Tensor};
@@ -13,116 +11,20 @@ use tch::{nn, Device, Kind, Tensor};
 use super::checkpoint::Checkpoint;
 use super::clips::Clip;
 use super::context_net::{context_rows, ContextNet};
-use super::latent_context_net::{latent_steps, LatentContextNet, LatentSamples, LatentUnit};
+use super::latent_context_net::{LatentContextNet, LatentSamples, LatentUnit};
 use super::optimizer::AdamW;
 use super::progress::{progress_bar, Log};
-use super::schedule::{Budget, Schedule};
-use crate::codec::{operating_point, DEFAULT_QUANTIZER, MAX_QUANTIZER};
-use crate::entropy::{LATENT_SCALE, LATENT_STEPS, MASKED};
-use crate::model::{picture, Fusion, IntegerModel, ModelConfig, StreamState, Tokenizer};
+use super::schedule::Schedule;
+use super::segments::{fill, Networks, Options, Segment};
+use crate::codec::{DEFAULT_QUANTIZER, MAX_QUANTIZER};
+use crate::entropy::{LATENT_STEPS, MASKED};
+use crate::model::{IntegerModel, ModelConfig};
 
-/// One run of the stage.
-pub struct Options {
-    pub checkpoint: PathBuf,
-    pub budget: Budget,
-    /// Units of a step.
-    pub batch: usize,
-    pub log: PathBuf,
-    pub device: Device,
-    pub kind: Kind,
-    pub seed: u64,
-}
-
-/// Frames from one key unit to the next when clips are tokenized.
-const SEGMENT_FRAMES: i64 = 1 + 8 * 12;
 /// Share of the run after which the rounding of the integer model is simulated.
 const QUANTIZE_FROM: f64 = 0.6;
 
 /// Share of the units of a step whose tokens are partly masked.
 const MASKED_SHARE: f64 = 0.25;
-
-/// A stretch of video that starts with a key unit.
-struct Segment {
-    /// Token maps `[h, w, 6]` i64.
-    tokens: Vec<Tensor>,
-    /// Real-valued latents in 1/256, `[units, h, w, channels]` f32.
-    latents: Option<Tensor>,
-}
-
-/// Frozen networks that make segments.
-struct Networks {
-    tokenizer: Tokenizer,
-    fusion: Option<Fusion>,
-    device: Device,
-    kind: Kind,
-}
-
-impl Networks {
-    /// Runs the encoders over clips as the codec does, each segment with a quantizer of its own.
-    fn segments(&self, clips: &[Clip], quantizer: impl Fn() -> u32) -> Result<Vec<Segment>> {
-        let _no_grad = tch::no_grad_guard();
-        let mut segments = Vec::new();
-        for clip in clips {
-            let (width, height) = (clip.size().0 & !15, clip.size().1 & !15);
-            let mut at = 0;
-            while at < clip.frames() {
-                let frames = (clip.frames() - at - 1).min(SEGMENT_FRAMES - 1) / 8 * 8 + 1;
-                let cut = |t: &Tensor, scale: i64| {
-                    t.narrow(0, at, frames)
-                        .slice(-2, 0, height / scale, 1)
-                        .slice(-1, 0, width / scale, 1)
-                };
-                let quads = picture::quad_from_planes(&cut(&clip.luma, 1), &cut(&clip.chroma, 2))?;
-                segments.push(self.segment(&quads.unsqueeze(0).to_device(self.device), quantizer())?);
-                at += frames.max(SEGMENT_FRAMES);
-            }
-        }
-        Ok(segments)
-    }
-
-    fn segment(&self, quads: &Tensor, quantizer: u32) -> Result<Segment> {
-        let (zs, features) = self
-            .tokenizer
-            .encode_with_features(quads, self.kind, &mut StreamState::default())?;
-        let bounded = self.tokenizer.fsq.bound(&zs)?.permute([0, 2, 3, 1]);
-        let latents = match &self.fusion {
-            Some(fusion) => {
-                let ys = fusion.encode(&features, 1, &mut StreamState::default())?;
-                Some(
-                    (ys.permute([0, 2, 3, 1]) * f64::from(LATENT_SCALE))
-                        .round()
-                        .contiguous(),
-                )
-            }
-            None => None,
-        };
-        Ok(Segment {
-            tokens: dead_zone(&bounded, quantizer),
-            latents,
-        })
-    }
-}
-
-/// The encoder's rounding with hysteresis; `bounded: [units, h, w, 6]`.
-fn dead_zone(bounded: &Tensor, quantizer: u32) -> Vec<Tensor> {
-    let reach = operating_point(quantizer).dead_zone;
-    let top: Vec<f32> = crate::FSQ_LEVELS.iter().map(|&l| f32::from(l - 1)).collect();
-    let top = Tensor::from_slice(&top).to_device(bounded.device());
-    let mut maps: Vec<Tensor> = Vec::new();
-    for unit in 0..bounded.size()[0] {
-        let values = bounded.select(0, unit);
-        let rounded = values.round().clamp_min(0.0).minimum(&top);
-        let map = match maps.last() {
-            Some(last) => {
-                let last = last.to_kind(Kind::Float);
-                last.where_self(&(&values - &last).abs().le(reach), &rounded)
-            }
-            None => rounded,
-        };
-        maps.push(map.to_kind(Kind::Int64));
-    }
-    maps
-}
 
 /// What a unit is coded from.
 struct Unit<'a> {
@@ -181,17 +83,11 @@ impl Unit<'_> {
         (rows.index_select(0, &sent), digits.index_select(0, &sent))
     }
 
-    /// Latents of a unit of the segment, quantised, in 1/256.
-    fn quantised(&self, unit: usize) -> Option<Tensor> {
-        let size = f64::from(latent_steps()[self.step]);
-        let latents = self.segment.latents.as_ref()?.select(0, unit as i64);
-        Some(((latents / size).round() * size).to_kind(Kind::Int64))
-    }
-
     fn latent_samples(&self) -> Option<LatentSamples> {
-        let back = |n: usize| self.at.checked_sub(n).and_then(|u| self.quantised(u));
+        let quantised = |unit| self.segment.quantised(unit, self.step);
+        let back = |n: usize| self.at.checked_sub(n).and_then(quantised);
         Some(LatentSamples::of(&LatentUnit {
-            latents: &self.quantised(self.at)?,
+            latents: &quantised(self.at)?,
             previous: back(1).as_ref(),
             older: back(2).as_ref(),
             tokens: &self.tokens,
@@ -235,18 +131,7 @@ pub fn run(options: &Options, clips: &[Clip], validation: &[Clip]) -> Result<()>
     let config = checkpoint
         .config()?
         .with_context(|| format!("{} has no trained tokenizer", options.checkpoint.display()))?;
-    let networks_vs = nn::VarStore::new(options.device);
-    let networks = Networks {
-        tokenizer: Tokenizer::new(networks_vs.root() / "tokenizer", &config.tokenizer),
-        fusion: config
-            .continuous
-            .as_ref()
-            .map(|c| Fusion::new(networks_vs.root() / "fusion", c, &config.tokenizer)),
-        device: options.device,
-        kind: options.kind,
-    };
-    fill(&networks_vs, &checkpoint.averages("tokenizer"))?;
-
+    let networks = Networks::load(&checkpoint, &config, options.device, options.kind)?;
     let rng = RefCell::new(StdRng::seed_from_u64(options.seed));
     println!("encoding {} clips", clips.len() + validation.len());
     let segments = networks.segments(clips, || rng.borrow_mut().random_range(0..=MAX_QUANTIZER))?;
@@ -344,18 +229,4 @@ fn report(nets: &Nets, validation: &[Segment], log: &mut Log) -> Result<()> {
     );
     println!("{line}");
     log.note(&line)
-}
-
-/// Copies averaged weights into a store; every variable must be there.
-pub fn fill(vs: &nn::VarStore, weights: &HashMap<String, Tensor>) -> Result<()> {
-    let _no_grad = tch::no_grad_guard();
-    for (name, mut variable) in vs.variables() {
-        let weight = weights.get(&name);
-        ensure!(
-            weight.is_some_and(|w| w.size() == variable.size()),
-            "the checkpoint has no {name} of this shape"
-        );
-        variable.copy_(&weights[&name]);
-    }
-    Ok(())
 }

@@ -15,7 +15,7 @@ pub fn run(checkpoint: &Path, out: &Path, card: &[(String, String)]) -> Result<(
     let config = checkpoint.config()?.context("the checkpoint has no configuration")?;
     let integers = context_stage::export(&checkpoint, &config).context("run the stage 'context' first")?;
     let mut card = card.to_vec();
-    for stage in ["tokenizer", "context"] {
+    for stage in ["tokenizer", "context", "predictor"] {
         let total = |what: &str| checkpoint.total(&format!("{stage}.{what}"));
         card.push((
             format!("training.{stage}"),
@@ -25,6 +25,7 @@ pub fn run(checkpoint: &Path, out: &Path, card: &[(String, String)]) -> Result<(
     // The rate model of the training is of no use to anyone else.
     let mut networks = checkpoint.averages("tokenizer");
     networks.retain(|name, _| !name.starts_with("prior."));
+    networks.extend(checkpoint.averages("predictor"));
     let file = model::pack(&config, networks, &integers, &card)?;
     Ok(file.write(out)?)
 }

@@ -205,10 +205,12 @@ fn quads_to_rgb(quads: &Tensor) -> Result<Tensor> {
 /// Trains until the budget is spent; the checkpoint is written at every validation and at the end.
 pub fn run(options: &Options, config: &ModelConfig, clips: Vec<Clip>, validation: &[Clip]) -> Result<()> {
     let mut checkpoint = Checkpoint::open(&options.checkpoint)?;
+    // What other stages have left stays there, and what they have not made yet is not there.
+    let before = checkpoint.config()?;
     let mut config = config.clone();
+    config.predictor = before.as_ref().and_then(|before| before.predictor);
     if options.joint.is_none() {
-        // What an earlier run of the other stage has left stays there.
-        config.continuous = checkpoint.config()?.and_then(|before| before.continuous);
+        config.continuous = before.and_then(|before| before.continuous);
     }
     let config = &config;
     checkpoint.set_config(config)?;

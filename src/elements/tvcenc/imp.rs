@@ -57,6 +57,7 @@ impl Settings {
             mask_ratio: (self.mask_ratio >= 0.0).then_some(self.mask_ratio),
             quantizer: self.quantizer,
             key_int_max: self.key_int_max,
+            ..EncoderSettings::default()
         }
     }
 }

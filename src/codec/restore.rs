@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What stands where a token was not sent.
+
+use tch::{Kind, Tensor};
+
+use super::CodecError;
+use crate::entropy::{LatentMap, TokenMap, LATENT_SCALE, MASKED};
+use crate::model::predictor::PREDICTOR_UNITS;
+use crate::model::Model;
+
+/// The units before, complete.
+#[derive(Debug, Default)]
+pub struct Restorer {
+    /// Oldest first, at most two.
+    past: Vec<Unit>,
+}
+
+/// A unit as the predictor takes it.
+#[derive(Debug)]
+struct Unit {
+    /// `[h, w, 6]` i64.
+    digits: Tensor,
+    /// `[h, w, channels]` f32, where the model has latents.
+    latents: Option<Tensor>,
+}
+
+impl Unit {
+    fn new(model: &Model, tokens: &TokenMap, latents: Option<&LatentMap>) -> Result<Unit, CodecError> {
+        let size = [tokens.height as i64, tokens.width as i64, -1];
+        let digits = Tensor::f_from_slice(tokens.tokens.as_flattened())?
+            .f_view(size)?
+            .f_to_kind(Kind::Int64)?
+            .f_to_device(model.device)?;
+        let latents = match latents {
+            Some(latents) => Some(
+                Tensor::f_from_slice(&latents.values)?
+                    .f_view(size)?
+                    .f_to_kind(Kind::Float)?
+                    .f_mul_scalar(1.0 / f64::from(LATENT_SCALE))?
+                    .f_to_device(model.device)?,
+            ),
+            None => None,
+        };
+        Ok(Unit { digits, latents })
+    }
+}
+
+/// A unit for the pixel decoder.
+#[derive(Debug)]
+pub struct Restored {
+    /// Real-valued digits, `[1, 6, h, w]` f32.
+    pub digits: Tensor,
+    /// `[1, channels, h, w]` f32.
+    pub latents: Option<Tensor>,
+}
+
+impl Restorer {
+    /// Takes the next unit and fills in its masked tokens: as the predictor expects them, or as they were in the
+    /// unit before where the model has none.
+    pub fn push(
+        &mut self,
+        model: &Model,
+        tokens: &TokenMap,
+        latents: Option<&LatentMap>,
+    ) -> Result<Restored, CodecError> {
+        let _no_grad = tch::no_grad_guard();
+        let mut unit = Unit::new(model, tokens, latents)?;
+        let mut digits = unit.digits.f_to_kind(Kind::Float)?;
+        if tokens.tokens.contains(&MASKED) {
+            digits = match &model.predictor {
+                Some(_) => self.predict(model, &[&unit])?.f_squeeze_dim(0)?,
+                None => self.repeat(&unit)?.f_to_kind(Kind::Float)?,
+            };
+            unit.digits = digits.f_round()?.f_to_kind(Kind::Int64)?;
+        }
+        let image = |xs: &Tensor| xs.f_permute([2, 0, 1])?.f_unsqueeze(0);
+        let restored = Restored {
+            digits: image(&digits)?,
+            latents: unit.latents.as_ref().map(image).transpose()?,
+        };
+        self.past.push(unit);
+        if self.past.len() as i64 >= PREDICTOR_UNITS {
+            self.past.remove(0);
+        }
+        Ok(restored)
+    }
+
+    /// How far from the truth each token would be if it were masked and its four neighbours not: squared error
+    /// over the digits, each in shares of its range.
+    pub fn errors(
+        &self,
+        model: &Model,
+        tokens: &TokenMap,
+        latents: Option<&LatentMap>,
+    ) -> Result<Vec<f32>, CodecError> {
+        let _no_grad = tch::no_grad_guard();
+        let truth = Unit::new(model, tokens, latents)?;
+        let expected = match &model.predictor {
+            Some(_) => {
+                // Two complementary halves: every token is masked in one of them.
+                let half = |parity: usize| {
+                    let mut half = tokens.clone();
+                    for at in 0..half.tokens.len() {
+                        if (at % half.width + at / half.width) % 2 == parity {
+                            half.tokens[at] = MASKED;
+                        }
+                    }
+                    Unit::new(model, &half, latents)
+                };
+                let (even, odd) = (half(0)?, half(1)?);
+                let both = self.predict(model, &[&even, &odd])?;
+                let masked_in_even = even.digits.f_select(2, 0)?.f_ge(i64::from(MASKED[0]))?.f_unsqueeze(2)?;
+                both.f_select(0, 0)?
+                    .f_where_self(&masked_in_even, &both.f_select(0, 1)?)?
+            }
+            None => self.past_digits(&truth).f_to_kind(Kind::Float)?,
+        };
+        let range = Tensor::f_from_slice(&MASKED.map(|levels| f32::from(levels - 1)))?.f_to_device(model.device)?;
+        let difference = expected.f_sub(&truth.digits)?.f_div(&range)?;
+        let errors = difference
+            .f_square()?
+            .f_sum_dim_intlist([2i64].as_slice(), false, Kind::Float)?;
+        Ok(Vec::try_from(errors.f_to_device(tch::Device::Cpu)?.f_flatten(0, -1)?)?)
+    }
+
+    /// Runs the predictor over variants of the next unit: `[n, h, w, 6]` f32.
+    fn predict(&self, model: &Model, variants: &[&Unit]) -> Result<Tensor, CodecError> {
+        let predictor = model.predictor.as_ref().ok_or(CodecError::NoKeyUnit)?;
+        let stack = |part: fn(&Unit) -> Option<&Tensor>| -> Result<Option<Tensor>, tch::TchError> {
+            let sequences = variants.iter().map(|variant| {
+                let first = self.past.first().unwrap_or(variant);
+                let last = self.past.last().unwrap_or(variant);
+                let units = [part(first), part(last), part(variant)];
+                let units: Option<Vec<&Tensor>> = units.into_iter().collect();
+                units.map(|units| Tensor::f_stack(&units, 0)).transpose()
+            });
+            let sequences: Option<Vec<Tensor>> = sequences.collect::<Result<_, _>>()?;
+            sequences.map(|all| Tensor::f_stack(&all, 0)).transpose()
+        };
+        let digits = stack(|unit| Some(&unit.digits))?.ok_or(CodecError::NoKeyUnit)?;
+        let latents = stack(|unit| unit.latents.as_ref())?;
+        Ok(predictor.restore(&digits, latents.as_ref(), model.kind)?)
+    }
+
+    fn past_digits<'a>(&'a self, unit: &'a Unit) -> &'a Tensor {
+        self.past.last().map_or(&unit.digits, |before| &before.digits)
+    }
+
+    /// The unit with masked tokens from the unit before.
+    fn repeat(&self, unit: &Unit) -> Result<Tensor, CodecError> {
+        let masked = unit.digits.f_select(2, 0)?.f_ge(i64::from(MASKED[0]))?.f_unsqueeze(2)?;
+        Ok(self.past_digits(unit).f_where_self(&masked, &unit.digits)?)
+    }
+}

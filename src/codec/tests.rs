@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The whole codec on a small model with random weights that has every part.
+
+use std::sync::Arc;
+
+use tch::{nn, Device};
+
+use super::*;
+use crate::bitstream::{SequenceHeader, UnitHeader};
+use crate::model::{self, Fusion, IntegerModel, Model, ModelConfig, Predictor, Tokenizer};
+use crate::train::context_net::ContextNet;
+use crate::train::latent_context_net::LatentContextNet;
+
+const WIDTH: usize = 96;
+const HEIGHT: usize = 80;
+const FRAME_NS: u64 = 40_000_000;
+
+fn tiny_model() -> Arc<Model> {
+    tch::manual_seed(11);
+    let _no_grad = tch::no_grad_guard();
+    let config = ModelConfig::tiny();
+    let vs = nn::VarStore::new(Device::Cpu);
+    let channels = config.continuous.as_ref().map_or(0, |c| c.channels);
+    let _tokenizer = Tokenizer::new(vs.root() / "tokenizer", &config.tokenizer);
+    let _fusion = config
+        .continuous
+        .as_ref()
+        .map(|continuous| Fusion::new(vs.root() / "fusion", continuous, &config.tokenizer));
+    let _predictor = config.predictor.as_ref().map(|predictor| {
+        Predictor::new(
+            vs.root() / "predictor",
+            predictor,
+            &config.tokenizer.fsq_levels,
+            channels,
+        )
+    });
+    for mut variable in vs.trainable_variables() {
+        let noise = variable.randn_like() * 0.1;
+        let _ = variable.g_add_(&noise);
+    }
+    let heads = nn::VarStore::new(Device::Cpu);
+    let integers = IntegerModel {
+        context: ContextNet::new(heads.root() / "context").export(),
+        latent_context: Some(LatentContextNet::new(heads.root() / "latents", channels).export()),
+    };
+    let file = model::pack(&config, vs.variables(), &integers, &[]).unwrap();
+    Arc::new(Model::from_bytes(&file.to_bytes().unwrap(), Device::Cpu).unwrap())
+}
+
+fn sequence() -> SequenceHeader {
+    SequenceHeader {
+        width: WIDTH as u32,
+        height: HEIGHT as u32,
+        ..SequenceHeader::sample()
+    }
+}
+
+/// Frame `t` of something that moves at `speed` samples a frame.
+fn frame(t: usize, speed: usize) -> Frame {
+    let plane = |number: usize| {
+        let (w, h) = Frame::plane_size(WIDTH, HEIGHT, number);
+        (0..w * h)
+            .map(|i| {
+                let (x, y) = (i % w + speed * t, i / w);
+                (((x * 7 + y * 3) % 97) * 2 + ((x / 9 + y / 11) % 2) * 40) as u8
+            })
+            .collect()
+    };
+    Frame {
+        width: WIDTH,
+        height: HEIGHT,
+        planes: [plane(0), plane(1), plane(2)],
+        pts: Some(t as u64 * FRAME_NS),
+    }
+}
+
+fn encode(model: &Arc<Model>, settings: EncoderSettings, frames: impl IntoIterator<Item = Frame>) -> Vec<AccessUnit> {
+    let mut encoder = Encoder::new(model.clone(), sequence(), settings).unwrap();
+    let mut units: Vec<_> = frames
+        .into_iter()
+        .flat_map(|frame| encoder.push(frame, false).unwrap())
+        .collect();
+    units.extend(encoder.drain().unwrap());
+    units
+}
+
+fn bits(units: &[AccessUnit]) -> usize {
+    units.iter().map(|unit| unit.bytes.len() * 8).sum()
+}
+
+#[test]
+fn every_operating_point_decodes() {
+    let model = tiny_model();
+    for quantizer in [0, 20, 47, 48, 55, 56, 63] {
+        for masking in [MaskingStrategy::Adaptive, MaskingStrategy::Pattern] {
+            for mask_ratio in [None, Some(0.5)] {
+                let settings = EncoderSettings {
+                    quantizer,
+                    masking,
+                    mask_ratio,
+                    ..EncoderSettings::default()
+                };
+                let units = encode(&model, settings, (0..20).map(|t| frame(t, 2)));
+                let mut decoder = Decoder::new(model.clone());
+                let frames: usize = units
+                    .iter()
+                    .map(|unit| decoder.decode(&unit.bytes).unwrap().frames.len())
+                    .sum();
+                assert_eq!(frames, 20, "{settings:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn coarser_quantizers_and_more_masking_take_fewer_bits() {
+    let model = tiny_model();
+    let size = |quantizer, mask_ratio| {
+        let settings = EncoderSettings {
+            quantizer,
+            mask_ratio,
+            ..EncoderSettings::default()
+        };
+        bits(&encode(&model, settings, (0..33).map(|t| frame(t, 2))))
+    };
+    assert!(size(0, None) > size(24, None) && size(24, None) > size(48, None));
+    assert!(size(50, Some(0.0)) > size(50, Some(0.4)) && size(50, Some(0.4)) > size(50, Some(0.8)));
+}
+
+#[test]
+fn latents_of_a_still_picture_cost_next_to_nothing() {
+    let model = tiny_model();
+    let sizes = |quantizer| -> Vec<usize> {
+        let settings = EncoderSettings {
+            quantizer,
+            key_int_max: 1000,
+            ..EncoderSettings::default()
+        };
+        let units = encode(&model, settings, (0..65).map(|_| frame(0, 0)));
+        units.iter().map(|unit| unit.bytes.len()).collect()
+    };
+    let (with, without) = (sizes(20), sizes(48));
+    assert!(with[0] > without[0] + 12, "the key unit has latents");
+    for (unit, (a, b)) in with.iter().zip(&without).enumerate().skip(4) {
+        assert!(a <= &(b + 12), "unit {unit}: {a} bytes with latents, {b} without");
+    }
+}
+
+/// A rate between those of the finest and of the coarsest quantizer, in bits per second.
+fn middle_rate(model: &Arc<Model>, frames: usize) -> f64 {
+    let rate = |quantizer| {
+        let settings = EncoderSettings {
+            quantizer,
+            ..EncoderSettings::default()
+        };
+        let bits = bits(&encode(model, settings, (0..frames).map(|t| frame(t, 2)))) as f64;
+        bits / (frames as f64 * FRAME_NS as f64 / 1e9)
+    };
+    (rate(8) + rate(52)) / 2.0
+}
+
+#[test]
+fn a_rate_is_kept_within_five_percent() {
+    let (model, frames) = (tiny_model(), 1 + 8 * 40);
+    let rate = middle_rate(&model, 65);
+    let settings = EncoderSettings {
+        rate,
+        ..EncoderSettings::default()
+    };
+    let units = encode(&model, settings, (0..frames).map(|t| frame(t, 2)));
+    let seconds = frames as f64 * FRAME_NS as f64 / 1e9;
+    let found = bits(&units) as f64 / seconds;
+    assert!(
+        (found / rate - 1.0).abs() < 0.05,
+        "{found:.0} bit/s, asked for {rate:.0}"
+    );
+}
+
+#[test]
+fn the_rate_follows_the_time_stamps_and_not_the_frame_rate() {
+    let model = tiny_model();
+    let rate = middle_rate(&model, 65);
+    let at = |rate, spacing: u64| {
+        let settings = EncoderSettings {
+            rate,
+            ..EncoderSettings::default()
+        };
+        let frames = (0..161).map(|t| Frame {
+            pts: Some(t as u64 * FRAME_NS * spacing),
+            ..frame(t, 2)
+        });
+        bits(&encode(&model, settings, frames))
+    };
+    let (normal, slow) = (at(rate, 1) as f64, at(rate / 2.0, 2) as f64);
+    assert!(
+        (slow / normal - 1.0).abs() < 0.05,
+        "{slow} bits at half the rate for twice the time, {normal}"
+    );
+}
+
+#[test]
+fn a_damaged_byte_of_the_latents_is_noticed() {
+    let model = tiny_model();
+    let settings = EncoderSettings {
+        quantizer: 8,
+        ..EncoderSettings::default()
+    };
+    let unit = encode(&model, settings, [frame(0, 0)]).remove(0);
+    let (_, header) = UnitHeader::parse(&unit.bytes).unwrap();
+    let mut noticed = 0;
+    for at in header..unit.bytes.len() {
+        let mut damaged = unit.bytes.clone();
+        damaged[at] ^= 0x10;
+        noticed += usize::from(Decoder::new(model.clone()).decode(&damaged).is_err());
+    }
+    let total = unit.bytes.len() - header;
+    // The last bits of a range coder may not matter.
+    assert!(noticed + 2 >= total, "{noticed} of {total}");
+}

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Stage 4: the transformer that predicts masked tokens, on the tokens and latents of trained networks.
+
+use std::cell::RefCell;
+
+use anyhow::{Context, Result};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tch::{nn, Kind, Tensor};
+
+use super::checkpoint::Checkpoint;
+use super::clips::Clip;
+use super::optimizer::AdamW;
+use super::progress::{progress_bar, Log};
+use super::schedule::Schedule;
+use super::segments::{Networks, Options, Segment};
+use crate::codec::{DEFAULT_QUANTIZER, MAX_QUANTIZER};
+use crate::entropy::{pattern_masks, LATENT_SCALE, LATENT_STEPS, MASKED};
+use crate::model::predictor::{Predictor, PREDICTOR_UNITS};
+use crate::model::{ModelConfig, PredictorConfig};
+use crate::FSQ_LEVELS;
+
+/// Share of the samples without latents: masking is for rates at which none are sent.
+const WITHOUT_LATENTS: f64 = 0.6;
+
+/// A batch for the predictor.
+struct Samples {
+    /// `[n, 3, h, w, 6]` i64, the last unit partly masked.
+    digits: Tensor,
+    /// `[n, 3, h, w, channels]` f32.
+    latents: Option<Tensor>,
+    /// `[n, h, w, 6]` i64: the last unit as it is.
+    truth: Tensor,
+}
+
+impl Samples {
+    /// Delta units of one segment, each with a mask of its own.
+    fn draw(segment: &Segment, count: usize, rng: &mut StdRng) -> Samples {
+        let units: Vec<usize> = (0..count).map(|_| rng.random_range(1..segment.tokens.len())).collect();
+        let truth: Vec<&Tensor> = units.iter().map(|&at| &segment.tokens[at]).collect();
+        let digits: Vec<Tensor> = units
+            .iter()
+            .map(|&at| {
+                let (older, previous) = (&segment.tokens[at.saturating_sub(2)], &segment.tokens[at - 1]);
+                let masked = mask(&segment.tokens[at], at as u32, rng);
+                Tensor::stack(&[older, previous, &masked], 0)
+            })
+            .collect();
+        let latents: Option<Vec<Tensor>> = units.iter().map(|&at| latents(segment, at, rng)).collect();
+        Samples {
+            digits: Tensor::stack(&digits, 0),
+            latents: latents.map(|all| Tensor::stack(&all, 0)),
+            truth: Tensor::stack(&truth, 0),
+        }
+    }
+}
+
+/// The latents of a unit and the two before at some step, or none: `[3, h, w, channels]` f32.
+fn latents(segment: &Segment, at: usize, rng: &mut StdRng) -> Option<Tensor> {
+    let step = rng.random_range(0..LATENT_STEPS);
+    let units = [at.saturating_sub(2), at - 1, at].map(|unit| segment.quantised(unit, step));
+    let units: Vec<Tensor> = units.into_iter().collect::<Option<_>>()?;
+    let stacked = Tensor::stack(&units, 0).to_kind(Kind::Float) / f64::from(LATENT_SCALE);
+    Some(match rng.random_bool(WITHOUT_LATENTS) {
+        true => stacked.zeros_like(),
+        false => stacked,
+    })
+}
+
+/// Masks tokens `[h, w, 6]`: scattered, in a pattern, or in blobs.
+fn mask(tokens: &Tensor, unit: u32, rng: &mut StdRng) -> Tensor {
+    let (h, w, _) = tokens.size3().expect("a map has three dimensions");
+    let ratio = rng.random_range(0.1..0.95);
+    let mask = match rng.random_range(0..3) {
+        0 => Tensor::rand([h, w], (Kind::Float, tokens.device())).lt(ratio),
+        1 => {
+            let quarters = rng.random_range(1..4);
+            let bits: Vec<bool> = (0..h * w)
+                .map(|at| pattern_masks(quarters, unit, (at % w) as usize, (at / w) as usize))
+                .collect();
+            Tensor::from_slice(&bits).view([h, w]).to_device(tokens.device())
+        }
+        _ => {
+            let coarse = Tensor::rand([1, 1, (h + 2) / 3, (w + 2) / 3], (Kind::Float, tokens.device()));
+            coarse
+                .upsample_bilinear2d([h, w], false, None, None)
+                .view([h, w])
+                .lt(ratio)
+        }
+    };
+    let masked = Tensor::from_slice(&MASKED.map(i64::from)).to_device(tokens.device());
+    masked.where_self(&mask.unsqueeze(2), tokens)
+}
+
+/// Mean cost of the digits of masked tokens in bits per token, and their mean squared error in shares of the range,
+/// as predicted and as repeated from the unit before.
+struct Score {
+    bits: Tensor,
+    error: f64,
+    repeated: f64,
+}
+
+fn score(predictor: &Predictor, samples: &Samples, kind: Kind) -> Result<Score> {
+    let logits = predictor.logits(&samples.digits, samples.latents.as_ref(), kind)?;
+    let current = samples.digits.select(1, PREDICTOR_UNITS - 1);
+    let masked = current.select(3, 0).ge(i64::from(MASKED[0]));
+    let weight = masked.to_kind(Kind::Float);
+    let count = weight.sum(Kind::Float).clamp_min(1.0);
+    let mut bits = weight.zeros_like();
+    let mut at = 0;
+    for (k, levels) in FSQ_LEVELS.into_iter().map(i64::from).enumerate() {
+        let log_probabilities = logits.narrow(3, at, levels).log_softmax(3, Kind::Float);
+        let digit = samples.truth.select(3, k as i64).unsqueeze(3);
+        bits -= log_probabilities.gather(3, &digit, false).squeeze_dim(3) / std::f64::consts::LN_2;
+        at += levels;
+    }
+    let range = Tensor::from_slice(&FSQ_LEVELS.map(|l| f32::from(l - 1))).to_device(logits.device());
+    let error = |digits: &Tensor| -> Result<f64> {
+        let squares = ((digits - &samples.truth) / &range)
+            .square()
+            .mean_dim([3i64].as_slice(), false, Kind::Float);
+        Ok(f64::try_from((squares * &weight).sum(Kind::Float) / &count)?)
+    };
+    Ok(Score {
+        bits: (bits * &weight).sum(Kind::Float) / &count,
+        error: error(&predictor.expected(&logits.detach())?)?,
+        repeated: error(&samples.digits.select(1, PREDICTOR_UNITS - 2))?,
+    })
+}
+
+/// Trains until the budget is spent, and writes the checkpoint.
+pub fn run(options: &Options, clips: &[Clip], validation: &[Clip]) -> Result<()> {
+    let mut checkpoint = Checkpoint::open(&options.checkpoint)?;
+    let mut config = checkpoint
+        .config()?
+        .with_context(|| format!("{} has no trained tokenizer", options.checkpoint.display()))?;
+    let networks = Networks::load(&checkpoint, &config, options.device, options.kind)?;
+    let rng = RefCell::new(StdRng::seed_from_u64(options.seed));
+    println!("encoding {} clips", clips.len() + validation.len());
+    let longer = |segment: &Segment| segment.tokens.len() > 1;
+    let mut segments = networks.segments(clips, || rng.borrow_mut().random_range(0..=MAX_QUANTIZER))?;
+    segments.retain(longer);
+    let mut validation = networks.segments(validation, || DEFAULT_QUANTIZER)?;
+    validation.retain(longer);
+
+    let vs = nn::VarStore::new(options.device);
+    let predictor = new_predictor(&vs, &mut config);
+    checkpoint.set_config(&config)?;
+    let mut optimizer = AdamW::new(&vs, 0.01);
+    let missing = checkpoint.load("predictor", &mut optimizer);
+    println!("{} tensors start anew", missing.len());
+    if !missing.is_empty() {
+        optimizer.reset_average();
+    }
+    let mut schedule = Schedule::new(options.budget);
+    let mut log = Log::open(&options.log, "step,bits_per_token,error,repeated_error,learning_rate")?;
+    let bar = progress_bar();
+    while !schedule.is_over() {
+        let samples = {
+            let mut rng = rng.borrow_mut();
+            let segment = &segments[rng.random_range(0..segments.len())];
+            Samples::draw(segment, options.batch, &mut rng)
+        };
+        let Score { bits, error, repeated } = score(&predictor, &samples, options.kind)?;
+        optimizer.zero_grad();
+        bits.backward();
+        optimizer.step(schedule.lr(), 1.0);
+        let bits = f64::try_from(bits)?;
+        let step = schedule.advance();
+        bar.set_position((schedule.progress() * 1000.0) as u64);
+        bar.set_message(format!(
+            "step {step}  {bits:.3} bits/token  error {error:.4} ({repeated:.4})"
+        ));
+        log.line(&format!(
+            "{step},{bits:.4},{error:.5},{repeated:.5},{:.3e}",
+            schedule.lr()
+        ))?;
+    }
+    checkpoint.store("predictor", &optimizer);
+    for (what, value) in [("steps", schedule.steps() as f64), ("minutes", schedule.minutes())] {
+        let name = format!("predictor.{what}");
+        checkpoint.set_total(&name, checkpoint.total(&name) + value);
+    }
+    checkpoint.write(&options.checkpoint)?;
+    optimizer.swap_average();
+    let line = validate(&predictor, &validation, options)?;
+    println!("{line}");
+    log.note(&line)
+}
+
+/// The network of the configuration, which gets the default one if it has none.
+fn new_predictor(vs: &nn::VarStore, config: &mut ModelConfig) -> Predictor {
+    let predictor = *config.predictor.get_or_insert_with(PredictorConfig::small);
+    let channels = config.continuous.as_ref().map_or(0, |c| c.channels);
+    Predictor::new(
+        vs.root() / "predictor",
+        &predictor,
+        &config.tokenizer.fsq_levels,
+        channels,
+    )
+}
+
+fn validate(predictor: &Predictor, validation: &[Segment], options: &Options) -> Result<String> {
+    let _no_grad = tch::no_grad_guard();
+    let mut rng = StdRng::seed_from_u64(0);
+    let (mut bits, mut error, mut repeated) = (0.0, 0.0, 0.0);
+    for segment in validation {
+        let score = score(predictor, &Samples::draw(segment, 8, &mut rng), options.kind)?;
+        bits += f64::try_from(score.bits)?;
+        error += score.error;
+        repeated += score.repeated;
+    }
+    let n = validation.len().max(1) as f64;
+    Ok(format!(
+        "validation: {:.3} bits per masked token, squared error {:.4}, of the unit before {:.4}",
+        bits / n,
+        error / n,
+        repeated / n
+    ))
+}

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Clips as trained networks see them: the tokens and latents that context models and predictor learn from.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use anyhow::{ensure, Result};
+use tch::{nn, Device, Kind, Tensor};
+
+use super::checkpoint::Checkpoint;
+use super::clips::Clip;
+use super::latent_context_net::latent_steps;
+use super::schedule::Budget;
+use crate::codec::operating_point;
+use crate::entropy::LATENT_SCALE;
+use crate::model::{picture, Fusion, ModelConfig, StreamState, Tokenizer};
+
+/// One run of a stage that learns from segments.
+pub struct Options {
+    pub checkpoint: PathBuf,
+    pub budget: Budget,
+    /// Units of a step.
+    pub batch: usize,
+    pub log: PathBuf,
+    pub device: Device,
+    pub kind: Kind,
+    pub seed: u64,
+}
+
+/// Frames from one key unit to the next when clips are encoded.
+const SEGMENT_FRAMES: i64 = 1 + 8 * 12;
+
+/// A stretch of video that starts with a key unit.
+pub struct Segment {
+    /// Token maps `[h, w, 6]` i64.
+    pub tokens: Vec<Tensor>,
+    /// Real-valued latents in 1/256, `[units, h, w, channels]` f32.
+    pub latents: Option<Tensor>,
+}
+
+impl Segment {
+    /// Latents of a unit, quantised with the step of an index, in 1/256: `[h, w, channels]` i64.
+    pub fn quantised(&self, unit: usize, step: usize) -> Option<Tensor> {
+        let size = f64::from(latent_steps()[step]);
+        let latents = self.latents.as_ref()?.select(0, unit as i64);
+        Some(((latents / size).round() * size).to_kind(Kind::Int64))
+    }
+}
+
+/// Frozen networks that make segments.
+pub struct Networks {
+    tokenizer: Tokenizer,
+    fusion: Option<Fusion>,
+    device: Device,
+    kind: Kind,
+}
+
+impl Networks {
+    /// The averaged weights of a checkpoint.
+    pub fn load(checkpoint: &Checkpoint, config: &ModelConfig, device: Device, kind: Kind) -> Result<Networks> {
+        let mut vs = nn::VarStore::new(device);
+        let networks = Networks {
+            tokenizer: Tokenizer::new(vs.root() / "tokenizer", &config.tokenizer),
+            fusion: config
+                .continuous
+                .as_ref()
+                .map(|continuous| Fusion::new(vs.root() / "fusion", continuous, &config.tokenizer)),
+            device,
+            kind,
+        };
+        fill(&vs, &checkpoint.averages("tokenizer"))?;
+        vs.freeze();
+        Ok(networks)
+    }
+
+    /// Runs the encoders over clips as the codec does, each segment with a quantizer of its own.
+    pub fn segments(&self, clips: &[Clip], quantizer: impl Fn() -> u32) -> Result<Vec<Segment>> {
+        let _no_grad = tch::no_grad_guard();
+        let mut segments = Vec::new();
+        for clip in clips {
+            let (width, height) = (clip.size().0 & !15, clip.size().1 & !15);
+            let mut at = 0;
+            while at < clip.frames() {
+                let frames = (clip.frames() - at - 1).min(SEGMENT_FRAMES - 1) / 8 * 8 + 1;
+                let cut = |t: &Tensor, scale: i64| {
+                    t.narrow(0, at, frames)
+                        .slice(-2, 0, height / scale, 1)
+                        .slice(-1, 0, width / scale, 1)
+                };
+                let quads = picture::quad_from_planes(&cut(&clip.luma, 1), &cut(&clip.chroma, 2))?;
+                segments.push(self.segment(&quads.unsqueeze(0).to_device(self.device), quantizer())?);
+                at += frames.max(SEGMENT_FRAMES);
+            }
+        }
+        Ok(segments)
+    }
+
+    fn segment(&self, quads: &Tensor, quantizer: u32) -> Result<Segment> {
+        let (zs, features) = self
+            .tokenizer
+            .encode_with_features(quads, self.kind, &mut StreamState::default())?;
+        let bounded = self.tokenizer.fsq.bound(&zs)?.permute([0, 2, 3, 1]);
+        let latents = match &self.fusion {
+            Some(fusion) => {
+                let ys = fusion.encode(&features, 1, &mut StreamState::default())?;
+                Some(
+                    (ys.permute([0, 2, 3, 1]) * f64::from(LATENT_SCALE))
+                        .round()
+                        .contiguous(),
+                )
+            }
+            None => None,
+        };
+        Ok(Segment {
+            tokens: dead_zone(&bounded, quantizer),
+            latents,
+        })
+    }
+}
+
+/// The encoder's rounding with hysteresis; `bounded: [units, h, w, 6]`.
+fn dead_zone(bounded: &Tensor, quantizer: u32) -> Vec<Tensor> {
+    let reach = operating_point(quantizer).dead_zone;
+    let top: Vec<f32> = crate::FSQ_LEVELS.iter().map(|&l| f32::from(l - 1)).collect();
+    let top = Tensor::from_slice(&top).to_device(bounded.device());
+    let mut maps: Vec<Tensor> = Vec::new();
+    for unit in 0..bounded.size()[0] {
+        let values = bounded.select(0, unit);
+        let rounded = values.round().clamp_min(0.0).minimum(&top);
+        let map = match maps.last() {
+            Some(last) => {
+                let last = last.to_kind(Kind::Float);
+                last.where_self(&(&values - &last).abs().le(reach), &rounded)
+            }
+            None => rounded,
+        };
+        maps.push(map.to_kind(Kind::Int64));
+    }
+    maps
+}
+
+/// Copies averaged weights into a store; every variable must be there.
+pub fn fill(vs: &nn::VarStore, weights: &HashMap<String, Tensor>) -> Result<()> {
+    let _no_grad = tch::no_grad_guard();
+    for (name, mut variable) in vs.variables() {
+        let weight = weights.get(&name);
+        ensure!(
+            weight.is_some_and(|w| w.size() == variable.size()),
+            "the checkpoint has no {name} of this shape"
+        );
+        variable.copy_(&weights[&name]);
+    }
+    Ok(())
+}
