@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{ensure, Context, Result};
-use clap::{Args, Parser, Subcommand};
-use gsttvc::codec::{EncoderSettings, MaskingStrategy, DEFAULT_QUANTIZER};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use gsttvc::codec::{DecoderSettings, EncoderSettings, MaskingStrategy, Restoration, DEFAULT_QUANTIZER};
 use gsttvc::eval;
 use gsttvc::model::{Model, ModelSource};
 use gsttvc::train::clips::{find, Clip};
@@ -53,6 +53,12 @@ struct EvalArguments {
     /// Mask in a regular pattern rather than what is best predicted.
     #[arg(long)]
     mask_pattern: bool,
+    /// What masked tokens are taken from.
+    #[arg(long, value_enum, default_value_t = Restore::Predicted)]
+    restore: Restore,
+    /// Keep the latents from the picture: what the tokens alone give.
+    #[arg(long)]
+    no_control: bool,
     /// Frames from one key unit to the next at most, 0 = automatic.
     #[arg(long, default_value_t = 0)]
     key_int_max: u32,
@@ -65,6 +71,16 @@ struct EvalArguments {
     /// cpu, cuda, cuda:N or auto.
     #[arg(long, default_value = "auto")]
     device: String,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Restore {
+    /// The transformer's prediction.
+    Predicted,
+    /// The unit before.
+    Repeated,
+    /// The nearest token that was sent.
+    Nearest,
 }
 
 #[derive(Args)]
@@ -135,6 +151,7 @@ fn evaluate(arguments: &EvalArguments) -> Result<()> {
     for path in find(&arguments.clips)? {
         let clip = Clip::read(&path)?;
         for (setting, settings) in arguments.settings(&clip) {
+            let settings = (settings, arguments.decoder());
             let (coded, m) = eval::run(&model, &clip, settings, lpips.as_ref())?;
             println!(
                 "{},{setting},{},{},{:.6},{:.2},{:.3},{:.4},{:.4},{:.3},{:.1},{:.1},{:.0}",
@@ -164,6 +181,17 @@ fn evaluate(arguments: &EvalArguments) -> Result<()> {
 }
 
 impl EvalArguments {
+    fn decoder(&self) -> DecoderSettings {
+        DecoderSettings {
+            restoration: match self.restore {
+                Restore::Predicted => Restoration::Predicted,
+                Restore::Repeated => Restoration::Repeated,
+                Restore::Nearest => Restoration::Nearest,
+            },
+            control: !self.no_control,
+        }
+    }
+
     /// What a clip is to be coded with, and how that is called.
     fn settings(&self, clip: &Clip) -> Vec<(String, EncoderSettings)> {
         let common = EncoderSettings {

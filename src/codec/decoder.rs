@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tch::Tensor;
 
 use super::past::Past;
-use super::restore::Restorer;
+use super::restore::{Restoration, Restorer};
 use super::{CodecError, Frame};
 use crate::bitstream::{Clock, FrameTimes, SequenceHeader, UnitHeader};
 use crate::entropy::{symbol_check, LatentMap, Masking, TokenMap, UnitDecoder};
@@ -14,7 +14,25 @@ use crate::model::{Model, StreamState};
 /// Access units to frames.
 pub struct Decoder {
     model: Arc<Model>,
+    settings: DecoderSettings,
     stream: Option<Stream>,
+}
+
+/// What to do without, to see what it is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecoderSettings {
+    pub restoration: Restoration,
+    /// Whether the latents reach the picture.
+    pub control: bool,
+}
+
+impl Default for DecoderSettings {
+    fn default() -> Self {
+        DecoderSettings {
+            restoration: Restoration::default(),
+            control: true,
+        }
+    }
 }
 
 /// What lasts from a key unit to the next.
@@ -37,7 +55,15 @@ pub struct Decoded {
 
 impl Decoder {
     pub fn new(model: Arc<Model>) -> Decoder {
-        Decoder { model, stream: None }
+        Decoder::with_settings(model, DecoderSettings::default())
+    }
+
+    pub fn with_settings(model: Arc<Model>, settings: DecoderSettings) -> Decoder {
+        Decoder {
+            model,
+            settings,
+            stream: None,
+        }
     }
 
     /// Forgets the past; the next unit must be a key unit.
@@ -90,7 +116,7 @@ impl Decoder {
             state: StreamState::default(),
             control_state: StreamState::default(),
             past: Past::default(),
-            restorer: Restorer::default(),
+            restorer: Restorer::new(self.settings.restoration),
             clock,
         })
     }
@@ -139,7 +165,7 @@ impl Decoder {
         let restored = stream.restorer.push(model, tokens, latents)?;
         let codes = tokenizer.fsq.codes(&restored.digits)?;
         let control = match (&model.continuous, &restored.latents) {
-            (Some(continuous), Some(latents)) => {
+            (Some(continuous), Some(latents)) if self.settings.control => {
                 continuous
                     .fusion
                     .control(&codes, latents, 1, model.kind, &mut stream.control_state)?

@@ -15,9 +15,10 @@ mod scene;
 #[cfg(all(test, feature = "train"))]
 mod tests;
 
-pub use decoder::{Decoded, Decoder};
+pub use decoder::{Decoded, Decoder, DecoderSettings};
 pub use encoder::{AccessUnit, Encoder, EncoderSettings};
 pub use error::CodecError;
 pub use frame::Frame;
 pub use ladder::{operating_point, OperatingPoint, DEFAULT_QUANTIZER, MAX_QUANTIZER};
 pub use masking::MaskingStrategy;
+pub use restore::Restoration;

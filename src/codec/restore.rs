@@ -8,9 +8,22 @@ use crate::entropy::{LatentMap, TokenMap, LATENT_SCALE, MASKED};
 use crate::model::predictor::PREDICTOR_UNITS;
 use crate::model::Model;
 
+/// What a masked token is taken from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Restoration {
+    /// The predictor's expectation, or the unit before where the model has no predictor.
+    #[default]
+    Predicted,
+    /// The same place in the unit before.
+    Repeated,
+    /// The nearest token of this unit that was sent.
+    Nearest,
+}
+
 /// The units before, complete.
 #[derive(Debug, Default)]
 pub struct Restorer {
+    restoration: Restoration,
     /// Oldest first, at most two.
     past: Vec<Unit>,
 }
@@ -55,8 +68,14 @@ pub struct Restored {
 }
 
 impl Restorer {
-    /// Takes the next unit and fills in its masked tokens: as the predictor expects them, or as they were in the
-    /// unit before where the model has none.
+    pub fn new(restoration: Restoration) -> Restorer {
+        Restorer {
+            restoration,
+            past: Vec::new(),
+        }
+    }
+
+    /// Takes the next unit and fills in its masked tokens.
     pub fn push(
         &mut self,
         model: &Model,
@@ -67,9 +86,14 @@ impl Restorer {
         let mut unit = Unit::new(model, tokens, latents)?;
         let mut digits = unit.digits.f_to_kind(Kind::Float)?;
         if tokens.tokens.contains(&MASKED) {
-            digits = match &model.predictor {
-                Some(_) => self.predict(model, &[&unit])?.f_squeeze_dim(0)?,
-                None => self.repeat(&unit)?.f_to_kind(Kind::Float)?,
+            digits = match self.restoration {
+                Restoration::Predicted if model.predictor.is_some() => {
+                    self.predict(model, &[&unit])?.f_squeeze_dim(0)?
+                }
+                Restoration::Nearest => Unit::new(model, &nearest(tokens), None)?
+                    .digits
+                    .f_to_kind(Kind::Float)?,
+                _ => self.repeat(&unit)?.f_to_kind(Kind::Float)?,
             };
             unit.digits = digits.f_round()?.f_to_kind(Kind::Int64)?;
         }
@@ -150,5 +174,40 @@ impl Restorer {
     fn repeat(&self, unit: &Unit) -> Result<Tensor, CodecError> {
         let masked = unit.digits.f_select(2, 0)?.f_ge(i64::from(MASKED[0]))?.f_unsqueeze(2)?;
         Ok(self.past_digits(unit).f_where_self(&masked, &unit.digits)?)
+    }
+}
+
+/// The map with every masked token replaced by the nearest one that is not, of equally near ones the first.
+fn nearest(tokens: &TokenMap) -> TokenMap {
+    let place = |at: usize| (at % tokens.width, at / tokens.width);
+    let sent: Vec<usize> = (0..tokens.tokens.len())
+        .filter(|&at| tokens.tokens[at] != MASKED)
+        .collect();
+    let mut filled = tokens.clone();
+    for (at, token) in filled.tokens.iter_mut().enumerate().filter(|(_, t)| **t == MASKED) {
+        let (x, y) = place(at);
+        let distance = |other: &usize| {
+            let (u, v) = place(*other);
+            u.abs_diff(x) + v.abs_diff(y)
+        };
+        *token = sent
+            .iter()
+            .copied()
+            .min_by_key(distance)
+            .map_or([0; 6], |at| tokens.tokens[at]);
+    }
+    filled
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_token_stands_in() {
+        let mut map = TokenMap::zero(3, 2);
+        map.tokens = vec![[1; 6], MASKED, [2; 6], MASKED, MASKED, MASKED];
+        let filled = nearest(&map);
+        assert_eq!(filled.tokens, [[1; 6], [1; 6], [2; 6], [1; 6], [1; 6], [2; 6]]);
     }
 }

@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 
 use super::metrics::{flicker, psnr, ssim};
 use crate::bitstream::SequenceHeader;
-use crate::codec::{Decoder, Encoder, EncoderSettings, Frame};
+use crate::codec::{Decoder, DecoderSettings, Encoder, EncoderSettings, Frame};
 use crate::model::{picture, Model};
 use crate::train::clips::Clip;
 use crate::train::lpips::Lpips;
@@ -39,7 +39,7 @@ pub struct Measured {
 pub fn run(
     model: &Arc<Model>,
     clip: &Clip,
-    settings: EncoderSettings,
+    settings: (EncoderSettings, DecoderSettings),
     lpips: Option<&Lpips>,
 ) -> Result<(Coded, Measured)> {
     let coded = round_trip(model, clip, settings)?;
@@ -57,7 +57,11 @@ pub fn run(
     Ok((coded, measured))
 }
 
-fn round_trip(model: &Arc<Model>, clip: &Clip, settings: EncoderSettings) -> Result<Coded> {
+fn round_trip(
+    model: &Arc<Model>,
+    clip: &Clip,
+    (encoder_settings, decoder_settings): (EncoderSettings, DecoderSettings),
+) -> Result<Coded> {
     let frames = (0..clip.frames())
         .map(|t| clip_frame(clip, t))
         .collect::<Result<Vec<_>>>()?;
@@ -71,7 +75,7 @@ fn round_trip(model: &Arc<Model>, clip: &Clip, settings: EncoderSettings) -> Res
         model_id: 0,
         pts: None,
     };
-    let mut encoder = Encoder::new(model.clone(), sequence, settings)?;
+    let mut encoder = Encoder::new(model.clone(), sequence, encoder_settings)?;
     let start = Instant::now();
     let mut units = Vec::new();
     for frame in frames {
@@ -80,7 +84,7 @@ fn round_trip(model: &Arc<Model>, clip: &Clip, settings: EncoderSettings) -> Res
     units.extend(encoder.drain()?);
     let encode_seconds = start.elapsed().as_secs_f64();
 
-    let mut decoder = Decoder::new(model.clone());
+    let mut decoder = Decoder::with_settings(model.clone(), decoder_settings);
     let start = Instant::now();
     let mut decoded = Vec::new();
     for unit in &units {
