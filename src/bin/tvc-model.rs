@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use anyhow::{ensure, Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use gsttvc::codec::{DecoderSettings, EncoderSettings, MaskingStrategy, Restoration, DEFAULT_QUANTIZER};
+use gsttvc::codec::{
+    DecoderSettings, EncoderSettings, MaskingStrategy, OperatingPoint, Restoration, DEFAULT_QUANTIZER,
+};
+use gsttvc::entropy::LATENT_STEPS;
 use gsttvc::eval;
 use gsttvc::model::{Model, ModelSource};
 use gsttvc::train::clips::{find, Clip};
@@ -47,6 +50,9 @@ struct EvalArguments {
     /// Rates to measure instead, bits per pixel.
     #[arg(long, value_delimiter = ',', conflicts_with = "quantizer")]
     bpp: Vec<f64>,
+    /// Operating points to measure instead, as DEAD_ZONE:LATENT_STEP:MASK_RATIO; a step of - means no latents.
+    #[arg(long, value_delimiter = ',', value_parser = parse_point, conflicts_with_all = ["quantizer", "bpp", "bitrate"])]
+    point: Vec<OperatingPoint>,
     /// Share of the tokens between key units that are masked, 0 to 0.9; without it, as the encoder chooses.
     #[arg(long)]
     mask_ratio: Option<f64>,
@@ -101,6 +107,26 @@ struct CompareArguments {
     decode_seconds: f64,
 }
 
+fn parse_point(text: &str) -> Result<OperatingPoint, String> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let [dead_zone, step, mask_ratio] = parts[..] else {
+        return Err("expected DEAD_ZONE:LATENT_STEP:MASK_RATIO".into());
+    };
+    let number = |text: &str| text.parse::<f64>().map_err(|e| format!("{text}: {e}"));
+    let latent_step = match step {
+        "-" => None,
+        step => Some(step.parse().map_err(|e| format!("{step}: {e}"))?),
+    };
+    if latent_step.is_some_and(|step: usize| step >= LATENT_STEPS) {
+        return Err(format!("latent step {step}, legal are 0 to {}", LATENT_STEPS - 1));
+    }
+    Ok(OperatingPoint {
+        dead_zone: number(dead_zone)?,
+        latent_step,
+        mask_ratio: number(mask_ratio)?,
+    })
+}
+
 fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Info { file } => info(file),
@@ -147,19 +173,21 @@ fn evaluate(arguments: &EvalArguments) -> Result<()> {
     if let Some(folder) = &arguments.montage {
         std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
     }
-    println!("clip,setting,frames,bytes,bpp,kbps,psnr_y,ssim,lpips,flicker,enc_fps,dec_fps,peak_mib");
+    println!("clip,setting,frames,bytes,bpp,kbps,min_10s_kbps,max_10s_kbps,psnr_y,ssim,lpips,flicker,enc_fps,dec_fps,peak_mib");
     for path in find(&arguments.clips)? {
         let clip = Clip::read(&path)?;
         for (setting, settings) in arguments.settings(&clip) {
             let settings = (settings, arguments.decoder());
             let (coded, m) = eval::run(&model, &clip, settings, lpips.as_ref())?;
             println!(
-                "{},{setting},{},{},{:.6},{:.2},{:.3},{:.4},{:.4},{:.3},{:.1},{:.1},{:.0}",
+                "{},{setting},{},{},{:.6},{:.2},{:.2},{:.2},{:.3},{:.4},{:.4},{:.3},{:.1},{:.1},{:.0}",
                 clip.name,
                 clip.frames(),
                 coded.bytes,
                 m.bits_per_pixel,
                 m.kbit_per_second,
+                coded.ten_seconds.0,
+                coded.ten_seconds.1,
                 m.psnr,
                 m.ssim,
                 m.lpips,
@@ -207,6 +235,20 @@ impl EvalArguments {
         if !self.bitrate.is_empty() {
             let rates = self.bitrate.iter();
             return rates.map(|r| at_rate(format!("{r}kbps"), r * 1000.0)).collect();
+        }
+        if !self.point.is_empty() {
+            let named = |p: &OperatingPoint| {
+                let step = p.latent_step.map_or("-".into(), |s| s.to_string());
+                let name = format!("{}:{step}:{}", p.dead_zone, p.mask_ratio);
+                (
+                    name,
+                    EncoderSettings {
+                        point: Some(*p),
+                        ..common
+                    },
+                )
+            };
+            return self.point.iter().map(named).collect();
         }
         if !self.bpp.is_empty() {
             let (width, height) = clip.size();

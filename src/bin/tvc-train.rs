@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{ensure, Result};
 use clap::{Args, Parser, Subcommand};
 use gsttvc::model::{device, ModelConfig};
+use gsttvc::train::checkpoint::Checkpoint;
 use gsttvc::train::clips::{find, Clip, SampleShape};
 use gsttvc::train::schedule::Budget;
 use gsttvc::train::{context_stage, export, joint, predictor_stage, segments, tokenizer_stage};
@@ -55,6 +56,16 @@ enum Stage {
     Predictor {
         #[command(flatten)]
         common: Common,
+    },
+    /// Averages runs that went on from one checkpoint with different seeds, for instance one per core.
+    Average {
+        /// The checkpoint that they started from.
+        #[arg(long)]
+        before: PathBuf,
+        #[arg(required = true)]
+        runs: Vec<PathBuf>,
+        #[arg(long)]
+        out: PathBuf,
     },
     /// Writes a model file from a checkpoint.
     Export {
@@ -154,6 +165,10 @@ fn main() -> Result<()> {
         } => networks(&common, weights, model, Some(joint), freeze_tokenizer),
         Stage::Context { common } => on_segments(&common, "context", context_stage::run),
         Stage::Predictor { common } => on_segments(&common, "predictor", predictor_stage::run),
+        Stage::Average { before, runs, out } => {
+            let runs: Vec<_> = runs.iter().map(|p| Checkpoint::open(p)).collect::<Result<_>>()?;
+            Checkpoint::average(runs, &Checkpoint::open(&before)?)?.write(&out)
+        }
         Stage::Export { checkpoint, out, card } => export::run(&checkpoint, &out, &card),
     }
 }

@@ -37,6 +37,8 @@ const LATENT_ROUNDING: Rounding = Rounding { dead_zone: 8 };
 pub struct EncoderSettings {
     /// 0 (best) to 63 (smallest): see [`operating_point`]. Not used with a rate.
     pub quantizer: u32,
+    /// Taken instead of the quantizer's, to explore what is worth what.
+    pub point: Option<OperatingPoint>,
     /// Bits per second to keep to; 0 = constant quality.
     pub rate: f64,
     /// Share of a delta unit's tokens that are not sent, 0 to 0.9; None = as the operating point says.
@@ -51,6 +53,7 @@ impl Default for EncoderSettings {
     fn default() -> Self {
         EncoderSettings {
             quantizer: DEFAULT_QUANTIZER,
+            point: None,
             rate: 0.0,
             mask_ratio: None,
             masking: MaskingStrategy::default(),
@@ -252,7 +255,8 @@ impl Encoder {
 
     /// The unit at a quantizer's operating point.
     fn candidate(&self, analysis: &Analysis, stream: &Stream, quantizer: u32) -> Result<Candidate, CodecError> {
-        let (point, past) = (operating_point(quantizer), &stream.past);
+        let point = self.settings.point.unwrap_or_else(|| operating_point(quantizer));
+        let past = &stream.past;
         let mut tokens = analysis.tokens(past.tokens.previous.as_ref(), point.dead_zone);
         let masking = self.mask(analysis, stream, &point, &mut tokens)?;
         let mut coder = UnitEncoder::new();

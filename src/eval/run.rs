@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 
 use super::metrics::{flicker, psnr, ssim};
 use crate::bitstream::SequenceHeader;
-use crate::codec::{Decoder, DecoderSettings, Encoder, EncoderSettings, Frame};
+use crate::codec::{AccessUnit, Decoder, DecoderSettings, Encoder, EncoderSettings, Frame};
 use crate::model::{picture, Model};
 use crate::train::clips::Clip;
 use crate::train::lpips::Lpips;
@@ -18,6 +18,8 @@ pub struct Coded {
     pub luma: Tensor,
     pub chroma: Tensor,
     pub bytes: usize,
+    /// Lowest and highest rate over any ten seconds, kbit/s; NaN where the clip is shorter.
+    pub ten_seconds: (f64, f64),
     /// Frames per second of this machine.
     pub encode_rate: f64,
     pub decode_rate: f64,
@@ -103,9 +105,32 @@ fn round_trip(
         luma: stack(&[0], height, width).squeeze_dim(1),
         chroma: stack(&[1, 2], height / 2, width / 2),
         bytes: units.iter().map(|u| u.bytes.len()).sum(),
+        ten_seconds: ten_seconds(&units, clip.frame_rate),
         encode_rate: decoded.len() as f64 / encode_seconds,
         decode_rate: decoded.len() as f64 / decode_seconds,
     })
+}
+
+/// Lowest and highest mean rate, kbit/s, over stretches of units that last ten seconds at least, none of which
+/// could be shorter.
+fn ten_seconds(units: &[AccessUnit], frame_rate: f64) -> (f64, f64) {
+    let needed = (10.0 * frame_rate).ceil() as usize;
+    let (mut low, mut high) = (f64::NAN, f64::NAN);
+    let (mut first, mut frames, mut bytes) = (0, 0, 0);
+    for unit in units {
+        frames += unit.frames;
+        bytes += unit.bytes.len();
+        while frames - units[first].frames >= needed {
+            frames -= units[first].frames;
+            bytes -= units[first].bytes.len();
+            first += 1;
+        }
+        if frames >= needed {
+            let rate = bytes as f64 * 8.0 / 1000.0 * frame_rate / frames as f64;
+            (low, high) = (rate.min(low), rate.max(high));
+        }
+    }
+    (low, high)
 }
 
 fn clip_frame(clip: &Clip, t: i64) -> Result<Frame> {
@@ -147,4 +172,23 @@ pub fn peak_memory_mib() -> f64 {
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
     let kib = line.and_then(|l| l.trim().trim_end_matches(" kB").trim().parse::<f64>().ok());
     kib.map_or(f64::NAN, |kib| kib / 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ten_seconds_slide_over_the_units() {
+        let unit = |bytes| AccessUnit {
+            bytes: vec![0; bytes],
+            is_key: false,
+            frames: 10,
+        };
+        // A unit a second: 1 kbit each but for one of 11.
+        let mut units: Vec<_> = (0..15).map(|_| unit(125)).collect();
+        units[12] = unit(1375);
+        assert_eq!(ten_seconds(&units, 10.0), (1.0, 2.0));
+        assert!(ten_seconds(&units[..9], 10.0).0.is_nan());
+    }
 }

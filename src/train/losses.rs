@@ -38,6 +38,16 @@ pub fn gradient(xs: &Tensor, ys: &Tensor) -> Tensor {
     total
 }
 
+/// Absolute difference of the changes of luma from frame to frame: flicker and boiling. `xs, ys: [n, t, 6, h, w]`,
+/// t at least 2.
+pub fn temporal(xs: &Tensor, ys: &Tensor) -> Tensor {
+    let difference = xs.narrow(2, 0, 4) - ys.narrow(2, 0, 4);
+    difference
+        .diff(1, 1, None::<&Tensor>, None::<&Tensor>)
+        .abs()
+        .mean(Kind::Float)
+}
+
 /// Peak signal-to-noise ratio of luma in dB, of samples 0 to 255 in [-1, 1].
 pub fn psnr_luma(xs: &Tensor, ys: &Tensor) -> f64 {
     let error = (xs.narrow(2, 0, 4).clamp(-1.0, 1.0) - ys.narrow(2, 0, 4))

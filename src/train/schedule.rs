@@ -3,8 +3,6 @@
 
 use std::time::Instant;
 
-const WARM_UP_STEPS: f64 = 200.0;
-
 /// A run ends after a number of steps or of minutes, whichever comes first.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Budget {
@@ -20,6 +18,9 @@ pub struct Budget {
     /// Share of the learning rate that is left at the end.
     #[arg(long, default_value_t = 0.03)]
     pub final_lr: f64,
+    /// Steps over which the learning rate rises: 1 where a run goes on right after another.
+    #[arg(long, default_value_t = 200)]
+    pub warm_up: i64,
 }
 
 /// The clock of a run.
@@ -64,7 +65,7 @@ impl Schedule {
 
     /// Linear warm-up, then half a cosine.
     pub fn lr(&self) -> f64 {
-        let warm_up = ((self.step + 1) as f64 / WARM_UP_STEPS).min(1.0);
+        let warm_up = ((self.step + 1) as f64 / self.budget.warm_up.max(1) as f64).min(1.0);
         let cosine = 0.5 + 0.5 * (std::f64::consts::PI * self.progress()).cos();
         self.budget.lr * warm_up * (self.budget.final_lr + (1.0 - self.budget.final_lr) * cosine)
     }

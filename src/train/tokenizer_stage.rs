@@ -23,6 +23,9 @@ pub struct Weights {
     /// Weight of the multi-scale gradient loss.
     #[arg(long, default_value_t = 1.0)]
     pub gradient_weight: f64,
+    /// Weight of the loss on changes from frame to frame.
+    #[arg(long, default_value_t = 1.0)]
+    pub temporal_weight: f64,
     /// Weight of the perceptual loss (needs --lpips).
     #[arg(long, default_value_t = 0.5)]
     pub lpips_weight: f64,
@@ -140,7 +143,9 @@ impl Stage {
             .as_ref()
             .and_then(|joint| (uniform() >= joint.weights.discrete_share).then(Joint::draw_step));
         let (ys, rate) = self.reconstruct(xs, quantisation)?;
-        let mut loss = losses::pixel(&ys, xs) + losses::gradient(&ys, xs) * self.weights.gradient_weight;
+        let mut loss = losses::pixel(&ys, xs)
+            + losses::gradient(&ys, xs) * self.weights.gradient_weight
+            + losses::temporal(&ys, xs) * self.weights.temporal_weight;
         let mut perceptual = f64::NAN;
         if let Some(lpips) = self.lpips.as_ref().filter(|_| progress >= self.weights.lpips_from) {
             let distance = perceptual_loss(lpips, &ys, xs)?;
