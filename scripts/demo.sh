@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MPL-2.0
-# demo.sh [CLIP]: clip -> demo-out/clip.tvc -> demo-out/decoded.mkv, with GStreamer pipelines as a user types
+# [BITRATE=kbit/s | QUANTIZER=0..63] demo.sh [CLIP]: clip -> demo-out/clip.tvc -> demo-out/decoded.mkv, with GStreamer pipelines as a user types
 # them; then compares, and writes demo-out/side-by-side.png.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 input=${1:-}
 quantizer=${QUANTIZER:-}
+bitrate=${BITRATE:-}
 scripts/setup.sh
 cargo build --release --quiet
 out=demo-out
@@ -27,7 +28,7 @@ now() { date +%s.%N; }
 echo "encoding: filesrc ! decodebin ! videoconvert ! tvcenc ! tvcparse ! filesink"
 start=$(now)
 gst-launch-1.0 -q filesrc location="$input" ! decodebin ! videoconvert \
-    ! tvcenc ${quantizer:+quantizer=$quantizer} ! tvcparse ! filesink location="$out/clip.tvc"
+    ! tvcenc ${quantizer:+quantizer=$quantizer} ${bitrate:+bitrate=$bitrate} ! tvcparse ! filesink location="$out/clip.tvc"
 encoded=$(now)
 echo "decoding: filesrc ! tvcparse ! tvcdec ! matroskamux ! filesink"
 gst-launch-1.0 -q filesrc location="$out/clip.tvc" ! tvcparse ! tvcdec ! video/x-raw,format=I420 \

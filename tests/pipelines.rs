@@ -9,6 +9,9 @@ use std::path::Path;
 use common::*;
 use gst::prelude::*;
 
+/// A rate that suits a moving ball of 160x128.
+const BALL_KBPS: u32 = 2;
+
 /// Runs gst-launch-1.0 with a description; its standard output and error.
 fn launch(scratch: &Path, description: &str) -> String {
     let output = tool("gst-launch-1.0", scratch)
@@ -210,4 +213,29 @@ fn accurate_seeks_show_the_frame() {
         assert_eq!(shown(&sink).mseconds(), to);
     }
     pipeline.set_state(gst::State::Null).unwrap();
+}
+
+#[test]
+fn a_bitrate_is_kept_from_gst_launch() {
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("clip.tvc");
+    let size = |kbps: u32| {
+        launch(
+            scratch.path(),
+            &format!(
+                "-q videotestsrc num-buffers=300 pattern=ball ! video/x-raw,width=160,height=128,framerate=25/1 \
+                 ! tvcenc bitrate={kbps} ! tvcparse ! filesink location={}",
+                file.display()
+            ),
+        );
+        std::fs::metadata(&file).unwrap().len() as f64
+    };
+    // Between the floor and the ceiling of this content; 12 s of it.
+    for kbps in [BALL_KBPS, 2 * BALL_KBPS] {
+        let found = size(kbps) * 8.0 / 1000.0 / 12.0;
+        assert!(
+            (found / f64::from(kbps) - 1.0).abs() < 0.05,
+            "{found} kbit/s, asked for {kbps}"
+        );
+    }
 }

@@ -150,6 +150,10 @@ fn info(file: Option<PathBuf>) -> Result<()> {
         Some(continuous) => println!("latents:     {} values beside each token", continuous.channels),
         None => println!("latents:     none"),
     }
+    match &model.config.predictor {
+        Some(predictor) => println!("predictor:   {} layers of width {}", predictor.layers, predictor.width),
+        None => println!("predictor:   none, masked tokens repeat the unit before"),
+    }
     println!(
         "one token:   {} frames of {s}x{s} samples, FSQ levels {:?}",
         tokenizer.temporal_factor(),

@@ -2,18 +2,17 @@
 //! One range coder for all symbols of a unit.
 
 use constriction::backends::Cursor;
-use constriction::stream::model::EncoderModel;
 use constriction::stream::queue::{RangeDecoder, RangeEncoder};
 use constriction::stream::{Decode, Encode};
 use constriction::UnwrapInfallible;
 
-use super::probability::{Categorical, PRECISION};
+use super::probability::{SymbolModel, PRECISION};
 use super::EntropyError;
 
 /// What gives or takes symbols in coding order.
 pub trait SymbolCoder {
     /// Codes one symbol: an encoder returns `symbol`, a decoder the one that it reads.
-    fn code(&mut self, model: &Categorical, symbol: usize) -> Result<usize, EntropyError>;
+    fn code(&mut self, model: &impl SymbolModel, symbol: usize) -> Result<usize, EntropyError>;
 }
 
 /// Writes the symbols of a unit.
@@ -38,7 +37,7 @@ impl UnitEncoder {
 }
 
 impl SymbolCoder for UnitEncoder {
-    fn code(&mut self, model: &Categorical, symbol: usize) -> Result<usize, EntropyError> {
+    fn code(&mut self, model: &impl SymbolModel, symbol: usize) -> Result<usize, EntropyError> {
         self.0
             .encode_symbol(symbol, model)
             .map_err(|_| EntropyError::Model(format!("symbol {symbol} is out of range")))?;
@@ -58,7 +57,7 @@ impl UnitDecoder {
 }
 
 impl SymbolCoder for UnitDecoder {
-    fn code(&mut self, model: &Categorical, _: usize) -> Result<usize, EntropyError> {
+    fn code(&mut self, model: &impl SymbolModel, _: usize) -> Result<usize, EntropyError> {
         self.0.decode_symbol(model).map_err(|_| EntropyError::Damaged)
     }
 }
@@ -68,7 +67,7 @@ impl SymbolCoder for UnitDecoder {
 pub struct BitCounter(pub f64);
 
 impl SymbolCoder for BitCounter {
-    fn code(&mut self, model: &Categorical, symbol: usize) -> Result<usize, EntropyError> {
+    fn code(&mut self, model: &impl SymbolModel, symbol: usize) -> Result<usize, EntropyError> {
         let (_, probability) = model
             .left_cumulative_and_probability(symbol)
             .ok_or_else(|| EntropyError::Model(format!("symbol {symbol} is out of range")))?;

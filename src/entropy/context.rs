@@ -88,13 +88,12 @@ impl ContextModel {
         (x, y): (usize, usize),
         neighbours: bool,
     ) -> Vec<Vec<u16>> {
-        use super::probability::Categorical;
-        use constriction::stream::model::IterableEntropyModel;
+        use super::probability::SymbolModel;
         struct Recorder(Vec<Vec<u16>>);
         impl SymbolCoder for Recorder {
-            fn code(&mut self, model: &Categorical, symbol: usize) -> Result<usize, EntropyError> {
-                let probabilities = model.symbol_table().map(|(_, _, p)| p.get());
-                self.0.push(probabilities.collect());
+            fn code(&mut self, model: &impl SymbolModel, symbol: usize) -> Result<usize, EntropyError> {
+                let values = (0..).map_while(|s| model.left_cumulative_and_probability(s));
+                self.0.push(values.map(|(_, p)| p.get()).collect());
                 Ok(symbol)
             }
         }
@@ -184,7 +183,7 @@ impl ContextModel {
             if usize::from(coded[k]) >= values {
                 return Err(EntropyError::Model(format!("digit {} is out of range", coded[k])));
             }
-            coded[k] = coder.code(&probabilities.model(), coded[k].into())? as u8;
+            coded[k] = coder.code(&probabilities, coded[k].into())? as u8;
         }
         scratch.sums.truncate(self.weights.width);
         Ok(coded)

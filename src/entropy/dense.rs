@@ -62,7 +62,10 @@ impl Dense {
             unsafe { _mm_storeu_si128(totals.as_mut_ptr().cast(), total) };
             for (r, total) in totals.into_iter().enumerate() {
                 let output = 4 * group + r;
-                f(output, self.biases[output] + total + dot(&rows[r][whole..], &inputs[whole..]));
+                f(
+                    output,
+                    self.biases[output] + total + dot(&rows[r][whole..], &inputs[whole..]),
+                );
             }
         }
         let left = self.weights.chunks_exact(inputs.len()).enumerate().skip(first_left);

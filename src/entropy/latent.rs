@@ -357,7 +357,7 @@ fn code_mode(coder: &mut impl SymbolCoder, mode: LatentMode) -> Result<LatentMod
         LatentMode::Held => LATENT_STEPS,
         LatentMode::Absent => LATENT_STEPS + 1,
     };
-    let eight = Probabilities::uniform(8).model();
+    let eight = Probabilities::uniform(8);
     let number = coder.code(&eight, number / 8)? * 8 + coder.code(&eight, number % 8)?;
     match number.checked_sub(LATENT_STEPS) {
         None => Ok(LatentMode::Coded(number)),
@@ -379,7 +379,7 @@ fn code_residual(coder: &mut impl SymbolCoder, table: &Categorical, residual: i3
 }
 
 fn code_exp_golomb(coder: &mut impl SymbolCoder, value: u32) -> Result<u32, EntropyError> {
-    let half = Probabilities::uniform(2).model();
+    let half = Probabilities::uniform(2);
     let wanted = (value + 1).ilog2();
     let mut bits = 0;
     while coder.code(&half, usize::from(bits < wanted))? == 1 {

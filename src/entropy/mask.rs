@@ -3,7 +3,7 @@
 
 use super::coder::SymbolCoder;
 use super::map::{History, TokenMap, MASKED};
-use super::probability::{Categorical, Probabilities};
+use super::probability::Probabilities;
 use super::EntropyError;
 
 /// Probability of 1/2 in units of 2^-16.
@@ -59,7 +59,7 @@ pub(super) fn code_mask(
     history: &History,
     map: &mut TokenMap,
 ) -> Result<Masking, EntropyError> {
-    let kind = coder.code(&Probabilities::uniform(Masking::KINDS).model(), masking.index())?;
+    let kind = coder.code(&Probabilities::uniform(Masking::KINDS), masking.index())?;
     let masking = Masking::from_index(kind);
     let mut bits = AdaptiveBits::default();
     for y in 0..map.height {
@@ -107,10 +107,7 @@ impl Default for AdaptiveBits {
 impl AdaptiveBits {
     fn code(&mut self, coder: &mut impl SymbolCoder, context: usize, bit: bool) -> Result<bool, EntropyError> {
         let one = &mut self.0[context];
-        let probabilities = [(2 * HALF - *one) as u16, *one as u16];
-        let model = Categorical::from_nonzero_fixed_point_probabilities(probabilities, false)
-            .expect("two positive probabilities that add up to 2^16");
-        let bit = coder.code(&model, usize::from(bit))? == 1;
+        let bit = coder.code(&Probabilities::binary(*one as u16), usize::from(bit))? == 1;
         let target = if bit { 2 * HALF - LEAST } else { LEAST };
         *one = (*one << RATE).wrapping_add(target).wrapping_sub(*one) >> RATE;
         *one = (*one).clamp(LEAST, 2 * HALF - LEAST);

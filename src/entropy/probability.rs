@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 
-use constriction::stream::model::ContiguousCategoricalEntropyModel;
+use std::borrow::Borrow;
+use std::num::NonZeroU16;
+
+use constriction::stream::model::{ContiguousCategoricalEntropyModel, DecoderModel, EncoderModel, EntropyModel};
 
 /// Probabilities are multiples of 2^-16.
 pub const PRECISION: usize = 16;
@@ -9,7 +12,19 @@ const TOTAL: u64 = 1 << PRECISION;
 /// log2 of the entries of the table of powers.
 pub(super) const POWER_BITS: u32 = 10;
 
-/// The constriction model of one symbol.
+/// What a coder needs to know of a symbol.
+pub trait SymbolModel:
+    EncoderModel<PRECISION, Symbol = usize, Probability = u16> + DecoderModel<PRECISION, Symbol = usize, Probability = u16>
+{
+}
+
+impl<M> SymbolModel for M where
+    M: EncoderModel<PRECISION, Symbol = usize, Probability = u16>
+        + DecoderModel<PRECISION, Symbol = usize, Probability = u16>
+{
+}
+
+/// The model of a symbol that comes up again and again.
 pub type Categorical = ContiguousCategoricalEntropyModel<u16, Vec<u16>, PRECISION>;
 
 /// Fixed-point probabilities of the values of one digit: each at least 1, their sum 2^16.
@@ -51,13 +66,44 @@ impl Probabilities {
         Probabilities { values, count }
     }
 
+    /// Those of 0 and 1, given that of 1 in 2^-16, which is positive.
+    pub fn binary(one: u16) -> Probabilities {
+        let mut values = [0; 8];
+        values[..2].copy_from_slice(&[one.wrapping_neg(), one]);
+        Probabilities { values, count: 2 }
+    }
+
     pub fn values(&self) -> &[u16] {
         &self.values[..self.count]
     }
+}
 
-    pub fn model(&self) -> Categorical {
-        Categorical::from_nonzero_fixed_point_probabilities(self.values(), false)
-            .expect("the probabilities are positive and add up to 2^16")
+impl EntropyModel<PRECISION> for Probabilities {
+    type Symbol = usize;
+    type Probability = u16;
+}
+
+/// Without the table that [`Categorical`] allocates: these are used once.
+impl EncoderModel<PRECISION> for Probabilities {
+    fn left_cumulative_and_probability(&self, symbol: impl Borrow<usize>) -> Option<(u16, NonZeroU16)> {
+        let symbol = *symbol.borrow();
+        let probability = NonZeroU16::new(*self.values().get(symbol)?)?;
+        Some((self.values[..symbol].iter().sum(), probability))
+    }
+}
+
+impl DecoderModel<PRECISION> for Probabilities {
+    fn quantile_function(&self, quantile: u16) -> (usize, u16, NonZeroU16) {
+        let mut left = 0;
+        for (symbol, &value) in self.values().iter().enumerate() {
+            // The sum of all is 2^16: the last one may wrap, and nothing lies beyond it.
+            if symbol + 1 == self.count || quantile < left + value {
+                let probability = NonZeroU16::new(value).expect("probabilities are positive");
+                return (symbol, left, probability);
+            }
+            left += value;
+        }
+        unreachable!("there is at least one value")
     }
 }
 
@@ -78,7 +124,15 @@ mod tests {
             let p = Probabilities::from_logits(&logits, &powers());
             prop_assert!(p.values().iter().all(|&v| v > 0));
             prop_assert_eq!(p.values().iter().map(|&v| u32::from(v)).sum::<u32>(), 1 << 16);
-            let _ = p.model();
+            // Encoding and decoding agree with each other and with constriction's own table.
+            let table = Categorical::from_nonzero_fixed_point_probabilities(p.values(), false).unwrap();
+            for symbol in 0..logits.len() {
+                let (left, probability) = p.left_cumulative_and_probability(symbol).unwrap();
+                prop_assert_eq!(table.left_cumulative_and_probability(symbol), Some((left, probability)));
+                for quantile in [left, left + (probability.get() - 1)] {
+                    prop_assert_eq!(p.quantile_function(quantile), (symbol, left, probability));
+                }
+            }
         }
     }
 
