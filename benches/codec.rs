@@ -6,7 +6,9 @@ use std::hint::black_box;
 use criterion::{criterion_group, criterion_main, Criterion, Throughput};
 use gsttvc::bitstream::{SequenceHeader, DELTA_FRAMES};
 use gsttvc::codec::{AccessUnit, Decoder, Encoder, EncoderSettings, Frame};
-use gsttvc::entropy::{History, Masking, TokenMap, UnitDecoder, UnitEncoder};
+use gsttvc::entropy::{
+    History, LatentHistory, LatentMap, LatentMode, Masking, Rounding, TokenMap, UnitDecoder, UnitEncoder,
+};
 use gsttvc::model::{Model, ModelSource};
 use gsttvc::FSQ_LEVELS;
 
@@ -102,6 +104,36 @@ fn entropy(c: &mut Criterion, model: &Model) {
             black_box(&decoded);
         });
     });
+    if let Some(continuous) = &model.continuous {
+        let (tokens, channels) = (map(4), continuous.context.weights().channels);
+        let mut wanted = LatentMap::zero(tokens.width, tokens.height, channels);
+        let values = wanted.values.iter_mut().enumerate();
+        // Every eighth value is a step or two away from zero.
+        values.for_each(|(i, v)| *v = if i % 8 == 0 { (i % 5) as i32 * 256 - 512 } else { 0 });
+        let (past, context) = (LatentHistory::default(), &continuous.context);
+        let mut coder = UnitEncoder::new();
+        let rounding = Rounding { dead_zone: 0 };
+        context
+            .encode(
+                &mut coder,
+                &past,
+                (&tokens, &history),
+                LatentMode::Coded(24),
+                (&wanted, rounding),
+            )
+            .expect("latents are in range");
+        let bytes = coder.finish();
+        group.bench_function("decode latents, frames", |b| {
+            b.iter(|| {
+                let mut coder = UnitDecoder::new(&bytes);
+                black_box(
+                    context
+                        .decode(&mut coder, &past, (&tokens, &history))
+                        .expect("the bytes decode"),
+                );
+            });
+        });
+    }
     group.finish();
 }
 

@@ -236,7 +236,10 @@ fn a_device_that_is_not_there_is_named() {
 fn delta_bytes(harness: &mut gst_check::Harness, pictures: std::ops::Range<u64>) -> usize {
     let info = i420();
     for t in pictures {
-        harness.push(picture(&info, t)).unwrap();
+        // Something new in every picture.
+        let mut buffer = picture(&info, t * t % 40);
+        buffer.get_mut().unwrap().set_pts(t * FRAME);
+        harness.push(buffer).unwrap();
     }
     let units = drain(harness);
     units.iter().filter(|u| !is_key(u)).map(|u| u.size()).sum()

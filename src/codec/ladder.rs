@@ -7,16 +7,17 @@ use crate::entropy::LATENT_STEPS;
 pub const MAX_QUANTIZER: u32 = 63;
 /// Middle of the range.
 pub const DEFAULT_QUANTIZER: u32 = 32;
+/// Latent steps finer than this one cost more bits and show nothing for them.
+const FINEST_STEP: usize = 8;
 /// From here on there are no latents: tokens alone.
-const FIRST_WITHOUT_LATENTS: u32 = LATENT_STEPS as u32;
+const FIRST_WITHOUT_LATENTS: u32 = 32;
 /// From here on tokens are left out.
 const FIRST_MASKED: u32 = 56;
 /// Share of the tokens that the last point leaves out.
 const MAX_MASK_RATIO: f64 = 0.75;
-/// How much further than half a step a digit may be from the previous unit's value to keep it, in steps, where
-/// latents correct it, and at most.
-const LATENT_DEAD_ZONE: f64 = 0.75;
-const MAX_DEAD_ZONE: f64 = 1.5;
+/// How far a digit may be from the previous unit's value to keep it, in steps, at best and at most.
+const MIN_DEAD_ZONE: f64 = 0.5;
+const MAX_DEAD_ZONE: f64 = 2.0;
 
 /// What a unit spends its bits on.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,14 +31,15 @@ pub struct OperatingPoint {
 }
 
 /// The point of a quantizer, 0 (best) to 63 (smallest): first the latents get coarser, then they are left out and
-/// tokens become more reluctant to change, then tokens are left out.
+/// tokens become more reluctant to change, then tokens are left out. Bits for exact tokens are worth more than the same
+/// bits for latents, so tokens stay exact as long as there are any.
 pub fn operating_point(quantizer: u32) -> OperatingPoint {
     let share = |from: u32, to: u32| f64::from(quantizer.clamp(from, to) - from) / f64::from(to - from);
-    let tokens_only = share(FIRST_WITHOUT_LATENTS - 1, FIRST_MASKED - 1);
-    let with_latents = LATENT_DEAD_ZONE * share(0, FIRST_WITHOUT_LATENTS - 1);
+    let steps = (LATENT_STEPS - 1 - FINEST_STEP) as f64;
+    let step = FINEST_STEP + (share(0, FIRST_WITHOUT_LATENTS - 1) * steps).round() as usize;
     OperatingPoint {
-        dead_zone: 0.5 + with_latents + (MAX_DEAD_ZONE - LATENT_DEAD_ZONE) * tokens_only,
-        latent_step: (quantizer < FIRST_WITHOUT_LATENTS).then_some(quantizer as usize),
+        dead_zone: MIN_DEAD_ZONE + (MAX_DEAD_ZONE - MIN_DEAD_ZONE) * share(FIRST_WITHOUT_LATENTS, FIRST_MASKED - 1),
+        latent_step: (quantizer < FIRST_WITHOUT_LATENTS).then_some(step),
         mask_ratio: MAX_MASK_RATIO * share(FIRST_MASKED - 1, MAX_QUANTIZER),
     }
 }
@@ -55,9 +57,9 @@ mod tests {
             assert!(pair[0] != pair[1], "{pair:?}");
         }
         assert_eq!(points[0].dead_zone, 0.5);
-        assert_eq!(points[0].latent_step, Some(0));
-        assert_eq!(points[47].latent_step, Some(LATENT_STEPS - 1));
-        assert_eq!(points[48].latent_step, None);
+        assert_eq!(points[0].latent_step, Some(FINEST_STEP));
+        assert_eq!(points[31].latent_step, Some(LATENT_STEPS - 1));
+        assert_eq!(points[32].latent_step, None);
         assert_eq!(points[63].mask_ratio, MAX_MASK_RATIO);
     }
 }

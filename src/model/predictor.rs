@@ -23,6 +23,11 @@ pub struct Predictor {
     levels: Vec<i64>,
     /// `[sum of (levels + 1)][width]`: a row per value of each digit, and one for "masked".
     tokens: Tensor,
+    /// The same for the token of the unit before, added to each place of the last unit: without it, attention would
+    /// have to find that token first.
+    before: Tensor,
+    /// `[sum of levels][most levels]`: log-odds of a digit's values given its value in the unit before.
+    repeat: Tensor,
     latents: Option<Linear>,
     /// `[units][window * window][width]`.
     places: Tensor,
@@ -171,6 +176,32 @@ impl Layer {
     }
 }
 
+/// First row of each digit in a table with `levels + more` rows per digit.
+fn bases(levels: &[i64], more: i64) -> Tensor {
+    let starts = levels.iter().scan(0, |next, l| {
+        let start = *next;
+        *next += l + more;
+        Some(start)
+    });
+    Tensor::from_slice(&starts.collect::<Vec<i64>>())
+}
+
+/// Where training starts: a digit probably stays what it was, or moves by one.
+fn repeat_odds(levels: &[i64]) -> Tensor {
+    let widest = levels.iter().copied().max().unwrap_or(1);
+    let mut odds = Vec::new();
+    for &l in levels {
+        for value in 0..l {
+            odds.extend((0..widest).map(|other| match value.abs_diff(other) {
+                0 => 3.0f32,
+                1 => 1.5,
+                _ => 0.0,
+            }));
+        }
+    }
+    Tensor::from_slice(&odds).view([-1, widest])
+}
+
 impl Predictor {
     /// A network of a validated configuration, with its weights under `vs`. `levels`: values of each digit;
     /// `channels`: values of a latent, 0 without a continuous stream.
@@ -184,6 +215,8 @@ impl Predictor {
             fsq: Fsq::new(levels),
             levels: levels.to_vec(),
             tokens: vs.var("tokens", &[rows, width], small),
+            before: vs.var("before", &[rows, width], small),
+            repeat: vs.var_copy("repeat", &repeat_odds(levels)),
             latents: (channels > 0).then(|| Linear::new(&vs / "latents", channels, width, 1.0)),
             places: vs.var("places", &places, small),
             layers: (0..config.layers)
@@ -204,21 +237,19 @@ impl Predictor {
     pub fn logits(&self, digits: &Tensor, latents: Option<&Tensor>, kind: Kind) -> Result<Tensor> {
         let size = digits.size();
         let (n, units, h, w) = (size[0], size[1], size[2], size[3]);
-        let bases: Vec<i64> = self
-            .levels
-            .iter()
-            .scan(0, |next, l| {
-                *next += l + 1;
-                Some(*next - l - 1)
-            })
-            .collect();
-        let rows = digits.f_add(&Tensor::from_slice(&bases).f_to_device(digits.device())?)?;
-        let mut xs = self
-            .tokens
-            .f_index_select(0, &rows.f_reshape([-1])?)?
-            .f_view([n, units, h, w, self.levels.len() as i64, self.config.width])?
-            .f_sum_dim_intlist([4i64].as_slice(), false, Kind::Float)?
-            .f_to_kind(kind)?;
+        let rows = digits.f_add(&bases(&self.levels, 1).f_to_device(digits.device())?)?;
+        let embed = |table: &Tensor, rows: &Tensor, units: i64| {
+            table
+                .f_index_select(0, &rows.f_reshape([-1])?)?
+                .f_view([n, units, h, w, self.levels.len() as i64, self.config.width])?
+                .f_sum_dim_intlist([4i64].as_slice(), false, Kind::Float)?
+                .f_to_kind(kind)
+        };
+        let before = digits.f_narrow(1, units - 2, 1)?;
+        let carried = embed(&self.before, &rows.f_narrow(1, units - 2, 1)?, 1)?;
+        let xs = embed(&self.tokens, &rows, units)?;
+        let last = xs.f_narrow(1, units - 1, 1)?.f_add(&carried)?;
+        let mut xs = Tensor::f_cat(&[&xs.f_narrow(1, 0, units - 1)?, &last], 1)?;
         if let (Some(linear), Some(latents)) = (&self.latents, latents) {
             xs = xs.f_add(&linear.forward(&latents.f_to_kind(kind)?)?)?;
         }
@@ -227,7 +258,24 @@ impl Predictor {
             xs = layer.forward(&xs)?;
         }
         let last = xs.f_select(1, units - 1)?;
-        self.head.forward(&self.norm.forward(&last)?)?.f_to_kind(Kind::Float)
+        let logits = self.head.forward(&self.norm.forward(&last)?)?;
+        logits
+            .f_to_kind(Kind::Float)?
+            .f_add(&self.repeated(&before.f_squeeze_dim(1)?)?)
+    }
+
+    /// Log-odds from the unit before alone: `digits: [n, h, w, 6]` -> `[n, h, w, 39]` f32.
+    fn repeated(&self, digits: &Tensor) -> Result<Tensor> {
+        let size = digits.size();
+        let rows = digits.f_add(&bases(&self.levels, 0).f_to_device(digits.device())?)?;
+        let odds = self
+            .repeat
+            .f_index_select(0, &rows.f_reshape([-1])?)?
+            .f_to_kind(Kind::Float)?
+            .f_view([size[0], size[1], size[2], size[3], -1])?;
+        let digits = self.levels.iter().enumerate();
+        let parts = digits.map(|(k, &l)| odds.f_select(3, k as i64)?.f_narrow(3, 0, l));
+        Tensor::f_cat(&parts.collect::<Result<Vec<_>>>()?, 3)
     }
 
     /// The embeddings of the places, repeated over a map: `[units, h, w, width]`.

@@ -14,6 +14,7 @@ const SAMPLES_PER_TOKEN: f64 = 2048.0;
 
 /// What rate and distortion are worth.
 #[derive(Clone, Debug, clap::Args)]
+#[group(id = "joint-weights")]
 pub struct Weights {
     /// What one bit per sample costs at a quantisation step of 1; the price grows with the step.
     #[arg(long, default_value_t = 5.0)]
