@@ -156,6 +156,8 @@ impl Encoder {
         self.pending.clear();
         self.stream = None;
         self.scenes = SceneDetector::default();
+        // What follows may have any time: it owes nothing for what was before.
+        self.rate = RateControl::default();
     }
 
     fn wants_key(&self, is_cut: bool) -> bool {

@@ -199,6 +199,31 @@ fn the_rate_follows_the_time_stamps_and_not_the_frame_rate() {
 }
 
 #[test]
+fn after_a_reset_to_an_earlier_time_the_rate_is_kept_as_before() {
+    let model = tiny_model();
+    let settings = EncoderSettings {
+        rate: middle_rate(&model, 65),
+        ..EncoderSettings::default()
+    };
+    let mut encoder = Encoder::new(model.clone(), sequence(), settings).unwrap();
+    let mut pass = |start: usize| -> Vec<AccessUnit> {
+        let frames = (0..49).map(|t| Frame {
+            pts: Some((start + t) as u64 * FRAME_NS),
+            ..frame(t, 2)
+        });
+        let units = frames.flat_map(|frame| encoder.push(frame, false).unwrap()).collect();
+        encoder.reset();
+        units
+    };
+    // An hour in, then back to the start.
+    let (late, early) = (bits(&pass(90_000)) as f64, bits(&pass(0)) as f64);
+    assert!(
+        (early / late - 1.0).abs() < 0.02,
+        "{early} bits after the reset, {late} before"
+    );
+}
+
+#[test]
 fn a_damaged_byte_of_the_latents_is_noticed() {
     let model = tiny_model();
     let settings = EncoderSettings {
