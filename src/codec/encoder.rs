@@ -238,10 +238,9 @@ impl Encoder {
             let bits = candidate.payload.len() * 8 + header;
             Ok((candidate, bits))
         };
-        let (candidate, quantizer) = self.rate.choose(budget, is_key, code)?;
-        self.rate
-            .spend(rate, seconds, candidate.payload.len() * 8 + header, quantizer);
-        Ok(candidate)
+        let chosen = self.rate.choose(budget, is_key, code)?;
+        self.rate.spend(rate, seconds, chosen.bits, chosen.quantizer);
+        Ok(chosen.unit)
     }
 
     /// How long frames last: their spacing, or what the frame rate says.
@@ -302,12 +301,12 @@ impl Encoder {
         if self.settings.masking == MaskingStrategy::Pattern {
             return Ok(mask_pattern(tokens, history, ratio));
         }
-        let latents = analysis.latents.as_ref().filter(|_| point.latent_step.is_some());
-        let none = analysis
-            .latents
-            .as_ref()
-            .map(|map| LatentMap::zero(map.width, map.height, map.channels));
-        let errors = stream.restorer.errors(&self.model, tokens, latents.or(none.as_ref()))?;
+        let zero = |map: &LatentMap| LatentMap::zero(map.width, map.height, map.channels);
+        let latents = match point.latent_step {
+            Some(_) => analysis.latents.clone(),
+            None => analysis.latents.as_ref().map(zero),
+        };
+        let errors = stream.restorer.errors(&self.model, tokens, latents.as_ref())?;
         Ok(mask_adaptive(tokens, history, ratio, &errors))
     }
 }

@@ -25,6 +25,14 @@ pub struct RateControl {
     paid_until: Option<f64>,
 }
 
+/// A unit that keeps to its budget, or comes nearest to it.
+#[derive(Debug)]
+pub struct Chosen<T> {
+    pub unit: T,
+    pub bits: usize,
+    pub quantizer: u32,
+}
+
 impl RateControl {
     /// The bits for a unit that begins at `start` ns, where known, and lasts `seconds`, at `rate` bits per second.
     pub fn budget(&mut self, rate: f64, start: Option<u64>, seconds: f64, is_key: bool) -> f64 {
@@ -48,17 +56,16 @@ impl RateControl {
         budget: f64,
         is_key: bool,
         mut code: impl FnMut(u32) -> Result<(T, usize), CodecError>,
-    ) -> Result<(T, u32), CodecError> {
+    ) -> Result<Chosen<T>, CodecError> {
         let nearby = self.last.filter(|_| !is_key).map(|last| {
             let coarsest = (last + MAX_COARSER).min(MAX_QUANTIZER);
             (last.saturating_sub(MAX_FINER), coarsest)
         });
-        let (unit, bits, quantizer) = bisect(budget, nearby.unwrap_or((0, MAX_QUANTIZER)), &mut code)?;
-        if bits as f64 <= budget || quantizer == MAX_QUANTIZER {
-            return Ok((unit, quantizer));
+        let chosen = bisect(budget, nearby.unwrap_or((0, MAX_QUANTIZER)), &mut code)?;
+        if chosen.bits as f64 <= budget || chosen.quantizer == MAX_QUANTIZER {
+            return Ok(chosen);
         }
-        let (unit, _, quantizer) = bisect(budget, (quantizer + 1, MAX_QUANTIZER), &mut code)?;
-        Ok((unit, quantizer))
+        bisect(budget, (chosen.quantizer + 1, MAX_QUANTIZER), &mut code)
     }
 
     /// Notes what a unit took.
@@ -68,27 +75,35 @@ impl RateControl {
     }
 }
 
-/// The finest of a range of quantizers whose unit keeps to the budget, or else the coarsest: the unit, its size,
-/// the quantizer. Sizes fall with the quantizer, nearly always.
+/// The finest of a range of quantizers whose unit keeps to the budget, or else the coarsest. Sizes fall with the quantizer, nearly always.
 fn bisect<T>(
     budget: f64,
     (mut finest, mut coarsest): (u32, u32),
     code: &mut impl FnMut(u32) -> Result<(T, usize), CodecError>,
-) -> Result<(T, usize, u32), CodecError> {
+) -> Result<Chosen<T>, CodecError> {
     let mut fitting = None;
     while finest < coarsest {
         let middle = (finest + coarsest) / 2;
         let (unit, bits) = code(middle)?;
         if bits as f64 <= budget {
-            fitting = Some((unit, bits, middle));
+            fitting = Some(Chosen {
+                unit,
+                bits,
+                quantizer: middle,
+            });
             coarsest = middle;
         } else {
             finest = middle + 1;
         }
     }
-    match fitting.filter(|(_, _, quantizer)| *quantizer == coarsest) {
-        Some(found) => Ok(found),
-        None => code(coarsest).map(|(unit, bits)| (unit, bits, coarsest)),
+    // What fitted last is where the search ended; where nothing did, that place has not been tried yet.
+    match fitting {
+        Some(chosen) => Ok(chosen),
+        None => code(coarsest).map(|(unit, bits)| Chosen {
+            unit,
+            bits,
+            quantizer: coarsest,
+        }),
     }
 }
 
@@ -107,9 +122,9 @@ mod tests {
             let budget = control.budget(rate, Some(start), seconds, is_key);
             let scale = if is_key { 2.0 } else { 1.0 };
             let size = |q: u32| (scale * complexity(unit) * 0.5f64.powf(f64::from(q) / 8.0)) as usize;
-            let (bits, quantizer) = control.choose(budget, is_key, |q| Ok((size(q), size(q)))).unwrap();
-            control.spend(rate, seconds, bits, quantizer);
-            sizes.push(bits as f64);
+            let chosen = control.choose(budget, is_key, |q| Ok(((), size(q)))).unwrap();
+            control.spend(rate, seconds, chosen.bits, chosen.quantizer);
+            sizes.push(chosen.bits as f64);
         }
         (sizes.iter().sum::<f64>() / (188.0 * seconds), sizes)
     }
@@ -138,7 +153,7 @@ mod tests {
     #[test]
     fn below_the_floor_the_coarsest_is_taken() {
         let control = RateControl::default();
-        let (_, quantizer) = control.choose(10.0, false, |q| Ok(((), 1000 - q as usize))).unwrap();
-        assert_eq!(quantizer, MAX_QUANTIZER);
+        let chosen = control.choose(10.0, false, |q| Ok(((), 1000 - q as usize))).unwrap();
+        assert_eq!(chosen.quantizer, MAX_QUANTIZER);
     }
 }

@@ -2,7 +2,7 @@
 //! Which tokens of a unit are sent.
 
 use super::coder::SymbolCoder;
-use super::map::{History, TokenMap, MASKED};
+use super::map::{History, TokenMap, DIGITS, MASKED};
 use super::probability::Probabilities;
 use super::EntropyError;
 
@@ -58,7 +58,7 @@ pub(super) fn code_mask(
     masking: Masking,
     history: &History,
     map: &mut TokenMap,
-) -> Result<Masking, EntropyError> {
+) -> Result<(), EntropyError> {
     let kind = coder.code(&Probabilities::uniform(Masking::KINDS), masking.index())?;
     let masking = Masking::from_index(kind);
     let mut bits = AdaptiveBits::default();
@@ -76,11 +76,11 @@ pub(super) fn code_mask(
             if masked {
                 map.tokens[at] = MASKED;
             } else if map.tokens[at] == MASKED {
-                map.tokens[at] = [0; 6];
+                map.tokens[at] = [0; DIGITS];
             }
         }
     }
-    Ok(masking)
+    Ok(())
 }
 
 /// Left, upper and upper right neighbour, and the same place in the unit before: 16 contexts.
@@ -109,7 +109,7 @@ impl AdaptiveBits {
         let one = &mut self.0[context];
         let bit = coder.code(&Probabilities::binary(*one as u16), usize::from(bit))? == 1;
         let target = if bit { 2 * HALF - LEAST } else { LEAST };
-        *one = (*one << RATE).wrapping_add(target).wrapping_sub(*one) >> RATE;
+        *one = (*one * ((1 << RATE) - 1) + target) >> RATE;
         *one = (*one).clamp(LEAST, 2 * HALF - LEAST);
         Ok(bit)
     }

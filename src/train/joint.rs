@@ -72,7 +72,7 @@ impl Joint {
 
     /// A step for a batch, evenly spread over the octaves.
     pub fn draw_step() -> f64 {
-        (uniform() * 2.0 - 1.0).mul_add(MAX_LOG2_STEP, 0.0).exp2()
+        ((uniform() * 2.0 - 1.0) * MAX_LOG2_STEP).exp2()
     }
 
     /// Encodes and rounds, the gradient passed straight through; the cost is that of values with noise in place of

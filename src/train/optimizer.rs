@@ -57,10 +57,10 @@ impl AdamW {
         }
     }
 
-    /// Multiplies the learning rate of the weights whose name starts with `prefix`.
+    /// Sets the share of the learning rate of the weights whose name starts with `prefix`.
     pub fn scale_lr(&mut self, prefix: &str, scale: f64) {
         for slot in self.slots.iter_mut().filter(|slot| slot.name.starts_with(prefix)) {
-            slot.lr_scale *= scale;
+            slot.lr_scale = scale;
         }
     }
 

@@ -246,14 +246,7 @@ pub fn run(options: &Options, config: &ModelConfig, clips: Vec<Clip>, validation
         training: true,
     };
     if let Some(weights) = &options.joint {
-        for part in [
-            "fusion.encoder.",
-            "fusion.control.hint.",
-            "fusion.control.conv_in.",
-            "fusion.control.level.",
-            "fusion.control.up.",
-            "prior.",
-        ] {
+        for part in ["fusion.", "prior."] {
             stage.optimizer.scale_lr(part, weights.fusion_lr);
         }
         stage.optimizer.scale_lr("fusion.control.join.", weights.join_lr);
