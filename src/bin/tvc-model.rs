@@ -11,7 +11,7 @@ use gsttvc::codec::{
 };
 use gsttvc::entropy::LATENT_STEPS;
 use gsttvc::eval;
-use gsttvc::model::{Model, ModelSource};
+use gsttvc::model::{cosmos, Model, ModelSource};
 use gsttvc::train::clips::{find, Clip};
 use gsttvc::train::lpips::Lpips;
 
@@ -27,10 +27,52 @@ struct Arguments {
 enum Command {
     /// Prints what a model file is; without FILE, the built-in model.
     Info { file: Option<PathBuf> },
+    /// Makes a model file from NVIDIA's Cosmos tokenizer checkpoints.
+    ImportCosmos(ImportArguments),
+    /// Compares the Cosmos networks with a vector file of NVIDIA's; fails where they differ.
+    Parity(ParityArguments),
     /// Codes clips and prints a line of CSV for each.
     Eval(EvalArguments),
     /// Compares a clip with what came back of it.
     Compare(CompareArguments),
+}
+
+#[derive(Args)]
+struct ImportArguments {
+    /// Folder of a discrete tokenizer (DV): encoder.jit and decoder.jit.
+    #[arg(long)]
+    discrete: PathBuf,
+    /// Folder of a continuous tokenizer (CV) of the same factors.
+    #[arg(long)]
+    continuous: Option<PathBuf>,
+    /// Model file to write.
+    #[arg(long)]
+    out: PathBuf,
+    /// Frames of the clips that the tokenizers were trained on, as their model cards say (17, 49 or 121): a stream has
+    /// a key unit at least that often.
+    #[arg(long, default_value_t = 49, value_parser = clap::value_parser!(i64).range(1..=100_000))]
+    trained_frames: i64,
+}
+
+#[derive(Args)]
+struct ParityArguments {
+    /// safetensors file: weights, input and outputs.
+    file: PathBuf,
+    /// What the networks compute in.
+    #[arg(long, value_enum, default_value_t = Number::F32)]
+    kind: Number,
+    /// Largest relative error; without it 1e-4, with bf16 2e-2.
+    #[arg(long)]
+    limit: Option<f64>,
+    /// cpu, cuda, cuda:N or auto.
+    #[arg(long, default_value = "cpu")]
+    device: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Number {
+    F32,
+    Bf16,
 }
 
 #[derive(Args)]
@@ -130,6 +172,8 @@ fn parse_point(text: &str) -> Result<OperatingPoint, String> {
 fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Info { file } => info(file),
+        Command::ImportCosmos(arguments) => import(&arguments),
+        Command::Parity(arguments) => parity(&arguments),
         Command::Eval(arguments) => evaluate(&arguments),
         Command::Compare(arguments) => compare(&arguments),
     }
@@ -146,9 +190,13 @@ fn info(file: Option<PathBuf>) -> Result<()> {
     println!("name:        {}", model.config.name);
     println!("identity:    {:016x}", model.id);
     println!("weights:     {}", model.parameters);
-    match &model.config.continuous {
-        Some(continuous) => println!("latents:     {} values beside each token", continuous.channels),
-        None => println!("latents:     none"),
+    match (&model.config.continuous, &model.continuous) {
+        (Some(config), Some(_)) => println!("latents:     {} values beside each token", config.channels),
+        (Some(config), None) => println!(
+            "latents:     {} values beside each token, not sent before the fusion is trained",
+            config.channels
+        ),
+        (None, _) => println!("latents:     none"),
     }
     match &model.config.predictor {
         Some(predictor) => println!("predictor:   {} layers of width {}", predictor.layers, predictor.width),
@@ -164,6 +212,28 @@ fn info(file: Option<PathBuf>) -> Result<()> {
         println!("{key}: {value}");
     }
     println!("configuration: {}", serde_json::to_string(&model.config)?);
+    Ok(())
+}
+
+fn import(arguments: &ImportArguments) -> Result<()> {
+    let continuous = arguments.continuous.as_deref();
+    let file = cosmos::import(&arguments.discrete, continuous, arguments.trained_frames)?;
+    file.write(&arguments.out)?;
+    info(Some(arguments.out.clone()))
+}
+
+fn parity(arguments: &ParityArguments) -> Result<()> {
+    let (kind, limit) = match arguments.kind {
+        Number::F32 => (tch::Kind::Float, 1e-4),
+        Number::Bf16 => (tch::Kind::BFloat16, 2e-2),
+    };
+    let device = gsttvc::model::device::select(&arguments.device)?;
+    let parity = eval::Parity::of(&arguments.file, device, kind)?;
+    println!("{}", serde_json::to_string(&parity)?);
+    ensure!(
+        parity.holds(arguments.limit.unwrap_or(limit)),
+        "the networks differ from the vectors"
+    );
     Ok(())
 }
 

@@ -3,9 +3,11 @@
 
 use tch::Tensor;
 
+use super::colour::ycbcr;
 use super::{CodecError, Frame};
+use crate::bitstream::SequenceHeader;
 use crate::entropy::{LatentMap, TokenMap, DIGITS, LATENT_SCALE};
-use crate::model::{Model, StreamState};
+use crate::model::{picture, Model, StreamState};
 
 /// What the networks remember from unit to unit.
 #[derive(Debug, Default)]
@@ -26,18 +28,20 @@ pub struct Analysis {
 }
 
 impl Analysis {
-    /// Runs the networks over a group of frames of `size`, which is that of the stream.
+    /// Runs the networks over a group of frames of a stream.
     pub fn of(
         model: &Model,
         frames: &[&Frame],
-        size: (u32, u32),
+        sequence: &SequenceHeader,
         state: &mut AnalysisState,
     ) -> Result<Analysis, CodecError> {
         let _no_grad = tch::no_grad_guard();
         let tokenizer = &model.tokenizer;
         let factor = tokenizer.config.spatial_factor() as usize;
         let align = |size: u32| (size as usize).next_multiple_of(factor);
-        let pictures = Frame::to_quads(frames, align(size.0), align(size.1))?.f_to_device(model.device)?;
+        let quads = Frame::to_quads(frames, align(sequence.width), align(sequence.height))?;
+        let quads = quads.f_to_device(model.device)?;
+        let pictures = picture::to_network(&quads, tokenizer.config.colour(), ycbcr(sequence))?;
         let (zs, features) = tokenizer.encode_with_features(&pictures, model.kind, &mut state.tokenizer)?;
         let digits = tokenizer.fsq.bound(&zs)?;
         let (_, _, height, width) = digits.size4()?;

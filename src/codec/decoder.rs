@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use tch::Tensor;
 
+use super::colour::ycbcr;
 use super::past::Past;
 use super::restore::{Restoration, Restorer};
 use super::{CodecError, Frame};
 use crate::bitstream::{Clock, FrameTimes, SequenceHeader, UnitHeader};
 use crate::entropy::{symbol_check, LatentMap, Masking, TokenMap, UnitDecoder};
-use crate::model::{Model, StreamState};
+use crate::model::{picture, Model, StreamState};
 
 /// Access units to frames.
 pub struct Decoder {
@@ -91,8 +92,17 @@ impl Decoder {
         let (tokens, latents) = self.decode_symbols(&stream, &header, payload)?;
         let pictures = self.pictures(&tokens, latents.as_ref(), &mut stream)?;
         let (width, height) = (stream.sequence.width as usize, stream.sequence.height as usize);
-        let pictures = pictures.f_narrow(1, 0, header.frames as i64)?;
-        let mut frames = Frame::from_quads(&pictures, width, height)?;
+        let colour = self.model.tokenizer.config.colour();
+        let quads = picture::from_network(&pictures, colour, ycbcr(&stream.sequence))?;
+        // A header may count more frames than this model's units have.
+        if header.frames as i64 > quads.size()[1] {
+            return Err(CodecError::TooManyFrames {
+                found: header.frames,
+                expected: quads.size()[1] as usize,
+            });
+        }
+        let quads = quads.f_narrow(1, 0, header.frames as i64)?;
+        let mut frames = Frame::from_quads(&quads, width, height)?;
         frames.iter_mut().zip(times).for_each(|(frame, time)| frame.pts = time);
         stream.past.push(tokens, latents);
         let decoded = Decoded {
@@ -152,8 +162,8 @@ impl Decoder {
         }
     }
 
-    /// Runs the tokenizer's decoder over one unit, with the control branch where there are latents: quad pictures
-    /// `[1, t, 6, h/2, w/2]`.
+    /// Runs the tokenizer's decoder over one unit, with the control branch where there are latents: pictures
+    /// `[1, t, c, h', w']` in its colours.
     fn pictures(
         &self,
         tokens: &TokenMap,

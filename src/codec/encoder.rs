@@ -10,7 +10,7 @@ use super::rate::RateControl;
 use super::restore::Restorer;
 use super::scene::SceneDetector;
 use super::{CodecError, Frame};
-use crate::bitstream::{Clock, SequenceHeader, Timing, UnitHeader, DELTA_FRAMES, MAX_SIZE, MIN_SIZE};
+use crate::bitstream::{Clock, SequenceHeader, Timing, UnitHeader, MAX_SIZE, MIN_SIZE};
 use crate::entropy::{
     symbol_check, LatentContextModel, LatentMap, LatentMode, Masking, Rounding, TokenMap, UnitEncoder,
 };
@@ -45,7 +45,8 @@ pub struct EncoderSettings {
     pub mask_ratio: Option<f64>,
     /// How the masked tokens are chosen.
     pub masking: MaskingStrategy,
-    /// Frames from one key unit to the next at most; 0: at scene cuts and every 250 frames.
+    /// Frames from one key unit to the next at most; 0: at scene cuts and every 250 frames. Never more than the model
+    /// was trained for.
     pub key_int_max: u32,
 }
 
@@ -80,6 +81,8 @@ pub struct Encoder {
     stream: Option<Stream>,
     /// Frames of the delta unit to come.
     pending: Vec<Frame>,
+    /// Frames of a whole delta unit.
+    group: usize,
     scenes: SceneDetector,
     rate: RateControl,
 }
@@ -114,6 +117,7 @@ impl Encoder {
             ..sequence
         };
         Ok(Encoder {
+            group: model.group_frames(),
             model,
             settings,
             sequence,
@@ -138,7 +142,7 @@ impl Encoder {
             return Ok(units);
         }
         self.pending.push(frame);
-        if self.pending.len() < DELTA_FRAMES {
+        if self.pending.len() < self.group {
             return Ok(vec![]);
         }
         Ok(self.code_delta()?.into_iter().collect())
@@ -163,6 +167,15 @@ impl Encoder {
     fn wants_key(&self, is_cut: bool) -> bool {
         let Some(stream) = &self.stream else { return true };
         let frames = stream.frames + self.pending.len() as u32;
+        if self
+            .model
+            .tokenizer
+            .config
+            .max_frames()
+            .is_some_and(|max| frames >= max)
+        {
+            return true;
+        }
         match self.settings.key_int_max {
             0 => (is_cut && frames >= AUTOMATIC_KEY_MIN_DISTANCE) || frames >= AUTOMATIC_KEY_DISTANCE,
             max => frames >= max,
@@ -194,11 +207,7 @@ impl Encoder {
             return Ok(None);
         };
         // The networks take whole groups: a short one is filled up with its last frame.
-        let group: Vec<&Frame> = frames
-            .iter()
-            .chain(std::iter::repeat(last))
-            .take(DELTA_FRAMES)
-            .collect();
+        let group: Vec<&Frame> = frames.iter().chain(std::iter::repeat(last)).take(self.group).collect();
         let coded = self.code(&group, frames.len(), &mut stream)?;
         let times: Vec<_> = frames.iter().map(|f| f.pts).collect();
         let mut payload = Vec::new();
@@ -208,7 +217,7 @@ impl Encoder {
         self.remember(&mut stream, coded)?;
         stream.frames += frames.len() as u32;
         // Frames after a short group would not line up with the decoder's: it ends the stream.
-        self.stream = (frames.len() == DELTA_FRAMES).then_some(stream);
+        self.stream = (frames.len() == self.group).then_some(stream);
         Ok(Some(unit))
     }
 
@@ -223,8 +232,7 @@ impl Encoder {
 
     /// Codes a group of frames, the first `count` of which are real, at the quantizer or at the rate.
     fn code(&mut self, group: &[&Frame], count: usize, stream: &mut Stream) -> Result<Candidate, CodecError> {
-        let size = (self.sequence.width, self.sequence.height);
-        let analysis = Analysis::of(&self.model, group, size, &mut stream.state)?;
+        let analysis = Analysis::of(&self.model, group, &self.sequence, &mut stream.state)?;
         let rate = self.settings.rate;
         if rate <= 0.0 {
             return self.candidate(&analysis, stream, self.settings.quantizer);

@@ -19,6 +19,8 @@ pub enum CodecError {
          the sender uses"
     )]
     WrongModel { stream: u64, loaded: u64 },
+    #[error("access unit of {found} frames, this model's have at most {expected}")]
+    TooManyFrames { found: usize, expected: usize },
     #[error("no key unit has been decoded yet")]
     NoKeyUnit,
     #[error("a picture of {width}x{height}, legal are 16x16 to 8192x8192")]

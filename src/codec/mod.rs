@@ -2,6 +2,7 @@
 //! Frames to access units and back.
 
 mod analysis;
+mod colour;
 mod decoder;
 mod encoder;
 mod error;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tch::{nn, Device};
+use tch::{nn, Device, Kind};
 
 use super::*;
 use crate::bitstream::{SequenceHeader, UnitHeader};
@@ -43,7 +43,7 @@ fn tiny_model() -> Arc<Model> {
         context: ContextNet::new(heads.root() / "context").export(),
         latent_context: Some(LatentContextNet::new(heads.root() / "latents", channels).export()),
     };
-    let file = model::pack(&config, vs.variables(), &integers, &[]).unwrap();
+    let file = model::pack(&config, vs.variables(), Kind::BFloat16, &integers, &[]).unwrap();
     Arc::new(Model::from_bytes(&file.to_bytes().unwrap(), Device::Cpu).unwrap())
 }
 

@@ -194,7 +194,6 @@ impl ContextModel {
 mod tests {
     use super::*;
     use crate::entropy::numbers::Numbers;
-    use crate::entropy::weights::LOGIT_SCALE;
     use crate::entropy::{pattern_masks, symbol_check, BitCounter, UnitDecoder, UnitEncoder};
     use proptest::prelude::*;
 
@@ -214,9 +213,7 @@ mod tests {
                 .iter()
                 .map(|&l| numbers.layer(head, l.into(), 1 << 20))
                 .collect(),
-            powers: (0..LOGIT_SCALE)
-                .map(|i| 2f64.powf(30.0 - f64::from(i) / 1024.0).round() as i32)
-                .collect(),
+            powers: crate::entropy::numbers::powers(),
         }
     }
 

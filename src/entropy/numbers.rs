@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Numbers for golden tests.
 
-use super::weights::Layer;
+use super::weights::{Layer, LOGIT_SCALE};
 
 /// A linear congruential generator: the golden values must not depend on any crate's random numbers.
 pub struct Numbers(pub u64);
@@ -30,4 +30,11 @@ impl Numbers {
             multipliers: vec![multiplier; outputs],
         }
     }
+}
+
+/// The table of powers as model files have it.
+pub fn powers() -> Vec<i32> {
+    (0..LOGIT_SCALE)
+        .map(|i| 2f64.powf(30.0 - f64::from(i) / 1024.0).round() as i32)
+        .collect()
 }

@@ -109,14 +109,9 @@ impl DecoderModel<PRECISION> for Probabilities {
 
 #[cfg(test)]
 mod tests {
+    use super::super::numbers::powers;
     use super::*;
     use proptest::prelude::*;
-
-    pub fn powers() -> Vec<i32> {
-        (0..1 << POWER_BITS)
-            .map(|i| 2f64.powf(30.0 - f64::from(i) / 1024.0).round() as i32)
-            .collect()
-    }
 
     proptest! {
         #[test]

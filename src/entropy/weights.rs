@@ -115,6 +115,54 @@ impl ContextWeights {
         values_before(digit)
     }
 
+    /// A model that has learned nothing: each digit is expected to stay as it was in the previous unit, with odds of
+    /// 16 to 1 against each other value. `powers`: [`Self::powers`].
+    pub fn repeating(powers: Vec<i32>) -> ContextWeights {
+        const SAME_PLACE_BEFORE: usize = 4;
+        const SURE: i32 = 200;
+        const BONUS: i32 = 4 * LOGIT_SCALE;
+        debug_assert_eq!(SOURCES[SAME_PLACE_BEFORE], (1, 0, 0));
+        // One unit of the trunk for each value of each digit: on where the previous token has it.
+        let width = values_before(DIGITS);
+        let head_width = FSQ_LEVELS.iter().copied().map(usize::from).max().unwrap_or(0);
+        let mut tables = vec![0; Self::TABLE_ROWS * width];
+        for (k, levels) in FSQ_LEVELS.into_iter().enumerate() {
+            for value in 0..usize::from(levels) {
+                let row = SAME_PLACE_BEFORE * ROWS_PER_SOURCE + rows_before(k) + value;
+                tables[row * width + values_before(k) + value] = (SURE * TABLE_SCALE / ACTIVATION_SCALE) as i16;
+            }
+        }
+        let select = |from: usize, inputs: usize, outputs: usize, count: usize, result: i32| {
+            let mut layer = Layer {
+                weights: vec![0; inputs * outputs],
+                biases: vec![0; outputs],
+                multipliers: vec![((i64::from(result) << MULTIPLIER_BITS) / i64::from(SURE)) as i32; outputs],
+            };
+            for i in 0..count {
+                layer.weights[i * inputs + from + i] = 1;
+            }
+            layer
+        };
+        let digits = || FSQ_LEVELS.into_iter().map(usize::from).enumerate();
+        ContextWeights {
+            width,
+            head_width,
+            tables,
+            table_bias: vec![0; width],
+            trunk: select(0, width, width, width, SURE),
+            hidden: digits()
+                .map(|(k, levels)| select(values_before(k), width, head_width, levels, SURE))
+                .collect(),
+            earlier: digits()
+                .map(|(k, _)| vec![0; Self::earlier_rows(k) * head_width])
+                .collect(),
+            output: digits()
+                .map(|(_, levels)| select(0, head_width, levels, levels, BONUS))
+                .collect(),
+            powers,
+        }
+    }
+
     /// Fails if a size does not fit or a number could overflow a sum.
     pub(super) fn check(&self) -> Result<(), EntropyError> {
         let (width, head) = (self.width, self.head_width);

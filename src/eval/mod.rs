@@ -3,8 +3,10 @@
 
 mod metrics;
 mod montage;
+mod parity;
 mod run;
 
 pub use metrics::{flicker, psnr, ssim};
 pub use montage::write_montage;
+pub use parity::{Parity, Tokens};
 pub use run::{peak_memory_mib, run, to_rgb, Coded, Measured};

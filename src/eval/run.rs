@@ -151,7 +151,7 @@ fn clip_frame(clip: &Clip, t: i64) -> Result<Frame> {
 
 /// Pictures in R'G'B', `[t, 3, h, w]`.
 pub fn to_rgb(luma: &Tensor, chroma: &Tensor) -> Result<Tensor> {
-    Ok(picture::rgb_from_planes(luma, chroma)?.clamp(0.0, 1.0))
+    Ok(picture::Ycbcr::BT601.to_rgb(luma, chroma)?.clamp(0.0, 1.0))
 }
 
 fn mean_lpips(lpips: &Lpips, clip: &Clip, coded: &Coded) -> Result<f64> {

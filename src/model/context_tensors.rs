@@ -6,9 +6,16 @@ use std::collections::HashMap;
 use tch::{Kind, Tensor};
 
 use super::ModelError;
-use crate::entropy::{ContextWeights, LatentWeights, Layer, DIGITS, LATENT_SYMBOLS};
+use crate::entropy::{ContextWeights, LatentWeights, Layer, DIGITS, LATENT_SYMBOLS, LOGIT_SCALE};
 
 type Named = Vec<(String, Tensor)>;
+
+/// [`ContextWeights::powers`], for the making of a model: who uses one reads them from its file.
+pub fn powers() -> Vec<i32> {
+    (0..LOGIT_SCALE)
+        .map(|i| 2f64.powf(30.0 - f64::from(i) / f64::from(LOGIT_SCALE)).round() as i32)
+        .collect()
+}
 
 fn write_layer(out: &mut Named, name: &str, layer: &Layer) -> Result<(), ModelError> {
     let outputs = layer.biases.len() as i64;

@@ -15,6 +15,8 @@ pub enum ModelError {
     Config(String),
     #[error("damaged model file: the integer model hashes to {found:016x}, the file says {expected}")]
     Checksum { found: u64, expected: String },
+    #[error("Cosmos checkpoint {}: {problem}", path.display())]
+    Checkpoint { path: PathBuf, problem: String },
     #[error("device {0:?} is not available: {1}")]
     Device(String, String),
     #[error("libtorch: {0}")]

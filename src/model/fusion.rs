@@ -4,7 +4,8 @@
 
 use tch::{nn, Kind, Tensor};
 
-use super::config::{ContinuousConfig, TokenizerConfig};
+use super::config::{ContinuousConfig, ContinuousNetworks, LevelConfig, NetworkConfig, TokenizerConfig};
+use super::cosmos;
 use super::layers::{new_levels, to_channels_last, Conv2d, Downsample, Level, Norm, StreamState, Upsample};
 
 type Result<T> = std::result::Result<T, tch::TchError>;
@@ -13,8 +14,14 @@ type Result<T> = std::result::Result<T, tch::TchError>;
 #[derive(Debug)]
 pub struct Fusion {
     pub config: ContinuousConfig,
-    encoder: Encoder,
-    control: Control,
+    networks: Networks,
+}
+
+/// Encoder and control branch, of either family.
+#[derive(Debug)]
+enum Networks {
+    Levels(Encoder, Control),
+    Cosmos(cosmos::Encoder, cosmos::Control),
 }
 
 /// The tokenizer's features to latents.
@@ -37,13 +44,30 @@ struct Control {
     joins: Vec<Conv2d>,
 }
 
+impl Encoder {
+    fn new(vs: nn::Path, config: &LevelConfig, finer: &LevelConfig, channels: i64) -> Encoder {
+        Encoder {
+            down: Downsample::new(&vs / "down", finer, config),
+            level: Level::new(&vs / "level", config),
+            norm_out: Norm::new(&vs / "norm_out", config.width),
+            // Larger than usual: latents that all round to zero get no gradient and never wake up.
+            conv_out: Conv2d::new(&vs / "conv_out", config.width, channels, 3, 1, 6.0),
+        }
+    }
+
+    fn forward(&self, features: &Tensor, n: i64, state: &mut StreamState) -> Result<Tensor> {
+        let xs = self.down.forward(features.shallow_clone(), n, state)?;
+        let xs = self.level.forward(xs, n, state)?;
+        self.conv_out.forward(&self.norm_out.forward(&xs)?.f_silu()?)
+    }
+}
+
 impl Control {
-    fn new(vs: nn::Path, config: &ContinuousConfig, digits: i64) -> Control {
-        let levels = &config.control;
+    fn new(vs: nn::Path, levels: &[LevelConfig], channels: i64, digits: i64) -> Control {
         let coarsest = levels.last().expect("a validated configuration has levels").width;
         Control {
             conv_in: Conv2d::new(&vs / "conv_in", digits, coarsest, 3, 1, 1.0),
-            hint: Conv2d::new(&vs / "hint", config.channels, coarsest, 3, 1, 1.0),
+            hint: Conv2d::new(&vs / "hint", channels, coarsest, 3, 1, 1.0),
             levels: new_levels(&vs, levels),
             upsamples: (1..levels.len())
                 .map(|i| Upsample::new(&vs / "up" / (i - 1), &levels[i], &levels[i - 1]))
@@ -73,18 +97,33 @@ impl Control {
 impl Fusion {
     /// Networks of a validated configuration, with their weights under `vs`.
     pub fn new(vs: nn::Path, config: &ContinuousConfig, tokenizer: &TokenizerConfig) -> Fusion {
-        let finer = &tokenizer.encoder[tokenizer.encoder.len() - 2];
-        let encoder = &vs / "encoder";
+        let digits = tokenizer.fsq_levels.len() as i64;
+        let control = &vs / "control";
+        let networks = match (&config.networks, &tokenizer.networks) {
+            (
+                ContinuousNetworks::Levels {
+                    encoder,
+                    control: levels,
+                },
+                NetworkConfig::Levels(tokenizer),
+            ) => {
+                let finer = &tokenizer.encoder[tokenizer.encoder.len() - 2];
+                Networks::Levels(
+                    Encoder::new(&vs / "encoder", encoder, finer, config.channels),
+                    Control::new(control, levels, config.channels, digits),
+                )
+            }
+            (ContinuousNetworks::Cosmos { cosmos, control_blocks }, NetworkConfig::Cosmos { cosmos: discrete }) => {
+                Networks::Cosmos(
+                    cosmos::Encoder::new(vs, cosmos, config.channels),
+                    cosmos::Control::new(control, discrete, *control_blocks, config.channels, digits),
+                )
+            }
+            _ => unreachable!("a validated configuration is of one family"),
+        };
         Fusion {
             config: config.clone(),
-            encoder: Encoder {
-                down: Downsample::new(&encoder / "down", finer, &config.encoder),
-                level: Level::new(&encoder / "level", &config.encoder),
-                norm_out: Norm::new(&encoder / "norm_out", config.encoder.width),
-                // Larger than usual: latents that all round to zero get no gradient and never wake up.
-                conv_out: Conv2d::new(&encoder / "conv_out", config.encoder.width, config.channels, 3, 1, 6.0),
-            },
-            control: Control::new(&vs / "control", config, tokenizer.fsq_levels.len() as i64),
+            networks,
         }
     }
 
@@ -92,15 +131,10 @@ impl Fusion {
     /// [`super::Tokenizer::encode_with_features`] -> latents `[n * t', channels, h', w']` f32.
     pub fn encode(&self, features: &Tensor, n: i64, state: &mut StreamState) -> Result<Tensor> {
         state.begin_step();
-        let Encoder {
-            down,
-            level,
-            norm_out,
-            conv_out,
-        } = &self.encoder;
-        let xs = down.forward(features.shallow_clone(), n, state)?;
-        let xs = level.forward(xs, n, state)?;
-        let ys = conv_out.forward(&norm_out.forward(&xs)?.f_silu()?)?;
+        let ys = match &self.networks {
+            Networks::Levels(encoder, _) => encoder.forward(features, n, state)?,
+            Networks::Cosmos(encoder, _) => encoder.forward(features, n, state)?,
+        };
         state.end_step();
         ys.f_to_kind(Kind::Float)
     }
@@ -117,7 +151,10 @@ impl Fusion {
     ) -> Result<Vec<Tensor>> {
         state.begin_step();
         let (codes, latents) = (to_channels_last(codes, kind)?, to_channels_last(latents, kind)?);
-        let joined = self.control.forward(&codes, &latents, n, state)?;
+        let joined = match &self.networks {
+            Networks::Levels(_, control) => control.forward(&codes, &latents, n, state)?,
+            Networks::Cosmos(_, control) => control.forward(&codes, &latents, n, state)?,
+        };
         state.end_step();
         Ok(joined)
     }

@@ -38,7 +38,7 @@ impl StreamState {
 
     /// Puts the last `keep` time steps of the past before `xs: [n, t, ...]` and remembers the last `keep` of
     /// the result. At the start of a stream the past is copies of the first time step.
-    fn extend(&mut self, xs: &Tensor, keep: i64) -> Result<Tensor> {
+    pub(super) fn extend(&mut self, xs: &Tensor, keep: i64) -> Result<Tensor> {
         let past = if self.started {
             self.caches[self.next].shallow_clone()
         } else {
@@ -48,13 +48,27 @@ impl StreamState {
         };
         let extended = Tensor::f_cat(&[&past, xs], 1)?;
         let last = extended.f_narrow(1, extended.size()[1] - keep, keep)?.f_detach_copy()?;
+        self.remember(last);
+        Ok(extended)
+    }
+
+    /// Puts all time steps of the past before `xs: [n, t, ...]` and remembers them all.
+    pub(super) fn append(&mut self, xs: &Tensor) -> Result<Tensor> {
+        let all = match self.started {
+            true => Tensor::f_cat(&[&self.caches[self.next], xs], 1)?,
+            false => xs.shallow_clone(),
+        };
+        self.remember(all.f_detach()?);
+        Ok(all)
+    }
+
+    fn remember(&mut self, cache: Tensor) {
         if self.started {
-            self.caches[self.next] = last;
+            self.caches[self.next] = cache;
         } else {
-            self.caches.push(last);
+            self.caches.push(cache);
         }
         self.next += 1;
-        Ok(extended)
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, Weak};
 use sha2::{Digest, Sha256};
 use tch::{nn, Device, Kind, Tensor};
 
+use super::config::NetworkConfig;
 use super::device;
 use super::{context_tensors, Fusion, ModelConfig, ModelError, Predictor, TensorFile, Tokenizer};
 use crate::entropy::{ContextModel, ContextWeights, LatentContextModel, LatentWeights};
@@ -36,7 +37,7 @@ pub struct Model {
     pub context: ContextModel,
     /// None: masked tokens are taken from the unit before.
     pub predictor: Option<Predictor>,
-    /// None: the model has discrete tokens only.
+    /// None: the model has discrete tokens only, or has not learned to use latents yet.
     pub continuous: Option<Continuous>,
     /// Identity that streams carry.
     pub id: u64,
@@ -67,14 +68,16 @@ static CACHE: Cache = Mutex::new(Vec::new());
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IntegerModel {
     pub context: ContextWeights,
+    /// None: no latents are sent.
     pub latent_context: Option<LatentWeights>,
 }
 
 impl IntegerModel {
     fn read(file: &TensorFile, config: &ModelConfig) -> Result<IntegerModel, ModelError> {
+        let has_one = file.tensors.keys().any(|name| name.starts_with("latent_context."));
         let latent_context = match &config.continuous {
-            Some(_) => Some(context_tensors::read_latent(&file.tensors)?),
-            None => None,
+            Some(_) if has_one => Some(context_tensors::read_latent(&file.tensors)?),
+            _ => None,
         };
         Ok(IntegerModel {
             context: context_tensors::read(&file.tensors)?,
@@ -94,9 +97,13 @@ impl IntegerModel {
         Ok(())
     }
 
-    /// The first 8 bytes of the SHA-256 of all numbers.
-    pub fn identity(&self) -> u64 {
+    /// The first 8 bytes of the SHA-256 of all numbers. Imported networks count, too: until their heads are trained,
+    /// all of them have the same numbers.
+    pub fn identity(&self, config: &ModelConfig) -> u64 {
         let mut hasher = Sha256::new();
+        if let NetworkConfig::Cosmos { cosmos } = &config.tokenizer.networks {
+            hasher.update(format!("{cosmos:?}"));
+        }
         hasher.update(self.context.bytes());
         if let Some(weights) = &self.latent_context {
             hasher.update(weights.bytes());
@@ -130,12 +137,17 @@ impl Model {
         Ok(model)
     }
 
+    /// Frames of a whole delta unit: one token in time.
+    pub fn group_frames(&self) -> usize {
+        self.config.tokenizer.temporal_factor() as usize
+    }
+
     /// Builds the networks that the file's configuration describes and fills them.
     pub fn from_bytes(bytes: &[u8], device: Device) -> Result<Model, ModelError> {
         let file = TensorFile::parse(bytes)?;
         let config = read_config(&file)?;
         let integers = IntegerModel::read(&file, &config)?;
-        let id = integers.identity();
+        let id = integers.identity(&config);
         let expected = file.metadata.get("integer-hash").cloned().unwrap_or_default();
         if expected != format!("{id:016x}") {
             return Err(ModelError::Checksum { found: id, expected });
@@ -161,7 +173,7 @@ impl Model {
             _ => None,
         };
         let predictor = config.predictor.as_ref().map(|predictor| {
-            let channels = config.continuous.as_ref().map_or(0, |c| c.channels);
+            let channels = continuous.as_ref().map_or(0, |c| c.fusion.config.channels);
             let vs = variables.root() / "predictor";
             Predictor::new(vs, predictor, &config.tokenizer.fsq_levels, channels)
         });
@@ -230,16 +242,17 @@ fn fill(variables: &nn::VarStore, tensors: &HashMap<String, Tensor>) -> Result<(
     }
 }
 
-/// A model file from its parts; floats are stored in bf16, as they are used.
+/// A model file from its parts; floats are stored in `kind`.
 pub fn pack(
     config: &ModelConfig,
     floats: HashMap<String, Tensor>,
+    kind: Kind,
     integers: &IntegerModel,
     card: &[(String, String)],
 ) -> Result<TensorFile, ModelError> {
     let mut file = TensorFile::default();
     for (name, tensor) in floats {
-        file.tensors.insert(name, tensor.f_to_kind(Kind::BFloat16)?);
+        file.tensors.insert(name, tensor.f_to_kind(kind)?);
     }
     integers.write(&mut file)?;
     let json = serde_json::to_string(config).map_err(|e| ModelError::Config(e.to_string()))?;
@@ -247,7 +260,7 @@ pub fn pack(
     set("format", FORMAT.into());
     set("version", VERSION.into());
     set("config", json);
-    set("integer-hash", format!("{:016x}", integers.identity()));
+    set("integer-hash", format!("{:016x}", integers.identity(config)));
     for (key, value) in card {
         set(&format!("{CARD}{key}"), value.clone());
     }

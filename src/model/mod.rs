@@ -3,6 +3,7 @@
 
 pub mod config;
 mod context_tensors;
+pub mod cosmos;
 pub mod device;
 mod error;
 pub mod file;
@@ -16,6 +17,7 @@ pub mod predictor;
 pub mod tokenizer;
 
 pub use config::{ContinuousConfig, ModelConfig, PredictorConfig, TokenizerConfig};
+pub use context_tensors::powers;
 pub use error::ModelError;
 pub use file::TensorFile;
 pub use fusion::Fusion;

@@ -3,7 +3,8 @@
 
 use tch::{nn, Kind, Tensor};
 
-use super::config::{LevelConfig, TokenizerConfig};
+use super::config::{LevelConfig, LevelNetworks, NetworkConfig, TokenizerConfig};
+use super::cosmos;
 use super::fsq::Fsq;
 use super::layers::{new_levels, to_channels_last, Conv2d, Downsample, Level, Norm, StreamState, Upsample};
 use super::patch::{patch, unpatch};
@@ -92,13 +93,28 @@ impl Decoder {
     }
 }
 
+/// The two directions, of either family.
+#[derive(Debug)]
+enum Networks {
+    Levels(Encoder, Decoder),
+    Cosmos(cosmos::Encoder, cosmos::Decoder),
+}
+
+impl Networks {
+    fn levels(vs: &nn::Path, config: &LevelNetworks, patches: i64, digits: i64) -> Networks {
+        Networks::Levels(
+            Encoder::new(vs / "encoder", &config.encoder, patches, digits),
+            Decoder::new(vs / "decoder", &config.decoder, digits, patches),
+        )
+    }
+}
+
 /// Encoder, quantiser and decoder.
 #[derive(Debug)]
 pub struct Tokenizer {
     pub config: TokenizerConfig,
     pub fsq: Fsq,
-    encoder: Encoder,
-    decoder: Decoder,
+    networks: Networks,
 }
 
 impl Tokenizer {
@@ -108,30 +124,41 @@ impl Tokenizer {
         Tokenizer {
             config: config.clone(),
             fsq: Fsq::new(&config.fsq_levels),
-            encoder: Encoder::new(&vs / "encoder", &config.encoder, patches, digits),
-            decoder: Decoder::new(&vs / "decoder", &config.decoder, digits, patches),
+            networks: match &config.networks {
+                NetworkConfig::Levels(levels) => Networks::levels(&vs, levels, patches, digits),
+                NetworkConfig::Cosmos { cosmos } => Networks::Cosmos(
+                    cosmos::Encoder::new(vs.clone(), cosmos, digits),
+                    cosmos::Decoder::new(vs, cosmos, digits),
+                ),
+            },
         }
     }
 
     /// Weights of the decoder's last layer: adversarial training balances its losses there.
     pub fn last_weight(&self) -> &Tensor {
-        self.decoder.conv_out.weight()
+        match &self.networks {
+            Networks::Levels(_, decoder) => decoder.conv_out.weight(),
+            Networks::Cosmos(_, decoder) => decoder.last_weight(),
+        }
     }
 
-    /// One step of the encoder. `xs: [n, t, c, h, w]` in about [-1, 1], h and w multiples of a token,
-    /// t = 1 + 8k at the start of a stream and 8k later -> latents before FSQ, `[n * t', 6, h', w']` f32,
-    /// t' = 1 + k or k. The networks run in `kind`.
+    /// One step of the encoder. `xs: [n, t, c, h, w]` in about [-1, 1], h and w multiples of a token, t = 1 + fk at
+    /// the start of a stream and fk later, with the temporal factor f -> latents before FSQ, `[n * t', 6, h', w']`
+    /// f32, t' = 1 + k or k. The networks run in `kind`.
     pub fn encode(&self, xs: &Tensor, kind: Kind, state: &mut StreamState) -> Result<Tensor> {
         Ok(self.encode_with_features(xs, kind, state)?.0)
     }
 
-    /// [`Self::encode`], and the features that the continuous encoder starts from: those of the level before
-    /// the coarsest.
+    /// [`Self::encode`], and what the continuous encoder starts from: the features of the level before the coarsest,
+    /// or, with Cosmos, the patches.
     pub fn encode_with_features(&self, xs: &Tensor, kind: Kind, state: &mut StreamState) -> Result<(Tensor, Tensor)> {
         state.begin_step();
         let n = xs.size()[0];
-        let patches = patch(&self.config.patch, &xs.f_to_kind(kind)?, state)?;
-        let (zs, features) = self.encoder.forward(&patches, n, state)?;
+        let patches = patch(&self.config.patch(), &xs.f_to_kind(kind)?, state)?;
+        let (zs, features) = match &self.networks {
+            Networks::Levels(encoder, _) => encoder.forward(&patches, n, state)?,
+            Networks::Cosmos(encoder, _) => (encoder.forward(&patches, n, state)?, patches),
+        };
         state.end_step();
         Ok((zs.f_to_kind(Kind::Float)?, features))
     }
@@ -152,11 +179,13 @@ impl Tokenizer {
         state: &mut StreamState,
     ) -> Result<Tensor> {
         state.begin_step();
-        let patches = self
-            .decoder
-            .forward(&to_channels_last(codes, kind)?, control, n, state)?;
-        let channels = self.config.colour.channels();
-        let xs = unpatch(&self.config.patch, &patches, n, channels, state)?;
+        let codes = to_channels_last(codes, kind)?;
+        let patches = match &self.networks {
+            Networks::Levels(_, decoder) => decoder.forward(&codes, control, n, state)?,
+            Networks::Cosmos(_, decoder) => decoder.forward(&codes, control, n, state)?,
+        };
+        let channels = self.config.colour().channels();
+        let xs = unpatch(&self.config.patch(), &patches, n, channels, state)?;
         state.end_step();
         xs.f_to_kind(Kind::Float)
     }

@@ -5,6 +5,7 @@ use tch::{nn, Kind, Tensor};
 
 use super::quantized::{activate, to_i32, Linear};
 use crate::entropy::{rows_before, ContextWeights, ACTIVATION_SCALE, DIGITS, LOGIT_SCALE, TABLE_SCALE};
+use crate::model::powers;
 use crate::FSQ_LEVELS;
 
 const WIDTH: i64 = 96;
@@ -90,9 +91,7 @@ impl ContextNet {
             hidden: self.hidden.iter().map(|l| l.export(|_| ACTIVATION_SCALE)).collect(),
             earlier: earlier.collect(),
             output: self.output.iter().map(|l| l.export(|_| LOGIT_SCALE)).collect(),
-            powers: (0..LOGIT_SCALE)
-                .map(|i| 2f64.powf(30.0 - f64::from(i) / f64::from(LOGIT_SCALE)).round() as i32)
-                .collect(),
+            powers: powers(),
         }
     }
 }

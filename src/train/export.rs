@@ -7,6 +7,8 @@ use anyhow::{Context, Result};
 
 use super::checkpoint::Checkpoint;
 use super::context_stage;
+use tch::Kind;
+
 use crate::model;
 
 /// Writes the averaged weights of all stages as a model file. `card`: lines about data and results, for people.
@@ -26,6 +28,6 @@ pub fn run(checkpoint: &Path, out: &Path, card: &[(String, String)]) -> Result<(
     let mut networks = checkpoint.averages("tokenizer");
     networks.retain(|name, _| !name.starts_with("prior."));
     networks.extend(checkpoint.averages("predictor"));
-    let file = model::pack(&config, networks, &integers, &card)?;
+    let file = model::pack(&config, networks, Kind::BFloat16, &integers, &card)?;
     Ok(file.write(out)?)
 }

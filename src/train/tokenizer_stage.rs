@@ -204,7 +204,7 @@ fn perceptual_loss(lpips: &Lpips, ys: &Tensor, xs: &Tensor) -> Result<Tensor> {
 
 fn quads_to_rgb(quads: &Tensor) -> Result<Tensor> {
     let (luma, chroma) = picture::planes_from_quad(quads)?;
-    Ok(picture::rgb_from_planes(&luma, &chroma)?.clamp(0.0, 1.0))
+    Ok(picture::Ycbcr::BT601.to_rgb(&luma, &chroma)?.clamp(0.0, 1.0))
 }
 
 /// Trains until the budget is spent; the checkpoint is written at every validation and at the end.

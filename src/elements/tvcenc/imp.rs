@@ -10,7 +10,6 @@ use gst_video::prelude::*;
 use gst_video::subclass::prelude::*;
 use gst_video::{VideoCodecFrame, VideoCodecFrameFlags, VideoFrameRef, VideoInfo};
 
-use crate::bitstream::DELTA_FRAMES;
 use crate::codec::{AccessUnit, CodecError, Encoder, EncoderSettings, DEFAULT_QUANTIZER, MAX_QUANTIZER};
 use crate::elements::caps;
 use crate::elements::convert::Converter;
@@ -232,6 +231,7 @@ impl VideoEncoderImpl for TvcEnc {
         let model = model.ok_or_else(|| gst::loggable_error!(CAT, "not started"))?;
         let sequence = caps::to_sequence(&info);
         let settings = self.settings.lock().unwrap().encoder();
+        let group = model.group_frames() as u64;
         let encoder = Encoder::new(model, sequence, settings).map_err(|e| gst::loggable_error!(CAT, "{e}"))?;
         let converter = Converter::from_format(&info)?;
         *self.state.lock().unwrap() = Some(State {
@@ -255,7 +255,7 @@ impl VideoEncoderImpl for TvcEnc {
             frame_rate: rate,
             ..sequence
         };
-        let latency = caps::duration(&sequence, DELTA_FRAMES as u64).expect("the rate is known");
+        let latency = caps::duration(&sequence, group).expect("the rate is known");
         obj.set_latency(latency, latency);
         Ok(())
     }
