@@ -21,7 +21,7 @@ pub struct Fusion {
 #[derive(Debug)]
 enum Networks {
     Levels(Encoder, Control),
-    Cosmos(cosmos::Encoder, cosmos::Control),
+    Cosmos(Box<cosmos::Encoder>, Box<cosmos::Control>),
 }
 
 /// The tokenizer's features to latents.
@@ -115,8 +115,8 @@ impl Fusion {
             }
             (ContinuousNetworks::Cosmos { cosmos, control_blocks }, NetworkConfig::Cosmos { cosmos: discrete }) => {
                 Networks::Cosmos(
-                    cosmos::Encoder::new(vs, cosmos, config.channels),
-                    cosmos::Control::new(control, discrete, *control_blocks, config.channels, digits),
+                    cosmos::Encoder::new(vs, cosmos, config.channels).into(),
+                    cosmos::Control::new(control, discrete, *control_blocks, config.channels, digits).into(),
                 )
             }
             _ => unreachable!("a validated configuration is of one family"),

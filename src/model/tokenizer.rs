@@ -97,7 +97,7 @@ impl Decoder {
 #[derive(Debug)]
 enum Networks {
     Levels(Encoder, Decoder),
-    Cosmos(cosmos::Encoder, cosmos::Decoder),
+    Cosmos(Box<cosmos::Encoder>, Box<cosmos::Decoder>),
 }
 
 impl Networks {
@@ -127,8 +127,8 @@ impl Tokenizer {
             networks: match &config.networks {
                 NetworkConfig::Levels(levels) => Networks::levels(&vs, levels, patches, digits),
                 NetworkConfig::Cosmos { cosmos } => Networks::Cosmos(
-                    cosmos::Encoder::new(vs.clone(), cosmos, digits),
-                    cosmos::Decoder::new(vs, cosmos, digits),
+                    cosmos::Encoder::new(vs.clone(), cosmos, digits).into(),
+                    cosmos::Decoder::new(vs, cosmos, digits).into(),
                 ),
             },
         }
