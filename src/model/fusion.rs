@@ -20,7 +20,7 @@ pub struct Fusion {
 /// Encoder and control branch, of either family.
 #[derive(Debug)]
 enum Networks {
-    Levels(Encoder, Control),
+    Levels(Box<Encoder>, Box<Control>),
     Cosmos(Box<cosmos::Encoder>, Box<cosmos::Control>),
 }
 
@@ -109,8 +109,8 @@ impl Fusion {
             ) => {
                 let finer = &tokenizer.encoder[tokenizer.encoder.len() - 2];
                 Networks::Levels(
-                    Encoder::new(&vs / "encoder", encoder, finer, config.channels),
-                    Control::new(control, levels, config.channels, digits),
+                    Encoder::new(&vs / "encoder", encoder, finer, config.channels).into(),
+                    Control::new(control, levels, config.channels, digits).into(),
                 )
             }
             (ContinuousNetworks::Cosmos { cosmos, control_blocks }, NetworkConfig::Cosmos { cosmos: discrete }) => {

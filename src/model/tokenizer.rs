@@ -96,15 +96,15 @@ impl Decoder {
 /// The two directions, of either family.
 #[derive(Debug)]
 enum Networks {
-    Levels(Encoder, Decoder),
+    Levels(Box<Encoder>, Box<Decoder>),
     Cosmos(Box<cosmos::Encoder>, Box<cosmos::Decoder>),
 }
 
 impl Networks {
     fn levels(vs: &nn::Path, config: &LevelNetworks, patches: i64, digits: i64) -> Networks {
         Networks::Levels(
-            Encoder::new(vs / "encoder", &config.encoder, patches, digits),
-            Decoder::new(vs / "decoder", &config.decoder, digits, patches),
+            Encoder::new(vs / "encoder", &config.encoder, patches, digits).into(),
+            Decoder::new(vs / "decoder", &config.decoder, digits, patches).into(),
         )
     }
 }

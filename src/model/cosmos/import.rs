@@ -21,14 +21,15 @@ const TRIAL_SIDE: i64 = 64;
 /// Relative error up to which our networks count as the checkpoint's, per kind of number.
 const MAX_ERROR: [(Kind, f64); 3] = [(Kind::Float, 1e-3), (Kind::Half, 2e-2), (Kind::BFloat16, 6e-2)];
 
-/// A folder with NVIDIA's TorchScript files.
-struct Checkpoint {
+/// A folder with NVIDIA's TorchScript files, on the CPU.
+pub struct Checkpoint {
     folder: PathBuf,
     encoder: CModule,
     decoder: CModule,
     /// By NVIDIA's names.
     tensors: HashMap<String, Tensor>,
-    kind: Kind,
+    /// Of the weights and of what the networks take.
+    pub kind: Kind,
 }
 
 /// A checkpoint's networks in our form, and how far they are from its own code.
@@ -102,8 +103,8 @@ fn control(
 }
 
 impl Checkpoint {
-    /// `encoder.jit` and `decoder.jit`, on the CPU.
-    fn read(folder: &Path) -> Result<Checkpoint, ModelError> {
+    /// Reads `encoder.jit` and `decoder.jit`.
+    pub fn read(folder: &Path) -> Result<Checkpoint, ModelError> {
         let load = |name: &str| {
             let path = folder.join(name);
             let module = match path.exists() {
@@ -132,14 +133,31 @@ impl Checkpoint {
         }
     }
 
+    /// NVIDIA's own encoder: a clip `[1, 3, t, h, w]` in [-1, 1] -> indices `[1, t', h', w']` or latents
+    /// `[1, c, t', h', w']`.
+    pub fn encode(&self, pictures: &Tensor) -> Result<Tensor, ModelError> {
+        self.run(&self.encoder, pictures)
+    }
+
+    /// NVIDIA's own decoder, its inverse.
+    pub fn decode(&self, latent: &Tensor) -> Result<Tensor, ModelError> {
+        self.run(&self.decoder, latent)
+    }
+
+    /// Our networks with these weights.
+    pub fn networks(&self, trained_frames: i64) -> Result<Autoencoder, ModelError> {
+        let factors = self.factors(&self.encode(&trial(self.kind))?)?;
+        let mut networks =
+            Autoencoder::new(&self.tensors, factors, trained_frames, Device::Cpu).map_err(|e| self.problem(e))?;
+        networks.config.checkpoint = fingerprint(&self.tensors)?;
+        networks.set_kind(self.kind);
+        Ok(networks)
+    }
+
     /// `digits`: what a discrete tokenizer's embedding must have; None = a continuous one.
     fn import(self, digits: Option<i64>, trained_frames: i64) -> Result<Imported, ModelError> {
         let _no_grad = tch::no_grad_guard();
-        let pictures = trial(self.kind);
-        let latent = self.run(&self.encoder, &pictures)?;
-        let factors = self.factors(&latent)?;
-        let mut networks =
-            Autoencoder::new(&self.tensors, factors, trained_frames, Device::Cpu).map_err(|e| self.problem(e))?;
+        let networks = self.networks(trained_frames)?;
         let found = networks.embedding;
         match digits {
             Some(digits) if found != digits => {
@@ -150,9 +168,8 @@ impl Checkpoint {
             }
             _ => {}
         }
-        networks.config.checkpoint = fingerprint(&self.tensors)?;
-        networks.set_kind(self.kind);
-        let theirs = self.run(&self.decoder, &latent)?;
+        let latent = self.encode(&trial(self.kind))?;
+        let theirs = self.decode(&latent)?;
         // [1, t, h, w] or [1, c, t, h, w] -> [t, c, h, w].
         let codes = match digits {
             Some(_) => Fsq::cosmos().codes_of_indices(&latent.f_squeeze_dim(0)?)?,

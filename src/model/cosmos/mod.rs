@@ -10,5 +10,5 @@ mod networks;
 
 pub use autoencoder::{relative_error, Autoencoder, Factors};
 pub use config::CosmosConfig;
-pub use import::import;
+pub use import::{import, Checkpoint};
 pub use networks::{Control, Decoder, Encoder};
