@@ -47,6 +47,11 @@ impl Autoencoder {
         Ok(networks)
     }
 
+    /// All weights, by NVIDIA's names.
+    pub fn tensors(&self) -> HashMap<String, Tensor> {
+        self.variables.variables()
+    }
+
     /// Computes in another kind of number from now on.
     pub fn set_kind(&mut self, kind: Kind) {
         self.variables.freeze();

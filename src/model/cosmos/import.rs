@@ -2,66 +2,55 @@
 //! NVIDIA's checkpoints as model files.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use sha2::{Digest, Sha256};
-use tch::{nn, CModule, Device, IValue, Kind, Tensor};
+use tch::{nn, Device, Kind, Tensor};
 
-use super::autoencoder::{relative_error, Autoencoder, Factors};
+use super::checkpoint::Checkpoint;
 use super::CosmosConfig;
 use crate::entropy::ContextWeights;
-use crate::model::fsq::Fsq;
 use crate::model::{
     pack, powers, ContinuousConfig, Fusion, IntegerModel, ModelConfig, ModelError, TensorFile, TokenizerConfig,
 };
 
-/// Frames and side of the clip that a checkpoint is tried on.
-const TRIAL_FRAMES: i64 = 9;
-const TRIAL_SIDE: i64 = 64;
-/// Relative error up to which our networks count as the checkpoint's, per kind of number.
-const MAX_ERROR: [(Kind, f64); 3] = [(Kind::Float, 1e-3), (Kind::Half, 2e-2), (Kind::BFloat16, 6e-2)];
-
-/// A folder with NVIDIA's TorchScript files, on the CPU.
-pub struct Checkpoint {
-    folder: PathBuf,
-    encoder: CModule,
-    decoder: CModule,
+/// A tokenizer to make a model of.
+pub struct Imported {
+    pub config: CosmosConfig,
+    /// Values of a token or a latent.
+    pub embedding: i64,
     /// By NVIDIA's names.
-    tensors: HashMap<String, Tensor>,
-    /// Of the weights and of what the networks take.
+    pub tensors: HashMap<String, Tensor>,
+    /// What the file keeps them in.
     pub kind: Kind,
-}
-
-/// A checkpoint's networks in our form, and how far they are from its own code.
-struct Imported {
-    networks: Autoencoder,
-    tensors: HashMap<String, Tensor>,
-    kind: Kind,
-    error: f64,
+    /// For people.
+    pub note: String,
 }
 
 /// Makes a model file from the folders of a discrete and, if wanted, a continuous tokenizer. `trained_frames`: length
-/// of the clips that they were trained on, as their model cards say. The heads are untrained: the context model
-/// expects each digit to stay as it is, and no latents are sent.
+/// of the clips that they were trained on, as their model cards say.
 pub fn import(discrete: &Path, continuous: Option<&Path>, trained_frames: i64) -> Result<TensorFile, ModelError> {
     let digits = crate::FSQ_LEVELS.len() as i64;
     let discrete = Checkpoint::read(discrete)?.import(Some(digits), trained_frames)?;
     let continuous = continuous
         .map(|folder| Checkpoint::read(folder)?.import(None, trained_frames))
         .transpose()?;
+    assemble(&discrete, continuous.as_ref())
+}
+
+/// The model file of tokenizers with equal factors. Its heads are untrained: the context model expects each digit to
+/// stay as it is, and no latents are sent.
+pub fn assemble(discrete: &Imported, continuous: Option<&Imported>) -> Result<TensorFile, ModelError> {
     let config = ModelConfig {
-        name: name(&discrete.networks.config),
-        tokenizer: TokenizerConfig::cosmos(discrete.networks.config.clone()),
-        continuous: continuous
-            .as_ref()
-            .map(|c| ContinuousConfig::cosmos(c.networks.config.clone(), c.networks.embedding)),
+        name: name(&discrete.config),
+        tokenizer: TokenizerConfig::cosmos(discrete.config.clone()),
+        continuous: continuous.map(|c| ContinuousConfig::cosmos(c.config.clone(), c.embedding)),
         predictor: None,
     };
     config.validate()?;
-    let mut card = vec![("import.discrete".to_string(), discrete.line())];
+    let mut card = vec![("import.discrete".to_string(), discrete.note.clone())];
     let mut floats = HashMap::new();
-    if let (Some(continuous), Some(networks)) = (&continuous, &config.continuous) {
-        card.push(("import.continuous".into(), continuous.line()));
+    if let (Some(continuous), Some(networks)) = (continuous, &config.continuous) {
+        card.push(("import.continuous".into(), continuous.note.clone()));
         floats = control(networks, &config.tokenizer, &discrete.tensors)?;
         let encoder = |name: &&String| name.starts_with("encoder.") || name.starts_with("quant_conv.");
         for name in continuous.tensors.keys().filter(encoder) {
@@ -100,155 +89,4 @@ fn control(
         }
     }
     Ok(floats)
-}
-
-impl Checkpoint {
-    /// Reads `encoder.jit` and `decoder.jit`.
-    pub fn read(folder: &Path) -> Result<Checkpoint, ModelError> {
-        let load = |name: &str| {
-            let path = folder.join(name);
-            let module = match path.exists() {
-                true => CModule::load_on_device(&path, Device::Cpu).map_err(|e| e.to_string()),
-                false => Err("there is no such file".into()),
-            };
-            module.map_err(|problem| ModelError::Checkpoint { path, problem })
-        };
-        let (encoder, decoder) = (load("encoder.jit")?, load("decoder.jit")?);
-        let mut tensors: HashMap<_, _> = encoder.named_parameters()?.into_iter().collect();
-        tensors.extend(decoder.named_parameters()?);
-        let kind = tensors.values().next().map_or(Kind::Float, Tensor::kind);
-        Ok(Checkpoint {
-            folder: folder.into(),
-            encoder,
-            decoder,
-            tensors,
-            kind,
-        })
-    }
-
-    fn problem(&self, what: impl ToString) -> ModelError {
-        ModelError::Checkpoint {
-            path: self.folder.clone(),
-            problem: what.to_string(),
-        }
-    }
-
-    /// NVIDIA's own encoder: a clip `[1, 3, t, h, w]` in [-1, 1] -> indices `[1, t', h', w']` or latents
-    /// `[1, c, t', h', w']`.
-    pub fn encode(&self, pictures: &Tensor) -> Result<Tensor, ModelError> {
-        self.run(&self.encoder, pictures)
-    }
-
-    /// NVIDIA's own decoder, its inverse.
-    pub fn decode(&self, latent: &Tensor) -> Result<Tensor, ModelError> {
-        self.run(&self.decoder, latent)
-    }
-
-    /// Our networks with these weights.
-    pub fn networks(&self, trained_frames: i64) -> Result<Autoencoder, ModelError> {
-        let factors = self.factors(&self.encode(&trial(self.kind))?)?;
-        let mut networks =
-            Autoencoder::new(&self.tensors, factors, trained_frames, Device::Cpu).map_err(|e| self.problem(e))?;
-        networks.config.checkpoint = fingerprint(&self.tensors)?;
-        networks.set_kind(self.kind);
-        Ok(networks)
-    }
-
-    /// `digits`: what a discrete tokenizer's embedding must have; None = a continuous one.
-    fn import(self, digits: Option<i64>, trained_frames: i64) -> Result<Imported, ModelError> {
-        let _no_grad = tch::no_grad_guard();
-        let networks = self.networks(trained_frames)?;
-        let found = networks.embedding;
-        match digits {
-            Some(digits) if found != digits => {
-                return Err(self.problem(format!("{found} values in a latent; a discrete tokenizer has {digits}")))
-            }
-            None if found == crate::FSQ_LEVELS.len() as i64 => {
-                return Err(self.problem("a discrete tokenizer where a continuous one is expected"))
-            }
-            _ => {}
-        }
-        let latent = self.encode(&trial(self.kind))?;
-        let theirs = self.decode(&latent)?;
-        // [1, t, h, w] or [1, c, t, h, w] -> [t, c, h, w].
-        let codes = match digits {
-            Some(_) => Fsq::cosmos().codes_of_indices(&latent.f_squeeze_dim(0)?)?,
-            None => latent.f_squeeze_dim(0)?.f_transpose(0, 1)?,
-        };
-        let error = relative_error(&networks.decode(&codes.f_to_kind(self.kind)?)?, &theirs)?;
-        let allowed = MAX_ERROR
-            .iter()
-            .find(|(kind, _)| *kind == self.kind)
-            .map_or(0.0, |(_, e)| *e);
-        if error.is_nan() || error > allowed {
-            return Err(self.problem(format!(
-                "its decoder gives another picture than ours (relative error {error:.2e}, allowed {allowed})"
-            )));
-        }
-        Ok(Imported {
-            networks,
-            tensors: self.tensors,
-            kind: self.kind,
-            error,
-        })
-    }
-
-    /// The first output of a network.
-    fn run(&self, module: &CModule, input: &Tensor) -> Result<Tensor, ModelError> {
-        let output = module.forward_is(&[IValue::Tensor(input.shallow_clone())]);
-        match output.map_err(|e| self.problem(e))? {
-            IValue::Tensor(tensor) => Ok(tensor),
-            IValue::Tuple(mut values) if !values.is_empty() => match values.swap_remove(0) {
-                IValue::Tensor(tensor) => Ok(tensor),
-                other => Err(self.problem(format!("its first output is {other:?}"))),
-            },
-            other => Err(self.problem(format!("its output is {other:?}"))),
-        }
-    }
-
-    fn factors(&self, latent: &Tensor) -> Result<Factors, ModelError> {
-        let [.., time, height, _] = latent.size()[..] else {
-            return Err(self.problem(format!("a latent of shape {:?}", latent.size())));
-        };
-        if time < 2 || height < 1 {
-            return Err(self.problem(format!("a latent of shape {:?}", latent.size())));
-        }
-        Ok(((TRIAL_FRAMES - 1) / (time - 1), TRIAL_SIDE / height))
-    }
-}
-
-impl Imported {
-    fn line(&self) -> String {
-        format!(
-            "{:?}, relative error {:.1e} against the checkpoint",
-            self.kind, self.error
-        )
-    }
-}
-
-/// A clip `[1, 3, t, h, w]` in [-1, 1] with waves of several lengths that move.
-fn trial(kind: Kind) -> Tensor {
-    let axis = |length: i64, shape: [i64; 5]| (Tensor::arange(length, (Kind::Float, Device::Cpu)) * 0.3).view(shape);
-    let colour = axis(3, [1, 3, 1, 1, 1]) * 4.0;
-    let time = axis(TRIAL_FRAMES, [1, 1, -1, 1, 1]);
-    let (y, x) = (axis(TRIAL_SIDE, [1, 1, 1, -1, 1]), axis(TRIAL_SIDE, [1, 1, 1, 1, -1]));
-    let waves = (&x + &time + &colour).sin() * (&y * 0.5 - &time).cos() + (&x * &y * 0.2 + &colour).sin() * 0.4;
-    (waves * 0.7).to_kind(kind)
-}
-
-/// The first 8 bytes of the SHA-256 of all weights in the order of their names, in hexadecimal.
-fn fingerprint(tensors: &HashMap<String, Tensor>) -> Result<String, ModelError> {
-    let mut names: Vec<_> = tensors.keys().collect();
-    names.sort();
-    let mut hasher = Sha256::new();
-    for name in names {
-        let tensor = tensors[name].f_contiguous()?;
-        let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
-        tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
-        hasher.update(bytes);
-    }
-    Ok(hasher.finalize()[..8]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
 }

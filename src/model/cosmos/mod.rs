@@ -3,12 +3,14 @@
 //! their networks at any width, and the import of their checkpoints.
 
 mod autoencoder;
+mod checkpoint;
 mod config;
 mod import;
 mod layers;
 mod networks;
 
 pub use autoencoder::{relative_error, Autoencoder, Factors};
+pub use checkpoint::Checkpoint;
 pub use config::CosmosConfig;
-pub use import::{import, Checkpoint};
+pub use import::{assemble, import, Imported};
 pub use networks::{Control, Decoder, Encoder};
