@@ -414,3 +414,41 @@ fn a_pipeline_runs_with_an_imported_model() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(std::fs::metadata(raw).unwrap().len() / (64 * 48 * 3 / 2), 20);
 }
+
+#[cfg(feature = "train")]
+#[test]
+fn the_heads_of_an_imported_model_are_trained_with_the_tokenizers_frozen() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, path) = model(folder.path(), 8, 16, 17);
+    common::trainer::write_clip(&folder.path().join("clip.y4m"), 30);
+    let common = "--clips clip.y4m --validation clip.y4m --device cpu --batch 2";
+    let run = |checkpoint: &str, stage: &str| {
+        let start = format!("--checkpoint {checkpoint} --model {}", path.display());
+        common::trainer::train(folder.path(), &format!("{stage} {common} {start}"))
+    };
+    let export = |checkpoint: &str| -> (TensorFile, Model) {
+        let arguments = format!("export --checkpoint {checkpoint} --out out.safetensors");
+        common::trainer::train(folder.path(), &arguments);
+        let file = TensorFile::read(&folder.path().join("out.safetensors")).unwrap();
+        let model = Model::from_bytes(&file.to_bytes().unwrap(), Device::Cpu).unwrap();
+        (file, model)
+    };
+    run("tokens.ckpt", "context --steps 2");
+    let (_, model) = export("tokens.ckpt");
+    assert!(model.continuous.is_none(), "the control branch has learned nothing yet");
+
+    run("all.ckpt", "fusion --steps 2 --frames 9 --size 64 --freeze-tokenizer");
+    run("all.ckpt", "context --steps 2");
+    run("all.ckpt", "predictor --steps 2");
+    let (file, model) = export("all.ckpt");
+    assert!(model.continuous.is_some() && model.predictor.is_some());
+    let imported = TensorFile::read(&path).unwrap();
+    for frozen in [
+        "tokenizer.decoder.conv_in.0.conv3d.weight",
+        "fusion.encoder.mid.block_1.conv1.0.conv3d.weight",
+    ] {
+        assert_eq!(file.tensors[frozen], imported.tensors[frozen], "{frozen}");
+    }
+    let mut encoder = Encoder::new(Arc::new(model), sequence(), EncoderSettings::default()).unwrap();
+    assert_eq!(encoder.push(frame(0), false).unwrap().len(), 1);
+}

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{ensure, Result};
 use clap::{Args, Parser, Subcommand};
-use gsttvc::model::{device, ModelConfig};
+use gsttvc::model::device;
 use gsttvc::train::checkpoint::Checkpoint;
 use gsttvc::train::clips::{find, Clip, SampleShape};
 use gsttvc::train::schedule::Budget;
@@ -28,9 +28,6 @@ enum Stage {
         common: Common,
         #[command(flatten)]
         weights: tokenizer_stage::Weights,
-        /// Model file whose weights a new checkpoint starts from, for instance models/tvc-small.safetensors.
-        #[arg(long)]
-        model: Option<PathBuf>,
     },
     /// Stage 2: the continuous stream and its control branch, together with the tokenizer.
     Fusion {
@@ -43,9 +40,6 @@ enum Stage {
         /// Leave the tokenizer as it is.
         #[arg(long)]
         freeze_tokenizer: bool,
-        /// Model file whose weights a new checkpoint starts from.
-        #[arg(long)]
-        model: Option<PathBuf>,
     },
     /// Stage 3: the context models of the entropy coder, on what the stages before give.
     Context {
@@ -89,6 +83,9 @@ struct Common {
     /// Checkpoint to go on from and to write.
     #[arg(long)]
     checkpoint: PathBuf,
+    /// Model file whose weights a new checkpoint starts from, for instance models/tvc-small.safetensors.
+    #[arg(long)]
+    model: Option<PathBuf>,
     /// Clips to train on: files or folders.
     #[arg(long, num_args = 1.., required = true)]
     clips: Vec<PathBuf>,
@@ -112,7 +109,7 @@ struct Common {
     /// Where to append the measures of every step, as CSV.
     #[arg(long)]
     log: Option<PathBuf>,
-    /// Minutes between two validations.
+    /// Minutes between two validations, or writings of the checkpoint.
     #[arg(long, default_value_t = 5.0)]
     validate_every: f64,
     /// cpu, cuda, cuda:N or auto.
@@ -155,14 +152,13 @@ impl Common {
 
 fn main() -> Result<()> {
     match Arguments::parse().stage {
-        Stage::Tokenizer { common, weights, model } => networks(&common, weights, model, None, false),
+        Stage::Tokenizer { common, weights } => networks(&common, weights, None, false),
         Stage::Fusion {
             common,
             weights,
             joint,
             freeze_tokenizer,
-            model,
-        } => networks(&common, weights, model, Some(joint), freeze_tokenizer),
+        } => networks(&common, weights, Some(joint), freeze_tokenizer),
         Stage::Context { common } => on_segments(&common, "context", context_stage::run),
         Stage::Predictor { common } => on_segments(&common, "predictor", predictor_stage::run),
         Stage::Average { before, runs, out } => {
@@ -176,7 +172,6 @@ fn main() -> Result<()> {
 fn networks(
     common: &Common,
     weights: tokenizer_stage::Weights,
-    model: Option<PathBuf>,
     joint: Option<joint::Weights>,
     freeze_tokenizer: bool,
 ) -> Result<()> {
@@ -194,7 +189,7 @@ fn networks(
     let (clips, validation) = common.read_clips()?;
     let options = tokenizer_stage::Options {
         checkpoint: common.checkpoint.clone(),
-        model,
+        model: common.model.clone(),
         shape: SampleShape {
             batch: common.batch,
             frames: common.frames,
@@ -211,7 +206,7 @@ fn networks(
         seed: common.seed,
         validate_every: common.validate_every,
     };
-    tokenizer_stage::run(&options, &ModelConfig::default(), clips, &validation)
+    tokenizer_stage::run(&options, clips, &validation)
 }
 
 /// What the stages that learn from segments have in common.
@@ -220,12 +215,14 @@ fn on_segments(common: &Common, name: &str, run: fn(&segments::Options, &[Clip],
     let (clips, validation) = common.read_clips()?;
     let options = segments::Options {
         checkpoint: common.checkpoint.clone(),
+        model: common.model.clone(),
         budget: common.budget,
         batch: common.batch as usize,
         log: common.log(name),
         device,
         kind,
         seed: common.seed,
+        write_every: common.validate_every,
     };
     run(&options, &clips, &validation)
 }

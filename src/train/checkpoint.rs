@@ -6,10 +6,11 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::optimizer::AdamW;
-use crate::model::{ModelConfig, TensorFile};
+use super::schedule::Schedule;
+use crate::model::{ModelConfig, PredictorConfig, TensorFile};
 
 /// What a stage starts from and leaves behind.
 #[derive(Default)]
@@ -25,6 +26,48 @@ impl Checkpoint {
         }
         let file = TensorFile::read(path).with_context(|| format!("reading {}", path.display()))?;
         Ok(Checkpoint { file })
+    }
+
+    /// A run that starts from a model file: its configuration and networks, without what optimisers remember. The
+    /// context models start anew, since integers cannot be trained.
+    pub fn from_model(path: &Path) -> Result<Checkpoint> {
+        let model = TensorFile::read(path).with_context(|| format!("reading {}", path.display()))?;
+        let mut checkpoint = Checkpoint::default();
+        let config = model.metadata.get("config").context("it has no configuration")?;
+        checkpoint.file.metadata.insert("config".into(), config.clone());
+        for (name, tensor) in model.tensors.iter().filter(|(_, t)| t.is_floating_point()) {
+            let part = if name.starts_with("predictor.") {
+                "predictor"
+            } else {
+                "tokenizer"
+            };
+            let tensor = tensor.to_kind(Kind::Float);
+            for what in ["weight", "average"] {
+                let name = format!("{part}/{what}.{name}");
+                checkpoint.file.tensors.insert(name, tensor.shallow_clone());
+            }
+        }
+        Ok(checkpoint)
+    }
+
+    /// [`Self::open`], or where there is nothing to open and a model is given, [`Self::from_model`].
+    pub fn open_or_from(path: &Path, model: Option<&Path>) -> Result<Checkpoint> {
+        match model {
+            Some(model) if !path.exists() => Checkpoint::from_model(model),
+            _ => Checkpoint::open(path),
+        }
+    }
+
+    /// The configuration as context models and predictor see it: without latents as long as the control branch adds
+    /// nothing to the picture.
+    pub fn heads_config(&self) -> Result<Option<ModelConfig>> {
+        let mut config = self.config()?;
+        let joins = self.file.under("tokenizer/average.fusion.control.join.");
+        let says_nothing = |join: &Tensor| join.abs().max().double_value(&[]) == 0.0;
+        if let Some(config) = config.as_mut().filter(|_| joins.values().all(says_nothing)) {
+            config.continuous = None;
+        }
+        Ok(config)
     }
 
     pub fn config(&self) -> Result<Option<ModelConfig>> {
@@ -43,18 +86,41 @@ impl Checkpoint {
     }
 
     /// A total that grows over all runs, such as `tokenizer.steps`.
-    pub fn total(&self, name: &str) -> f64 {
+    fn total(&self, name: &str) -> f64 {
         self.file.metadata.get(name).and_then(|v| v.parse().ok()).unwrap_or(0.0)
     }
 
-    pub fn set_total(&mut self, name: &str, value: f64) {
+    pub fn set_predictor(&mut self, predictor: PredictorConfig) -> Result<()> {
+        let mut config = self.config()?.context("the checkpoint has no configuration")?;
+        config.predictor = Some(predictor);
+        self.set_config(&config)
+    }
+
+    /// Steps and minutes of a part.
+    pub fn totals(&self, part: &str) -> [f64; 2] {
+        ["steps", "minutes"].map(|what| self.total(&format!("{part}.{what}")))
+    }
+
+    /// Notes what a run that started from the totals `before` has done.
+    pub fn set_totals(&mut self, part: &str, before: [f64; 2], schedule: &Schedule) {
+        for (what, value) in [
+            ("steps", before[0] + schedule.steps() as f64),
+            ("minutes", before[1] + schedule.minutes()),
+        ] {
+            self.set_total(&format!("{part}.{what}"), value);
+        }
+    }
+
+    fn set_total(&mut self, name: &str, value: f64) {
         self.file.metadata.insert(name.into(), value.to_string());
     }
 
-    /// Loads a part into its optimiser; returns the names that were not there.
+    /// Loads a part into its optimiser; returns the names of the weights that were not there.
     pub fn load(&self, part: &str, optimizer: &mut AdamW) -> Vec<String> {
         let tensors = self.file.under(&format!("{part}/"));
-        optimizer.load(|name| tensors.get(name).map(Tensor::shallow_clone))
+        let mut missing = optimizer.load(|name| tensors.get(name).map(Tensor::shallow_clone));
+        missing.retain(|name| name.starts_with("weight."));
+        missing
     }
 
     pub fn store(&mut self, part: &str, optimizer: &AdamW) {

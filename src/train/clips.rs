@@ -34,7 +34,23 @@ impl Clip {
         (size[2], size[1])
     }
 
-    /// Reads a Y4M file (an odd last row or column is left out), or any file that GStreamer can decode where `gst-launch-1.0` is installed.
+    /// Up to `frames` frames from `from` on, 1 + a multiple of 8 of them, cut to whole tokens: quad pictures
+    /// `[1, t, 6, h/2, w/2]` f32 in [-1, 1]. `from` must be within the clip.
+    pub fn quads(&self, from: i64, frames: i64) -> Result<Tensor> {
+        let (width, height) = (self.size().0 & !15, self.size().1 & !15);
+        let frames = (self.frames() - from).min(frames).max(1);
+        let frames = (frames - 1) / 8 * 8 + 1;
+        let cut = |t: &Tensor, scale: i64| {
+            t.narrow(0, from, frames)
+                .slice(-2, 0, height / scale, 1)
+                .slice(-1, 0, width / scale, 1)
+        };
+        let quads = picture::quad_from_planes(&cut(&self.luma, 1), &cut(&self.chroma, 2))?;
+        Ok(quads.unsqueeze(0))
+    }
+
+    /// Reads a Y4M file (an odd last row or column is left out), or any file that GStreamer can decode where
+    /// `gst-launch-1.0` is installed.
     pub fn read(path: &Path) -> Result<Clip> {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let clip = if path.extension().is_some_and(|e| e == "y4m") {

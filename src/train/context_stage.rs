@@ -13,9 +13,8 @@ use super::clips::Clip;
 use super::context_net::{context_rows, ContextNet};
 use super::latent_context_net::{LatentContextNet, LatentSamples, LatentUnit};
 use super::optimizer::AdamW;
-use super::progress::{progress_bar, Log};
-use super::schedule::Schedule;
-use super::segments::{fill, Networks, Options, Segment};
+use super::progress::Log;
+use super::segments::{fill, learn, Learned, Networks, Options, Segment};
 use crate::codec::{DEFAULT_QUANTIZER, MAX_QUANTIZER};
 use crate::entropy::{LATENT_STEPS, MASKED};
 use crate::model::{IntegerModel, ModelConfig};
@@ -114,9 +113,12 @@ impl Nets {
 }
 
 /// The integer models of a checkpoint.
-pub fn export(checkpoint: &Checkpoint, config: &ModelConfig) -> Result<IntegerModel> {
+pub fn export(checkpoint: &Checkpoint) -> Result<IntegerModel> {
+    let config = checkpoint
+        .heads_config()?
+        .context("the checkpoint has no configuration")?;
     let vs = nn::VarStore::new(Device::Cpu);
-    let nets = Nets::new(&vs, config);
+    let nets = Nets::new(&vs, &config);
     fill(&vs, &checkpoint.averages("context"))?;
     let _no_grad = tch::no_grad_guard();
     Ok(IntegerModel {
@@ -127,9 +129,9 @@ pub fn export(checkpoint: &Checkpoint, config: &ModelConfig) -> Result<IntegerMo
 
 /// Trains until the budget is spent, and writes the checkpoint.
 pub fn run(options: &Options, clips: &[Clip], validation: &[Clip]) -> Result<()> {
-    let mut checkpoint = Checkpoint::open(&options.checkpoint)?;
+    let mut checkpoint = Checkpoint::open_or_from(&options.checkpoint, options.model.as_deref())?;
     let config = checkpoint
-        .config()?
+        .heads_config()?
         .with_context(|| format!("{} has no trained tokenizer", options.checkpoint.display()))?;
     let networks = Networks::load(&checkpoint, &config, options.device, options.kind)?;
     let rng = RefCell::new(StdRng::seed_from_u64(options.seed));
@@ -139,45 +141,27 @@ pub fn run(options: &Options, clips: &[Clip], validation: &[Clip]) -> Result<()>
     let vs = nn::VarStore::new(options.device);
     let nets = Nets::new(&vs, &config);
     let mut optimizer = AdamW::new(&vs, 1e-4);
-    let missing = checkpoint.load("context", &mut optimizer);
-    println!("{} tensors start anew", missing.len());
-    if !missing.is_empty() {
-        optimizer.reset_average();
-    }
-
-    let mut schedule = Schedule::new(options.budget);
-    let mut log = Log::open(&options.log, "step,bits_per_token,bits_per_latent,learning_rate")?;
-    let bar = progress_bar();
-    while !schedule.is_over() {
-        let quantize = schedule.progress() >= QUANTIZE_FROM;
+    let step = |progress| {
         let drawn: Vec<Unit> = (0..options.batch)
             .map(|_| Unit::draw(&segments, &mut rng.borrow_mut()))
             .collect();
-        let (token_bits, latent_bits) = mean_bits(&nets, &drawn, quantize);
-        optimizer.zero_grad();
-        (&token_bits + &latent_bits).backward();
-        optimizer.step(schedule.lr(), 5.0);
+        let (token_bits, latent_bits) = mean_bits(&nets, &drawn, progress >= QUANTIZE_FROM);
+        let loss = &token_bits + &latent_bits;
         let (token_bits, latent_bits) = (f64::try_from(token_bits)?, f64::try_from(latent_bits)?);
-        let step = schedule.advance();
-        bar.set_position((schedule.progress() * 1000.0) as u64);
-        bar.set_message(format!(
-            "step {step}  {token_bits:.3} bits/token  {latent_bits:.3} bits/latent"
-        ));
-        log.line(&format!(
-            "{step},{token_bits:.4},{latent_bits:.4},{:.3e}",
-            schedule.lr()
-        ))?;
-    }
-    checkpoint.store("context", &optimizer);
-    checkpoint.set_total(
-        "context.steps",
-        checkpoint.total("context.steps") + schedule.steps() as f64,
-    );
-    checkpoint.set_total(
-        "context.minutes",
-        checkpoint.total("context.minutes") + schedule.minutes(),
-    );
-    checkpoint.write(&options.checkpoint)?;
+        Ok(Learned {
+            loss,
+            message: format!("{token_bits:.3} bits/token  {latent_bits:.3} bits/latent"),
+            measures: format!("{token_bits:.4},{latent_bits:.4}"),
+        })
+    };
+    let columns = "bits_per_token,bits_per_latent";
+    let mut log = learn(
+        options,
+        (&mut checkpoint, "context"),
+        (&mut optimizer, 5.0),
+        columns,
+        step,
+    )?;
     optimizer.swap_average();
     report(&nets, &validation, &mut log)
 }

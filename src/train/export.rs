@@ -15,13 +15,13 @@ use crate::model;
 pub fn run(checkpoint: &Path, out: &Path, card: &[(String, String)]) -> Result<()> {
     let checkpoint = Checkpoint::open(checkpoint)?;
     let config = checkpoint.config()?.context("the checkpoint has no configuration")?;
-    let integers = context_stage::export(&checkpoint, &config).context("run the stage 'context' first")?;
+    let integers = context_stage::export(&checkpoint).context("run the stage 'context' first")?;
     let mut card = card.to_vec();
     for stage in ["tokenizer", "context", "predictor"] {
-        let total = |what: &str| checkpoint.total(&format!("{stage}.{what}"));
+        let [steps, minutes] = checkpoint.totals(stage);
         card.push((
             format!("training.{stage}"),
-            format!("{} steps, {:.0} minutes", total("steps"), total("minutes")),
+            format!("{steps} steps, {minutes:.0} minutes"),
         ));
     }
     // The rate model of the training is of no use to anyone else.

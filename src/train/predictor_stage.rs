@@ -11,13 +11,11 @@ use tch::{nn, Kind, Tensor};
 use super::checkpoint::Checkpoint;
 use super::clips::Clip;
 use super::optimizer::AdamW;
-use super::progress::{progress_bar, Log};
-use super::schedule::Schedule;
-use super::segments::{Networks, Options, Segment};
+use super::segments::{learn, Learned, Networks, Options, Segment};
 use crate::codec::{DEFAULT_QUANTIZER, MAX_QUANTIZER};
 use crate::entropy::{pattern_masks, LATENT_SCALE, LATENT_STEPS, MASKED};
 use crate::model::predictor::{Predictor, PREDICTOR_UNITS};
-use crate::model::{ModelConfig, PredictorConfig};
+use crate::model::PredictorConfig;
 use crate::FSQ_LEVELS;
 
 /// Share of the samples without latents: masking is for rates at which none are sent.
@@ -130,9 +128,9 @@ fn score(predictor: &Predictor, samples: &Samples, kind: Kind) -> Result<Score> 
 
 /// Trains until the budget is spent, and writes the checkpoint.
 pub fn run(options: &Options, clips: &[Clip], validation: &[Clip]) -> Result<()> {
-    let mut checkpoint = Checkpoint::open(&options.checkpoint)?;
-    let mut config = checkpoint
-        .config()?
+    let mut checkpoint = Checkpoint::open_or_from(&options.checkpoint, options.model.as_deref())?;
+    let config = checkpoint
+        .heads_config()?
         .with_context(|| format!("{} has no trained tokenizer", options.checkpoint.display()))?;
     let networks = Networks::load(&checkpoint, &config, options.device, options.kind)?;
     let rng = RefCell::new(StdRng::seed_from_u64(options.seed));
@@ -144,60 +142,38 @@ pub fn run(options: &Options, clips: &[Clip], validation: &[Clip]) -> Result<()>
     validation.retain(longer);
 
     let vs = nn::VarStore::new(options.device);
-    let predictor = new_predictor(&vs, &mut config);
-    checkpoint.set_config(&config)?;
+    let shape = config.predictor.unwrap_or_else(PredictorConfig::small);
+    let channels = config.continuous.as_ref().map_or(0, |c| c.channels);
+    let levels = &config.tokenizer.fsq_levels;
+    let predictor = Predictor::new(vs.root() / "predictor", &shape, levels, channels);
+    checkpoint.set_predictor(shape)?;
     let mut optimizer = AdamW::new(&vs, 0.01);
-    let missing = checkpoint.load("predictor", &mut optimizer);
-    println!("{} tensors start anew", missing.len());
-    if !missing.is_empty() {
-        optimizer.reset_average();
-    }
-    let mut schedule = Schedule::new(options.budget);
-    let mut log = Log::open(&options.log, "step,bits_per_token,error,repeated_error,learning_rate")?;
-    let bar = progress_bar();
-    while !schedule.is_over() {
+    let step = |_| {
         let samples = {
             let mut rng = rng.borrow_mut();
             let segment = &segments[rng.random_range(0..segments.len())];
             Samples::draw(segment, options.batch, &mut rng)
         };
         let Score { bits, error, repeated } = score(&predictor, &samples, options.kind)?;
-        optimizer.zero_grad();
-        bits.backward();
-        optimizer.step(schedule.lr(), 1.0);
-        let bits = f64::try_from(bits)?;
-        let step = schedule.advance();
-        bar.set_position((schedule.progress() * 1000.0) as u64);
-        bar.set_message(format!(
-            "step {step}  {bits:.3} bits/token  error {error:.4} ({repeated:.4})"
-        ));
-        log.line(&format!(
-            "{step},{bits:.4},{error:.5},{repeated:.5},{:.3e}",
-            schedule.lr()
-        ))?;
-    }
-    checkpoint.store("predictor", &optimizer);
-    for (what, value) in [("steps", schedule.steps() as f64), ("minutes", schedule.minutes())] {
-        let name = format!("predictor.{what}");
-        checkpoint.set_total(&name, checkpoint.total(&name) + value);
-    }
-    checkpoint.write(&options.checkpoint)?;
+        let mean_bits = f64::try_from(&bits)?;
+        Ok(Learned {
+            loss: bits,
+            message: format!("{mean_bits:.3} bits/token  error {error:.4} ({repeated:.4})"),
+            measures: format!("{mean_bits:.4},{error:.5},{repeated:.5}"),
+        })
+    };
+    let columns = "bits_per_token,error,repeated_error";
+    let mut log = learn(
+        options,
+        (&mut checkpoint, "predictor"),
+        (&mut optimizer, 1.0),
+        columns,
+        step,
+    )?;
     optimizer.swap_average();
     let line = validate(&predictor, &validation, options)?;
     println!("{line}");
     log.note(&line)
-}
-
-/// The network of the configuration, which gets the default one if it has none.
-fn new_predictor(vs: &nn::VarStore, config: &mut ModelConfig) -> Predictor {
-    let predictor = *config.predictor.get_or_insert_with(PredictorConfig::small);
-    let channels = config.continuous.as_ref().map_or(0, |c| c.channels);
-    Predictor::new(
-        vs.root() / "predictor",
-        &predictor,
-        &config.tokenizer.fsq_levels,
-        channels,
-    )
 }
 
 fn validate(predictor: &Predictor, validation: &[Segment], options: &Options) -> Result<String> {

@@ -10,14 +10,19 @@ use tch::{nn, Device, Kind, Tensor};
 use super::checkpoint::Checkpoint;
 use super::clips::Clip;
 use super::latent_context_net::latent_steps;
-use super::schedule::Budget;
+use super::optimizer::AdamW;
+use super::progress::{progress_bar, Log};
+use super::schedule::{Budget, Schedule};
 use crate::codec::operating_point;
 use crate::entropy::LATENT_SCALE;
-use crate::model::{picture, Fusion, ModelConfig, StreamState, Tokenizer};
+use crate::model::picture::{self, Ycbcr};
+use crate::model::{Fusion, ModelConfig, StreamState, Tokenizer};
 
 /// One run of a stage that learns from segments.
 pub struct Options {
     pub checkpoint: PathBuf,
+    /// Model file that a new checkpoint starts from.
+    pub model: Option<PathBuf>,
     pub budget: Budget,
     /// Units of a step.
     pub batch: usize,
@@ -25,6 +30,61 @@ pub struct Options {
     pub device: Device,
     pub kind: Kind,
     pub seed: u64,
+    /// Minutes between two writings of the checkpoint.
+    pub write_every: f64,
+}
+
+/// What a step has found.
+pub struct Learned {
+    pub loss: Tensor,
+    /// For the progress bar.
+    pub message: String,
+    /// For the log, after the number of the step and before the learning rate.
+    pub measures: String,
+}
+
+/// Lets a part of a checkpoint learn until the budget is spent; the checkpoint is written now and then, and at the end.
+/// `step` gets the share of the budget that is spent; `columns` names its measures.
+pub fn learn(
+    options: &Options,
+    (checkpoint, part): (&mut Checkpoint, &str),
+    (optimizer, max_norm): (&mut AdamW, f64),
+    columns: &str,
+    mut step: impl FnMut(f64) -> Result<Learned>,
+) -> Result<Log> {
+    let missing = checkpoint.load(part, optimizer);
+    println!("{} tensors start anew", missing.len());
+    if !missing.is_empty() {
+        optimizer.reset_average();
+    }
+    let before = checkpoint.totals(part);
+    let mut schedule = Schedule::new(options.budget);
+    let mut log = Log::open(&options.log, &format!("step,{columns},learning_rate"))?;
+    let bar = progress_bar();
+    let mut next_write = options.write_every;
+    loop {
+        let Learned {
+            loss,
+            message,
+            measures,
+        } = step(schedule.progress())?;
+        optimizer.zero_grad();
+        loss.backward();
+        optimizer.step(schedule.lr(), max_norm);
+        let number = schedule.advance();
+        bar.set_position((schedule.progress() * 1000.0) as u64);
+        bar.set_message(format!("step {number}  {message}"));
+        log.line(&format!("{number},{measures},{:.3e}", schedule.lr()))?;
+        if schedule.is_over() || schedule.minutes() >= next_write {
+            next_write = schedule.minutes() + options.write_every;
+            checkpoint.store(part, optimizer);
+            checkpoint.set_totals(part, before, &schedule);
+            checkpoint.write(&options.checkpoint)?;
+        }
+        if schedule.is_over() {
+            return Ok(log);
+        }
+    }
 }
 
 /// Frames from one key unit to the next when clips are encoded.
@@ -78,27 +138,27 @@ impl Networks {
         let _no_grad = tch::no_grad_guard();
         let mut segments = Vec::new();
         for clip in clips {
-            let (width, height) = (clip.size().0 & !15, clip.size().1 & !15);
             let mut at = 0;
             while at < clip.frames() {
-                let frames = (clip.frames() - at - 1).min(SEGMENT_FRAMES - 1) / 8 * 8 + 1;
-                let cut = |t: &Tensor, scale: i64| {
-                    t.narrow(0, at, frames)
-                        .slice(-2, 0, height / scale, 1)
-                        .slice(-1, 0, width / scale, 1)
-                };
-                let quads = picture::quad_from_planes(&cut(&clip.luma, 1), &cut(&clip.chroma, 2))?;
-                segments.push(self.segment(&quads.unsqueeze(0).to_device(self.device), quantizer())?);
-                at += frames.max(SEGMENT_FRAMES);
+                let quads = clip.quads(at, self.segment_frames())?.to_device(self.device);
+                segments.push(self.segment(&quads, quantizer())?);
+                at += self.segment_frames();
             }
         }
         Ok(segments)
     }
 
+    /// No more than the tokenizer was trained for.
+    fn segment_frames(&self) -> i64 {
+        let known = self.tokenizer.config.max_frames().map_or(SEGMENT_FRAMES, i64::from);
+        (known.min(SEGMENT_FRAMES) - 1) / 8 * 8 + 1
+    }
+
     fn segment(&self, quads: &Tensor, quantizer: u32) -> Result<Segment> {
+        let pictures = picture::to_network(quads, self.tokenizer.config.colour(), Ycbcr::BT601)?;
         let (zs, features) = self
             .tokenizer
-            .encode_with_features(quads, self.kind, &mut StreamState::default())?;
+            .encode_with_features(&pictures, self.kind, &mut StreamState::default())?;
         let bounded = self.tokenizer.fsq.bound(&zs)?.permute([0, 2, 3, 1]);
         let latents = match &self.fusion {
             Some(fusion) => {

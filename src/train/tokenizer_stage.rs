@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{ensure, Result};
 use tch::{nn, Device, Kind, Tensor};
 
 use super::checkpoint::Checkpoint;
@@ -15,7 +15,8 @@ use super::lpips::Lpips;
 use super::optimizer::AdamW;
 use super::progress::{progress_bar, Log};
 use super::schedule::{Budget, Schedule};
-use crate::model::{picture, ModelConfig, StreamState, TensorFile, Tokenizer};
+use crate::model::picture::{self, Ycbcr};
+use crate::model::{ModelConfig, StreamState, Tokenizer};
 
 /// What the tokenizer is trained for.
 #[derive(Clone, Debug, clap::Args)]
@@ -108,10 +109,11 @@ impl Stage {
     /// Reconstruction with gradients passed straight through the rounding, and the rate of the latents in bits
     /// per sample. `step`: quantisation step of the latents, `None` without the control branch.
     fn reconstruct(&self, xs: &Tensor, step: Option<f64>) -> Result<(Tensor, Option<Tensor>)> {
-        let (fsq, n) = (&self.tokenizer.fsq, xs.size()[0]);
+        let (fsq, n, colour) = (&self.tokenizer.fsq, xs.size()[0], self.tokenizer.config.colour());
+        let pictures = picture::to_network(xs, colour, Ycbcr::BT601)?;
         let (zs, features) = self
             .tokenizer
-            .encode_with_features(xs, self.kind, &mut StreamState::default())?;
+            .encode_with_features(&pictures, self.kind, &mut StreamState::default())?;
         let bounded = fsq.bound(&zs)?;
         let rounded = &bounded + (fsq.round(&bounded)? - &bounded).detach();
         let mut codes = fsq.codes(&rounded)?;
@@ -134,7 +136,7 @@ impl Stage {
         let ys = self
             .tokenizer
             .decode_controlled(&codes, &control, n, self.kind, state)?;
-        Ok((ys, rate))
+        Ok((picture::from_network(&ys, colour, Ycbcr::BT601)?, rate))
     }
 
     fn step(&mut self, xs: &Tensor, progress: f64, lr: f64) -> Result<Measures> {
@@ -204,18 +206,24 @@ fn perceptual_loss(lpips: &Lpips, ys: &Tensor, xs: &Tensor) -> Result<Tensor> {
 
 fn quads_to_rgb(quads: &Tensor) -> Result<Tensor> {
     let (luma, chroma) = picture::planes_from_quad(quads)?;
-    Ok(picture::Ycbcr::BT601.to_rgb(&luma, &chroma)?.clamp(0.0, 1.0))
+    Ok(Ycbcr::BT601.to_rgb(&luma, &chroma)?.clamp(0.0, 1.0))
 }
 
 /// Trains until the budget is spent; the checkpoint is written at every validation and at the end.
-pub fn run(options: &Options, config: &ModelConfig, clips: Vec<Clip>, validation: &[Clip]) -> Result<()> {
-    let mut checkpoint = Checkpoint::open(&options.checkpoint)?;
-    // What other stages have left stays there, and what they have not made yet is not there.
-    let before = checkpoint.config()?;
-    let mut config = config.clone();
-    config.predictor = before.as_ref().and_then(|before| before.predictor);
-    if options.joint.is_none() {
-        config.continuous = before.and_then(|before| before.continuous);
+pub fn run(options: &Options, clips: Vec<Clip>, validation: &[Clip]) -> Result<()> {
+    let mut checkpoint = Checkpoint::open_or_from(&options.checkpoint, options.model.as_deref())?;
+    let mut config = checkpoint.config()?.unwrap_or(ModelConfig {
+        // What other stages make is not there before them.
+        continuous: None,
+        predictor: None,
+        ..ModelConfig::default()
+    });
+    if options.joint.is_some() && config.continuous.is_none() {
+        ensure!(
+            !config.tokenizer.is_cosmos(),
+            "the model has no continuous tokenizer: import it with one"
+        );
+        config.continuous = ModelConfig::default().continuous;
     }
     let config = &config;
     checkpoint.set_config(config)?;
@@ -253,6 +261,11 @@ pub fn run(options: &Options, config: &ModelConfig, clips: Vec<Clip>, validation
     }
     if options.freeze_tokenizer {
         stage.optimizer.freeze("tokenizer.");
+        if config.tokenizer.is_cosmos() {
+            // The encoder of the continuous tokenizer.
+            stage.optimizer.freeze("fusion.encoder.");
+            stage.optimizer.freeze("fusion.quant_conv.");
+        }
     }
     let adversary_vs = nn::VarStore::new(options.device);
     if options.weights.adversarial_weight > 0.0 {
@@ -264,15 +277,7 @@ pub fn run(options: &Options, config: &ModelConfig, clips: Vec<Clip>, validation
             optimizer,
         });
     }
-    let mut missing = checkpoint.load("tokenizer", &mut stage.optimizer);
-    if let Some(path) = options.model.as_ref().filter(|_| !missing.is_empty()) {
-        let file = TensorFile::read(path)?;
-        missing = stage.optimizer.load(|name| {
-            let name = name.strip_prefix("weight.").or_else(|| name.strip_prefix("average."))?;
-            file.tensors.get(name).map(Tensor::shallow_clone)
-        });
-        missing.retain(|name| name.starts_with("weight."));
-    }
+    let missing = checkpoint.load("tokenizer", &mut stage.optimizer);
     if !missing.is_empty() {
         println!("{} tensors start anew", missing.len());
         if missing.iter().any(|name| name.starts_with("weight.fusion.control.")) {
@@ -290,10 +295,7 @@ pub fn run(options: &Options, config: &ModelConfig, clips: Vec<Clip>, validation
     )?;
     let bar = progress_bar();
     let mut schedule = Schedule::new(options.budget);
-    let (steps_before, minutes_before) = (
-        checkpoint.total("tokenizer.steps"),
-        checkpoint.total("tokenizer.minutes"),
-    );
+    let before = checkpoint.totals("tokenizer");
     let mut next_validation = options.validate_every;
     loop {
         let xs = sampler.batch(options.shape);
@@ -304,7 +306,7 @@ pub fn run(options: &Options, config: &ModelConfig, clips: Vec<Clip>, validation
             "step {step}  loss {:.4}  PSNR {:.2} dB  LPIPS {:.3}",
             measures.loss, measures.psnr, measures.lpips
         ));
-        let total = steps_before + step as f64;
+        let total = before[0] + step as f64;
         log.line(&measures.csv(total, schedule.lr()))?;
         if schedule.minutes() >= next_validation || schedule.is_over() {
             next_validation = schedule.minutes() + options.validate_every;
@@ -312,18 +314,12 @@ pub fn run(options: &Options, config: &ModelConfig, clips: Vec<Clip>, validation
             if let Some(adversary) = &stage.adversary {
                 checkpoint.store("discriminator", &adversary.optimizer);
             }
-            checkpoint.set_total("tokenizer.steps", total);
-            checkpoint.set_total("tokenizer.minutes", minutes_before + schedule.minutes());
+            checkpoint.set_totals("tokenizer", before, &schedule);
             checkpoint.write(&options.checkpoint)?;
-            let line = validate(&mut stage, validation)?;
-            bar.println(format!(
-                "step {total}, {:.1} min: {line}",
-                minutes_before + schedule.minutes()
-            ));
-            log.note(&format!(
-                "step {total}, {:.1} min: {line}",
-                minutes_before + schedule.minutes()
-            ))?;
+            let minutes = before[1] + schedule.minutes();
+            let line = format!("step {total}, {minutes:.1} min: {}", validate(&mut stage, validation)?);
+            bar.println(&line);
+            log.note(&line)?;
         }
         if schedule.is_over() {
             return Ok(());
@@ -373,15 +369,9 @@ fn validate(stage: &mut Stage, clips: &[Clip]) -> Result<String> {
 fn validate_at(stage: &Stage, clips: &[Clip], step: Option<f64>) -> Result<String> {
     let (mut psnr, mut perceptual, mut bits) = (0.0, 0.0, 0.0);
     for clip in clips {
-        let (width, height) = (clip.size().0 & !15, clip.size().1 & !15);
-        let frames = (clip.frames() - 1).min(VALIDATION_FRAMES - 1) / 8 * 8 + 1;
-        let cut = |t: &Tensor, scale: i64| {
-            t.narrow(0, 0, frames)
-                .slice(-2, 0, height / scale, 1)
-                .slice(-1, 0, width / scale, 1)
-        };
-        let quads = picture::quad_from_planes(&cut(&clip.luma, 1), &cut(&clip.chroma, 2))?;
-        let xs = quads.unsqueeze(0).to_device(stage.tokenizer.last_weight().device());
+        let xs = clip
+            .quads(0, VALIDATION_FRAMES)?
+            .to_device(stage.tokenizer.last_weight().device());
         let (ys, rate) = stage.reconstruct(&xs, step)?;
         psnr += losses::psnr_luma(&ys, &xs);
         bits += rate.map_or(Ok(0.0), f64::try_from)?;

@@ -2,6 +2,9 @@
 //! What the element tests share.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+#[cfg(feature = "train")]
+pub mod trainer;
+
 use std::path::PathBuf;
 use std::sync::Once;
 

@@ -231,6 +231,11 @@ impl TokenizerConfig {
         Self::with_networks(NetworkConfig::Cosmos { cosmos: config })
     }
 
+    /// Whether the networks are NVIDIA's.
+    pub fn is_cosmos(&self) -> bool {
+        matches!(self.networks, NetworkConfig::Cosmos { .. })
+    }
+
     pub fn colour(&self) -> Colour {
         match &self.networks {
             NetworkConfig::Levels(levels) => levels.colour,
