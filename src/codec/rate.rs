@@ -6,12 +6,15 @@ use super::CodecError;
 
 /// What has been spent too much or too little is made up for over this many seconds.
 const HORIZON: f64 = 2.0;
+/// Seconds of the rate that are kept in reserve.
+const RESERVE: f64 = 0.05;
 /// Seconds of the rate that may be saved up where the content cannot use them.
-const MAX_CREDIT: f64 = 0.4;
-/// Seconds of the rate that a key unit may take.
-const KEY_SECONDS: f64 = 0.6;
+const MAX_CREDIT: f64 = 0.15;
+/// Seconds of the rate that a key unit may take. The balance moves between what this leaves and the largest credit: that
+/// bounds the error over ten seconds.
+const KEY_SECONDS: f64 = 0.45;
 /// How far the quantizer goes down or up from one delta unit to the next while the budget allows.
-const MAX_FINER: u32 = 6;
+const MAX_FINER: u32 = 8;
 const MAX_COARSER: u32 = 8;
 
 /// Keeps a stream at its rate.
@@ -43,10 +46,11 @@ impl RateControl {
         self.balance = self.balance.min(MAX_CREDIT * rate);
         self.paid_until = start.map(|start| start as f64 + seconds * 1e9);
         let share = rate * seconds;
+        let missing = self.balance - RESERVE * rate;
         if is_key {
-            return (KEY_SECONDS * rate + self.balance.min(0.0)).max(share);
+            return (KEY_SECONDS * rate + missing.min(0.0)).max(share);
         }
-        (share + self.balance * (seconds / HORIZON).min(1.0)).max(0.0)
+        (share + missing * (seconds / HORIZON).min(1.0)).max(0.0)
     }
 
     /// The finest quantizer whose unit keeps to the budget, and that unit; the coarsest where none does. Key units

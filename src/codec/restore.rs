@@ -56,6 +56,11 @@ impl Unit {
         };
         Ok(Unit { digits, latents })
     }
+
+    /// Where tokens were not sent: `[h, w, 1]`.
+    fn masked(&self) -> Result<Tensor, tch::TchError> {
+        self.digits.f_select(2, 0)?.f_ge(i64::from(MASKED[0]))?.f_unsqueeze(2)
+    }
 }
 
 /// A unit for the pixel decoder.
@@ -133,9 +138,8 @@ impl Restorer {
                 };
                 let (even, odd) = (half(0)?, half(1)?);
                 let both = self.predict(model, &[&even, &odd])?;
-                let masked_in_even = even.digits.f_select(2, 0)?.f_ge(i64::from(MASKED[0]))?.f_unsqueeze(2)?;
                 both.f_select(0, 0)?
-                    .f_where_self(&masked_in_even, &both.f_select(0, 1)?)?
+                    .f_where_self(&even.masked()?, &both.f_select(0, 1)?)?
             }
             None => self.past_digits(&truth).f_to_kind(Kind::Float)?,
         };
@@ -172,8 +176,7 @@ impl Restorer {
 
     /// The unit with masked tokens from the unit before.
     fn repeat(&self, unit: &Unit) -> Result<Tensor, CodecError> {
-        let masked = unit.digits.f_select(2, 0)?.f_ge(i64::from(MASKED[0]))?.f_unsqueeze(2)?;
-        Ok(self.past_digits(unit).f_where_self(&masked, &unit.digits)?)
+        Ok(self.past_digits(unit).f_where_self(&unit.masked()?, &unit.digits)?)
     }
 }
 

@@ -124,10 +124,13 @@ impl Norm {
 
     /// `xs: [n, c, h, w]`, same shape out.
     pub fn forward(&self, xs: &Tensor) -> Result<Tensor> {
+        self.forward_last(&xs.f_permute([0, 2, 3, 1])?)?.f_permute([0, 3, 1, 2])
+    }
+
+    /// `xs: [..., c]`, same shape out.
+    pub fn forward_last(&self, xs: &Tensor) -> Result<Tensor> {
         let (weight, bias) = (self.weight.f_to_kind(xs.kind())?, self.bias.f_to_kind(xs.kind())?);
-        xs.f_permute([0, 2, 3, 1])?
-            .f_layer_norm(weight.size(), Some(&weight), Some(&bias), 1e-5, true)?
-            .f_permute([0, 3, 1, 2])
+        xs.f_layer_norm(weight.size(), Some(&weight), Some(&bias), 1e-5, true)
     }
 }
 

@@ -9,6 +9,7 @@ use tch::{nn, Kind, Tensor};
 
 use super::config::PredictorConfig;
 use super::fsq::Fsq;
+use super::layers::Norm;
 
 type Result<T> = std::result::Result<T, tch::TchError>;
 
@@ -32,7 +33,7 @@ pub struct Predictor {
     /// `[units][window * window][width]`.
     places: Tensor,
     layers: Vec<Layer>,
-    norm: LayerNorm,
+    norm: Norm,
     head: Linear,
 }
 
@@ -58,33 +59,13 @@ impl Linear {
     }
 }
 
-#[derive(Debug)]
-struct LayerNorm {
-    weight: Tensor,
-    bias: Tensor,
-}
-
-impl LayerNorm {
-    fn new(vs: nn::Path, width: i64) -> LayerNorm {
-        LayerNorm {
-            weight: vs.var("weight", &[width], nn::Init::Const(1.0)),
-            bias: vs.var("bias", &[width], nn::Init::Const(0.0)),
-        }
-    }
-
-    fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        let (weight, bias) = (self.weight.f_to_kind(xs.kind())?, self.bias.f_to_kind(xs.kind())?);
-        xs.f_layer_norm(weight.size(), Some(&weight), Some(&bias), 1e-5, true)
-    }
-}
-
 /// Attention and a two-layer perceptron, each after a norm and around a shortcut.
 #[derive(Debug)]
 struct Layer {
-    norm1: LayerNorm,
+    norm1: Norm,
     qkv: Linear,
     out: Linear,
-    norm2: LayerNorm,
+    norm2: Norm,
     up: Linear,
     down: Linear,
     heads: i64,
@@ -143,10 +124,10 @@ impl Layer {
     fn new(vs: nn::Path, config: &PredictorConfig, windows: Windows) -> Layer {
         let width = config.width;
         Layer {
-            norm1: LayerNorm::new(&vs / "norm1", width),
+            norm1: Norm::new(&vs / "norm1", width),
             qkv: Linear::new(&vs / "qkv", width, 3 * width, 1.0),
             out: Linear::new(&vs / "out", width, width, 0.0),
-            norm2: LayerNorm::new(&vs / "norm2", width),
+            norm2: Norm::new(&vs / "norm2", width),
             up: Linear::new(&vs / "up", width, 4 * width, 1.0),
             down: Linear::new(&vs / "down", 4 * width, width, 0.0),
             heads: config.heads,
@@ -154,12 +135,11 @@ impl Layer {
         }
     }
 
-    /// `xs: [n, t, h, w, width]`, same shape out.
-    fn forward(&self, xs: &Tensor) -> Result<Tensor> {
+    /// `xs: [n, t, h, w, width]`, same shape out; `visible`: [`Windows::visible`].
+    fn forward(&self, xs: &Tensor, visible: &Tensor) -> Result<Tensor> {
         let size = xs.size();
         let width = size[4];
-        let visible = self.windows.visible(&size, xs.device())?;
-        let tokens = self.windows.split(&self.norm1.forward(xs)?)?;
+        let tokens = self.windows.split(&self.norm1.forward_last(xs)?)?;
         let (n, length, _) = tokens.size3()?;
         let qkv = self
             .qkv
@@ -167,11 +147,11 @@ impl Layer {
             .f_view([n, length, 3, self.heads, width / self.heads])?
             .f_permute([2, 0, 3, 1, 4])?;
         let (q, k, v) = (qkv.f_select(0, 0)?, qkv.f_select(0, 1)?, qkv.f_select(0, 2)?);
-        let attended = Tensor::f_scaled_dot_product_attention(&q, &k, &v, Some(&visible), 0.0, false, None, false)?
+        let attended = Tensor::f_scaled_dot_product_attention(&q, &k, &v, Some(visible), 0.0, false, None, false)?
             .f_transpose(1, 2)?
             .f_reshape([n, length, width])?;
         let xs = xs.f_add(&self.windows.join(&self.out.forward(&attended)?, &size)?)?;
-        let hidden = self.up.forward(&self.norm2.forward(&xs)?)?.f_silu()?;
+        let hidden = self.up.forward(&self.norm2.forward_last(&xs)?)?.f_silu()?;
         xs.f_add(&self.down.forward(&hidden)?)
     }
 }
@@ -226,7 +206,7 @@ impl Predictor {
                     Layer::new(&vs / "layer" / i, config, Windows { side, shift })
                 })
                 .collect(),
-            norm: LayerNorm::new(&vs / "norm", width),
+            norm: Norm::new(&vs / "norm", width),
             head: Linear::new(&vs / "head", width, levels.iter().sum(), 0.1),
         }
     }
@@ -254,11 +234,16 @@ impl Predictor {
             xs = xs.f_add(&linear.forward(&latents.f_to_kind(kind)?)?)?;
         }
         xs = xs.f_add(&self.place_map(h, w)?.f_to_kind(kind)?)?;
-        for layer in &self.layers {
-            xs = layer.forward(&xs)?;
+        // Every second layer has the same windows.
+        let mut visible: Vec<Tensor> = Vec::new();
+        for (i, layer) in self.layers.iter().enumerate() {
+            if i < 2 {
+                visible.push(layer.windows.visible(&xs.size(), xs.device())?);
+            }
+            xs = layer.forward(&xs, &visible[i % 2])?;
         }
         let last = xs.f_select(1, units - 1)?;
-        let logits = self.head.forward(&self.norm.forward(&last)?)?;
+        let logits = self.head.forward(&self.norm.forward_last(&last)?)?;
         logits
             .f_to_kind(Kind::Float)?
             .f_add(&self.repeated(&before.f_squeeze_dim(1)?)?)

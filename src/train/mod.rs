@@ -18,4 +18,5 @@ pub mod progress;
 mod quantized;
 pub mod schedule;
 pub mod segments;
+mod stage;
 pub mod tokenizer_stage;
