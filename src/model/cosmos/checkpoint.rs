@@ -15,8 +15,12 @@ use crate::model::ModelError;
 /// Frames and side of the clip that a checkpoint is tried on.
 const TRIAL_FRAMES: i64 = 9;
 const TRIAL_SIDE: i64 = 64;
-/// Relative error up to which our networks count as the checkpoint's, per kind of number.
-const MAX_ERROR: [(Kind, f64); 3] = [(Kind::Float, 1e-3), (Kind::Half, 2e-2), (Kind::BFloat16, 6e-2)];
+/// Relative error up to which our networks count as the checkpoint's, in f32 and in numbers of 16 bits.
+const MAX_ERROR: f64 = 1e-3;
+const MAX_ERROR_16: f64 = 6e-2;
+/// Share of the digits that may differ: those near a rounding boundary do.
+const MAX_DIFFERING: f64 = 0.01;
+const MAX_DIFFERING_16: f64 = 0.2;
 
 /// A folder with NVIDIA's TorchScript files, on the CPU.
 pub struct Checkpoint {
@@ -95,23 +99,7 @@ impl Checkpoint {
             }
             _ => {}
         }
-        let latent = self.encode(&trial(self.kind))?;
-        let theirs = self.decode(&latent)?;
-        // [1, t, h, w] or [1, c, t, h, w] -> [t, c, h, w].
-        let codes = match digits {
-            Some(_) => Fsq::cosmos().codes_of_indices(&latent.f_squeeze_dim(0)?)?,
-            None => latent.f_squeeze_dim(0)?.f_transpose(0, 1)?,
-        };
-        let error = relative_error(&networks.decode(&codes.f_to_kind(self.kind)?)?, &theirs)?;
-        let allowed = MAX_ERROR
-            .iter()
-            .find(|(kind, _)| *kind == self.kind)
-            .map_or(0.0, |(_, e)| *e);
-        if error.is_nan() || error > allowed {
-            return Err(self.problem(format!(
-                "its decoder gives another picture than ours (relative error {error:.2e}, allowed {allowed})"
-            )));
-        }
+        let error = self.difference(&networks, digits.is_some())?;
         Ok(Imported {
             note: format!("{:?}, relative error {error:.1e} against the checkpoint", self.kind),
             config: networks.config,
@@ -119,6 +107,43 @@ impl Checkpoint {
             tensors: self.tensors,
             kind: self.kind,
         })
+    }
+
+    /// How far our networks are from the checkpoint's own code on the trial clip: the decoder's relative error. Fails if
+    /// that, or what the encoder gives, is too far off.
+    fn difference(&self, networks: &Autoencoder, is_discrete: bool) -> Result<f64, ModelError> {
+        let (max_error, max_differing) = match self.kind {
+            Kind::Float => (MAX_ERROR, MAX_DIFFERING),
+            _ => (MAX_ERROR_16, MAX_DIFFERING_16),
+        };
+        let clip = trial(self.kind);
+        let latent = self.encode(&clip)?;
+        let ours = networks.encode(&clip)?;
+        // [1, t, h, w] or [1, c, t, h, w] -> [t, c, h, w].
+        let (codes, encoder, allowed) = if is_discrete {
+            let fsq = Fsq::cosmos();
+            let codes = fsq.codes_of_indices(&latent.f_squeeze_dim(0)?)?;
+            let ours = fsq.codes(&fsq.digits(&ours.f_to_kind(Kind::Float)?)?)?;
+            let differing = f64::try_from(
+                ours.f_ne_tensor(&codes)?
+                    .f_to_kind(Kind::Double)?
+                    .f_mean(Kind::Double)?,
+            )?;
+            (codes, differing, max_differing)
+        } else {
+            let codes = latent.f_squeeze_dim(0)?.f_transpose(0, 1)?;
+            let error = relative_error(&ours, &codes)?;
+            (codes, error, max_error)
+        };
+        let decoder = relative_error(&networks.decode(&codes.f_to_kind(self.kind)?)?, &self.decode(&latent)?)?;
+        for (name, error, allowed) in [("encoder", encoder, allowed), ("decoder", decoder, max_error)] {
+            if error.is_nan() || error > allowed {
+                return Err(self.problem(format!(
+                    "its own {name} gives something else than ours (error {error:.2e}, allowed {allowed})"
+                )));
+            }
+        }
+        Ok(decoder)
     }
 
     /// The first output of a network.
