@@ -130,16 +130,19 @@ fn coarser_quantizers_and_more_masking_take_fewer_bits() {
 #[test]
 fn latents_of_a_still_picture_cost_next_to_nothing() {
     let model = tiny_model();
-    let sizes = |quantizer| -> Vec<usize> {
+    let sizes = |latent_step| -> Vec<usize> {
         let settings = EncoderSettings {
-            quantizer,
+            point: Some(OperatingPoint {
+                latent_step,
+                ..operating_point(20)
+            }),
             key_int_max: 1000,
             ..EncoderSettings::default()
         };
         let units = encode(&model, settings, (0..65).map(|_| frame(0, 0)));
         units.iter().map(|unit| unit.bytes.len()).collect()
     };
-    let (with, without) = (sizes(20), sizes(32));
+    let (with, without) = (sizes(operating_point(20).latent_step), sizes(None));
     assert!(with[0] > without[0] + 12, "the key unit has latents");
     for (unit, (a, b)) in with.iter().zip(&without).enumerate().skip(4) {
         assert!(a <= &(b + 12), "unit {unit}: {a} bytes with latents, {b} without");
