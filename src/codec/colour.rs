@@ -14,9 +14,9 @@ const HD_LINES: u32 = 720;
 pub fn ycbcr(sequence: &SequenceHeader) -> Ycbcr {
     let [range, matrix, ..] = sequence.colorimetry;
     let (kr, kb) = match matrix {
-        2 => (0.30, 0.11),     // FCC
-        3 => (0.2126, 0.0722), // BT.709
-        4 => (0.299, 0.114),   // BT.601
+        2 => (0.30, 0.11), // FCC
+        3 => (Ycbcr::BT709.kr, Ycbcr::BT709.kb),
+        4 => (Ycbcr::BT601.kr, Ycbcr::BT601.kb),
         5 => (0.212, 0.087),   // SMPTE 240M
         6 => (0.2627, 0.0593), // BT.2020
         _ if sequence.height < HD_LINES => (Ycbcr::BT601.kr, Ycbcr::BT601.kb),

@@ -84,6 +84,12 @@ impl Decoder {
                 expected: length + header.payload_length,
             });
         }
+        if header.frames > self.model.group_frames() {
+            return Err(CodecError::TooManyFrames {
+                found: header.frames,
+                expected: self.model.group_frames(),
+            });
+        }
         if let Some(sequence) = header.sequence {
             stream = Some(self.start(sequence)?);
         }
@@ -94,13 +100,6 @@ impl Decoder {
         let (width, height) = (stream.sequence.width as usize, stream.sequence.height as usize);
         let colour = self.model.tokenizer.config.colour();
         let quads = picture::from_network(&pictures, colour, ycbcr(&stream.sequence))?;
-        // A header may count more frames than this model's units have.
-        if header.frames as i64 > quads.size()[1] {
-            return Err(CodecError::TooManyFrames {
-                found: header.frames,
-                expected: quads.size()[1] as usize,
-            });
-        }
         let quads = quads.f_narrow(1, 0, header.frames as i64)?;
         let mut frames = Frame::from_quads(&quads, width, height)?;
         frames.iter_mut().zip(times).for_each(|(frame, time)| frame.pts = time);

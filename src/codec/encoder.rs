@@ -81,8 +81,6 @@ pub struct Encoder {
     stream: Option<Stream>,
     /// Frames of the delta unit to come.
     pending: Vec<Frame>,
-    /// Frames of a whole delta unit.
-    group: usize,
     scenes: SceneDetector,
     rate: RateControl,
 }
@@ -117,7 +115,6 @@ impl Encoder {
             ..sequence
         };
         Ok(Encoder {
-            group: model.group_frames(),
             model,
             settings,
             sequence,
@@ -142,7 +139,7 @@ impl Encoder {
             return Ok(units);
         }
         self.pending.push(frame);
-        if self.pending.len() < self.group {
+        if self.pending.len() < self.model.group_frames() {
             return Ok(vec![]);
         }
         Ok(self.code_delta()?.into_iter().collect())
@@ -207,7 +204,8 @@ impl Encoder {
             return Ok(None);
         };
         // The networks take whole groups: a short one is filled up with its last frame.
-        let group: Vec<&Frame> = frames.iter().chain(std::iter::repeat(last)).take(self.group).collect();
+        let count = self.model.group_frames();
+        let group: Vec<&Frame> = frames.iter().chain(std::iter::repeat(last)).take(count).collect();
         let coded = self.code(&group, frames.len(), &mut stream)?;
         let times: Vec<_> = frames.iter().map(|f| f.pts).collect();
         let mut payload = Vec::new();
@@ -217,7 +215,7 @@ impl Encoder {
         self.remember(&mut stream, coded)?;
         stream.frames += frames.len() as u32;
         // Frames after a short group would not line up with the decoder's: it ends the stream.
-        self.stream = (frames.len() == self.group).then_some(stream);
+        self.stream = (frames.len() == count).then_some(stream);
         Ok(Some(unit))
     }
 
@@ -310,11 +308,15 @@ impl Encoder {
             return Ok(mask_pattern(tokens, history, ratio));
         }
         let zero = |map: &LatentMap| LatentMap::zero(map.width, map.height, map.channels);
+        let zeros;
         let latents = match point.latent_step {
-            Some(_) => analysis.latents.clone(),
-            None => analysis.latents.as_ref().map(zero),
+            Some(_) => analysis.latents.as_ref(),
+            None => {
+                zeros = analysis.latents.as_ref().map(zero);
+                zeros.as_ref()
+            }
         };
-        let errors = stream.restorer.errors(&self.model, tokens, latents.as_ref())?;
+        let errors = stream.restorer.errors(&self.model, tokens, latents)?;
         Ok(mask_adaptive(tokens, history, ratio, &errors))
     }
 }

@@ -92,7 +92,8 @@ impl TensorFile {
     }
 }
 
-fn raw_bytes(tensor: &Tensor) -> Result<(Dtype, Vec<usize>, Vec<u8>), ModelError> {
+/// Kind, shape and values of a tensor as they are stored.
+pub(super) fn raw_bytes(tensor: &Tensor) -> Result<(Dtype, Vec<usize>, Vec<u8>), ModelError> {
     let tensor = tensor.f_to_device(tch::Device::Cpu)?.f_contiguous()?;
     let dtype = KINDS
         .iter()

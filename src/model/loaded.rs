@@ -221,7 +221,15 @@ fn read_config(file: &TensorFile) -> Result<ModelConfig, ModelError> {
 }
 
 /// Copies every tensor into the variable of its name; all that are missing or misshapen go into one error.
-fn fill(variables: &nn::VarStore, tensors: &HashMap<String, Tensor>) -> Result<(), ModelError> {
+pub fn fill(variables: &nn::VarStore, tensors: &HashMap<String, Tensor>) -> Result<(), ModelError> {
+    misfits(fill_fitting(variables, tensors)?)
+}
+
+/// The same, but gives what is missing or misshapen.
+pub(super) fn fill_fitting(
+    variables: &nn::VarStore,
+    tensors: &HashMap<String, Tensor>,
+) -> Result<Vec<String>, ModelError> {
     let mut problems = Vec::new();
     for (name, mut variable) in variables.variables() {
         match tensors.get(&name) {
@@ -232,6 +240,11 @@ fn fill(variables: &nn::VarStore, tensors: &HashMap<String, Tensor>) -> Result<(
             Some(t) => tch::no_grad(|| variable.f_copy_(t))?,
         }
     }
+    Ok(problems)
+}
+
+/// One error of all tensors that do not fit, if there are any.
+pub(super) fn misfits(mut problems: Vec<String>) -> Result<(), ModelError> {
     problems.sort();
     match problems.len() {
         0 => Ok(()),

@@ -22,6 +22,6 @@ pub use error::ModelError;
 pub use file::TensorFile;
 pub use fusion::Fusion;
 pub use layers::StreamState;
-pub use loaded::{pack, Continuous, IntegerModel, Model, ModelSource};
+pub use loaded::{fill, pack, Continuous, IntegerModel, Model, ModelSource};
 pub use predictor::Predictor;
 pub use tokenizer::Tokenizer;

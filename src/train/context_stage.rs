@@ -14,10 +14,10 @@ use super::context_net::{context_rows, ContextNet};
 use super::latent_context_net::{LatentContextNet, LatentSamples, LatentUnit};
 use super::optimizer::AdamW;
 use super::progress::Log;
-use super::segments::{fill, learn, Learned, Networks, Options, Segment};
+use super::segments::{learn, Learned, Networks, Options, Segment};
 use crate::codec::{DEFAULT_QUANTIZER, MAX_QUANTIZER};
 use crate::entropy::{LATENT_STEPS, MASKED};
-use crate::model::{IntegerModel, ModelConfig};
+use crate::model::{fill, IntegerModel, ModelConfig};
 
 /// Share of the run after which the rounding of the integer model is simulated.
 const QUANTIZE_FROM: f64 = 0.6;

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Clips as trained networks see them: the tokens and latents that context models and predictor learn from.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 
-use anyhow::{ensure, Result};
+use anyhow::Result;
 use tch::{nn, Device, Kind, Tensor};
 
 use super::checkpoint::Checkpoint;
@@ -16,7 +15,7 @@ use super::schedule::{Budget, Schedule};
 use crate::codec::operating_point;
 use crate::entropy::LATENT_SCALE;
 use crate::model::picture::{self, Ycbcr};
-use crate::model::{Fusion, ModelConfig, StreamState, Tokenizer};
+use crate::model::{fill, Fusion, ModelConfig, StreamState, Tokenizer};
 
 /// One run of a stage that learns from segments.
 pub struct Options {
@@ -197,18 +196,4 @@ fn dead_zone(bounded: &Tensor, quantizer: u32) -> Vec<Tensor> {
         maps.push(map.to_kind(Kind::Int64));
     }
     maps
-}
-
-/// Copies averaged weights into a store; every variable must be there.
-pub fn fill(vs: &nn::VarStore, weights: &HashMap<String, Tensor>) -> Result<()> {
-    let _no_grad = tch::no_grad_guard();
-    for (name, mut variable) in vs.variables() {
-        let weight = weights.get(&name);
-        ensure!(
-            weight.is_some_and(|w| w.size() == variable.size()),
-            "the checkpoint has no {name} of this shape"
-        );
-        variable.copy_(&weights[&name]);
-    }
-    Ok(())
 }

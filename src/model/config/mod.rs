@@ -11,8 +11,9 @@ pub use tokenizer::{Colour, LevelConfig, LevelNetworks, NetworkConfig, PatchConf
 
 use super::ModelError;
 
-const MAX_WIDTH: i64 = 4096;
-const MAX_BLOCKS: i64 = 64;
+pub(super) const MAX_WIDTH: i64 = 4096;
+pub(super) const MAX_BLOCKS: i64 = 64;
+pub(super) const MAX_LEVELS: usize = 8;
 
 /// Everything that a model file says about its networks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,11 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{MAX_BLOCKS, MAX_WIDTH};
+use super::{MAX_BLOCKS, MAX_LEVELS, MAX_WIDTH};
 use crate::model::cosmos::CosmosConfig;
 use crate::model::ModelError;
-
-const MAX_LEVELS: usize = 8;
 
 /// How a picture becomes the channels that the tokenizer sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,6 +7,7 @@ use tch::{nn, Device, Kind, Tensor};
 
 use super::config::CosmosConfig;
 use super::networks::{Decoder, Encoder};
+use crate::model::loaded::{fill_fitting, misfits};
 use crate::model::patch::{patch, unpatch};
 use crate::model::{ModelError, StreamState, TokenizerConfig};
 
@@ -43,7 +44,11 @@ impl Autoencoder {
             embedding,
             variables,
         };
-        fill(&networks.variables.variables(), tensors)?;
+        let mut problems = fill_fitting(&networks.variables, tensors)?;
+        let known = networks.variables.variables();
+        let unknown = tensors.keys().filter(|name| !known.contains_key(*name));
+        problems.extend(unknown.map(|name| format!("{name} is unknown")));
+        misfits(problems)?;
         Ok(networks)
     }
 
@@ -109,30 +114,6 @@ fn infer(
     };
     config.validate()?;
     Ok((config, need("quant_conv")?))
-}
-
-/// Copies every tensor into the variable of its name.
-fn fill(variables: &HashMap<String, Tensor>, tensors: &HashMap<String, Tensor>) -> Result<(), ModelError> {
-    let mut problems = Vec::new();
-    for (name, variable) in variables {
-        match tensors.get(name) {
-            None => problems.push(format!("{name} is missing")),
-            Some(t) if t.size() != variable.size() => {
-                problems.push(format!("{name} is {:?}, expected {:?}", t.size(), variable.size()));
-            }
-            Some(t) => tch::no_grad(|| variable.shallow_clone().f_copy_(t))?,
-        }
-    }
-    let unknown = tensors.keys().filter(|name| !variables.contains_key(*name));
-    problems.extend(unknown.map(|name| format!("{name} is unknown")));
-    problems.sort();
-    match problems.len() {
-        0 => Ok(()),
-        n => Err(ModelError::NotAModel(format!(
-            "{n} tensors do not fit a Cosmos tokenizer: {}",
-            problems.join(", ")
-        ))),
-    }
 }
 
 /// ||a - b|| / ||b||, in f64.

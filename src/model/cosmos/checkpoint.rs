@@ -9,6 +9,7 @@ use tch::{CModule, Device, IValue, Kind, Tensor};
 
 use super::autoencoder::{relative_error, Autoencoder, Factors};
 use super::import::Imported;
+use crate::model::file::raw_bytes;
 use crate::model::fsq::Fsq;
 use crate::model::ModelError;
 
@@ -186,10 +187,7 @@ fn fingerprint(tensors: &HashMap<String, Tensor>) -> Result<String, ModelError> 
     names.sort();
     let mut hasher = Sha256::new();
     for name in names {
-        let tensor = tensors[name].f_contiguous()?;
-        let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
-        tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
-        hasher.update(bytes);
+        hasher.update(raw_bytes(&tensors[name])?.2);
     }
     Ok(hasher.finalize()[..8]
         .iter()

@@ -2,15 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::config::{MAX_BLOCKS, MAX_LEVELS, MAX_WIDTH};
 use crate::model::ModelError;
 
 /// Channels of a Haar patch: 4x4x4 samples of R, G, B.
 pub const PATCH_CHANNELS: i64 = 3 * 4 * 4 * 4;
 /// Both Haar levels together halve time, width and height twice.
 const PATCH_LOG2: i64 = 2;
-const MAX_LEVELS: usize = 8;
-const MAX_CHANNELS: i64 = 4096;
-const MAX_BLOCKS: i64 = 64;
 
 /// A tokenizer of NVIDIA's Cosmos family ("factorised video").
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,13 +104,13 @@ impl CosmosConfig {
         }
         for (name, levels) in [("encoder", &self.encoder), ("decoder", &self.decoder)] {
             let widths = levels.iter().map(|m| m.saturating_mul(self.channels));
-            if !(2..=MAX_LEVELS).contains(&levels.len()) || widths.clone().any(|w| !(1..=MAX_CHANNELS).contains(&w)) {
+            if !(2..=MAX_LEVELS).contains(&levels.len()) || widths.clone().any(|w| !(1..=MAX_WIDTH).contains(&w)) {
                 return bad(format!("{name} levels {levels:?} of {} channels", self.channels));
             }
         }
-        if !(1..=MAX_CHANNELS).contains(&self.channels)
+        if !(1..=MAX_WIDTH).contains(&self.channels)
             || !(1..=MAX_BLOCKS).contains(&self.blocks)
-            || !(1..=MAX_CHANNELS).contains(&self.z_channels)
+            || !(1..=MAX_WIDTH).contains(&self.z_channels)
             || self.trained_frames < 1
         {
             return bad(format!("{self:?}"));

@@ -359,6 +359,9 @@ impl HybridDown {
     /// `xs: [n * t, c, h, w]`; h and w even where space is halved, t even after the start of a stream and odd at it
     /// where time is.
     pub fn forward(&self, xs: Tensor, n: i64, state: &mut StreamState) -> Result<Tensor> {
+        if self.resampling == Resampling::default() {
+            return Ok(xs);
+        }
         let mut xs = xs;
         if self.resampling.space {
             let padded = xs.f_constant_pad_nd([0, 1, 0, 1])?;
@@ -377,13 +380,7 @@ impl HybridDown {
             let pooled = pairs.f_mean_dim([2i64].as_slice(), false, None)?;
             xs = from_time(&self.conv2.over_time(&extended)?.f_add(&pooled)?, h, w)?;
         }
-        match self.resampling {
-            Resampling {
-                time: false,
-                space: false,
-            } => Ok(xs),
-            _ => self.conv3.forward(&xs),
-        }
+        self.conv3.forward(&xs)
     }
 }
 
@@ -408,6 +405,9 @@ impl HybridUp {
 
     /// `xs: [n * t, c, h, w]`. At the start of a stream the first step is not doubled in time.
     pub fn forward(&self, xs: Tensor, n: i64, state: &mut StreamState) -> Result<Tensor> {
+        if self.resampling == Resampling::default() {
+            return Ok(xs);
+        }
         let mut xs = xs;
         if self.resampling.time {
             let (_, _, h, w) = xs.size4()?;
@@ -423,12 +423,6 @@ impl HybridUp {
             let doubled = xs.f_upsample_nearest2d([2 * h, 2 * w], None, None)?;
             xs = self.conv2.forward(&doubled)?.f_add(&doubled)?;
         }
-        match self.resampling {
-            Resampling {
-                time: false,
-                space: false,
-            } => Ok(xs),
-            _ => self.conv3.forward(&xs),
-        }
+        self.conv3.forward(&xs)
     }
 }
