@@ -5,6 +5,7 @@
 mod common;
 
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use common::*;
 use gst::prelude::*;
@@ -213,6 +214,45 @@ fn accurate_seeks_show_the_frame() {
         assert_eq!(shown(&sink).mseconds(), to);
     }
     pipeline.set_state(gst::State::Null).unwrap();
+}
+
+#[test]
+fn playing_backwards_shows_every_frame_in_reverse_order() {
+    init();
+    let scratch = tempfile::tempdir().unwrap();
+    // Key units at 0, 17 and 34; the last unit is short.
+    let file = encode_file(scratch.path(), 40);
+    let (pipeline, sink) = player(&file);
+    let (start, end) = (gst::ClockTime::ZERO, gst::ClockTime::from_mseconds(40 * 40));
+    pipeline
+        .seek(
+            -1.0,
+            gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE,
+            gst::SeekType::Set,
+            start,
+            gst::SeekType::Set,
+            end,
+        )
+        .unwrap();
+    pipeline.state(gst::ClockTime::from_seconds(20)).0.unwrap();
+    let frames = Arc::new(Mutex::new(vec![shown(&sink).mseconds() / 40]));
+    let seen = frames.clone();
+    sink.static_pad("sink")
+        .unwrap()
+        .add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+            let pts = info.buffer().unwrap().pts().unwrap();
+            seen.lock().unwrap().push(pts.mseconds() / 40);
+            gst::PadProbeReturn::Ok
+        });
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let ends = [gst::MessageType::Eos, gst::MessageType::Error];
+    let last = pipeline
+        .bus()
+        .unwrap()
+        .timed_pop_filtered(gst::ClockTime::from_seconds(30), &ends);
+    assert!(matches!(last.unwrap().view(), gst::MessageView::Eos(_)));
+    pipeline.set_state(gst::State::Null).unwrap();
+    assert_eq!(*frames.lock().unwrap(), (0..40).rev().collect::<Vec<_>>());
 }
 
 #[test]

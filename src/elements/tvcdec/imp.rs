@@ -3,6 +3,7 @@
 use std::sync::{Arc, LazyLock, Mutex};
 
 use gst::glib;
+use gst::glib::translate::ToGlibPtr;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gst_video::prelude::*;
@@ -147,7 +148,7 @@ impl VideoDecoderImpl for TvcDec {
 
     fn parse(
         &self,
-        _frame: &VideoCodecFrame,
+        frame: &VideoCodecFrame,
         adapter: &gst_base::Adapter,
         at_eos: bool,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
@@ -166,15 +167,20 @@ impl VideoDecoderImpl for TvcDec {
         if length > available && !at_eos {
             return Ok(gst_video::VIDEO_DECODER_FLOW_NEED_DATA);
         }
-        {
+        let carries_bytes = {
             let mut guard = self.state.lock().unwrap();
             let state = guard.as_mut().ok_or(gst::FlowError::NotNegotiated)?;
             state.opened = (state.opened + 1) % frames;
-            if state.opened == 0 {
-                obj.add_to_frame(length.min(available) as i32);
-            }
+            state.opened == 0
+        };
+        if carries_bytes {
+            obj.add_to_frame(length.min(available) as i32);
         }
-        obj.have_frame()
+        let flow = obj.have_frame();
+        if !carries_bytes {
+            unset_sync_point(frame);
+        }
+        flow
     }
 
     fn handle_frame(&self, frame: VideoCodecFrame) -> Result<gst::FlowSuccess, gst::FlowError> {
@@ -211,6 +217,15 @@ impl VideoDecoderImpl for TvcDec {
         }
         Ok(())
     }
+}
+
+/// Says that decoding cannot start at a frame. The base class takes a frame without bytes for a key frame, and where it
+/// plays backwards it would decode each of them on its own.
+fn unset_sync_point(frame: &VideoCodecFrame) {
+    let sync_point = gst_video::VideoCodecFrameFlags::SYNC_POINT.bits();
+    // SAFETY: `frame` holds a reference and the stream lock for as long as it lives. The binding's own setter wants a
+    // frame that is ours alone, which `parse` is not given.
+    unsafe { (*frame.to_glib_none().0).flags &= !sync_point };
 }
 
 /// Sets the time of a picture. The buffer's time wins over the stream's: a container or a network may have
