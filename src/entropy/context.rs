@@ -6,7 +6,7 @@
 //! others see their four neighbours as well. Each digit also sees the earlier digits of its token.
 
 use super::coder::SymbolCoder;
-use super::dense::{activate, Dense};
+use super::dense::{activate, add_rows, Dense};
 use super::map::{History, Token, TokenMap, DIGITS, MASKED};
 use super::mask::{code_mask, Masking};
 use super::probability::Probabilities;
@@ -124,8 +124,7 @@ impl ContextModel {
         neighbours: bool,
         scratch: &mut Scratch,
     ) {
-        let width = self.weights.width;
-        scratch.sums.copy_from_slice(&self.weights.table_bias);
+        let mut rows = [0; SOURCES.len() * DIGITS];
         for (source, (unit, dx, dy)) in SOURCES.into_iter().enumerate() {
             let from = match unit {
                 0 => neighbours.then_some(map),
@@ -135,15 +134,11 @@ impl ContextModel {
             let token = from.and_then(|m| m.get(x + dx, y + dy));
             for k in 0..DIGITS {
                 let value = token.map_or(FSQ_LEVELS[k], |t| t[k]);
-                let row = source * ROWS_PER_SOURCE + rows_before(k) + usize::from(value);
-                let row = &self.weights.tables[row * width..][..width];
-                scratch
-                    .sums
-                    .iter_mut()
-                    .zip(row)
-                    .for_each(|(sum, &v)| *sum += i32::from(v));
+                rows[source * DIGITS + k] = source * ROWS_PER_SOURCE + rows_before(k) + usize::from(value);
             }
         }
+        scratch.sums.copy_from_slice(&self.weights.table_bias);
+        add_rows(&mut scratch.sums, &self.weights.tables, &rows);
         const STEP: i32 = TABLE_SCALE / ACTIVATION_SCALE;
         for (a, sum) in scratch.features.iter_mut().zip(&scratch.sums) {
             *a = activate(i64::from((sum + STEP / 2).div_euclid(STEP)));

@@ -43,7 +43,9 @@ impl Dense {
         let groups = self.weights.chunks_exact(4 * inputs.len());
         let first_left = self.biases.len() / 4 * 4;
         for (group, weights) in groups.enumerate() {
-            let rows: [&[i16]; 4] = std::array::from_fn(|r| &weights[r * inputs.len()..][..inputs.len()]);
+            let row = |r: usize| &weights[r * inputs.len()..][..inputs.len()];
+            // `array::from_fn` cannot inline a closure of a function with more features than it has.
+            let rows = [row(0), row(1), row(2), row(3)];
             let mut sums = [_mm256_setzero_si256(); 4];
             for i in (0..whole).step_by(LANES) {
                 // SAFETY: i + 16 <= whole, which is at most the length of the inputs and of each row.
@@ -79,6 +81,7 @@ impl Dense {
     }
 
     /// An output's sum in the unit of the results.
+    #[inline]
     pub(super) fn rescale(&self, output: usize, sum: i32) -> i64 {
         let product = i64::from(sum) * i64::from(self.multipliers[output]);
         (product + (1 << (MULTIPLIER_BITS - 1))) >> MULTIPLIER_BITS
@@ -90,7 +93,49 @@ fn dot(row: &[i16], inputs: &[i16]) -> i32 {
     row.iter().zip(inputs).map(|(&w, &a)| i32::from(w) * i32::from(a)).sum()
 }
 
+/// Adds rows of a table, each as long as `sums`, to the sums.
+pub(super) fn add_rows(sums: &mut [i32], table: &[i16], rows: &[usize]) {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2.
+        return unsafe { add_rows_avx2(sums, table, rows) };
+    }
+    add_rows_portable(sums, table, rows);
+}
+
+/// The same code, compiled for wider registers.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn add_rows_avx2(sums: &mut [i32], table: &[i16], rows: &[usize]) {
+    add_rows_portable(sums, table, rows);
+}
+
+/// Columns whose sums stay in registers over all rows.
+const BLOCK: usize = 32;
+
+#[inline(always)]
+fn add_rows_portable(sums: &mut [i32], table: &[i16], rows: &[usize]) {
+    let (width, whole) = (sums.len(), sums.len() / BLOCK * BLOCK);
+    let (blocks, left) = sums.as_chunks_mut::<BLOCK>();
+    for (block, at) in blocks.iter_mut().zip((0..).step_by(BLOCK)) {
+        let mut totals = *block;
+        for row in rows {
+            add(&mut totals, &table[row * width + at..][..BLOCK]);
+        }
+        *block = totals;
+    }
+    for row in rows {
+        add(left, &table[row * width + whole..]);
+    }
+}
+
+#[inline(always)]
+fn add(sums: &mut [i32], values: &[i16]) {
+    sums.iter_mut().zip(values).for_each(|(sum, &v)| *sum += i32::from(v));
+}
+
 /// Clipped ReLU: activations are 0 to 255.
+#[inline]
 pub(super) fn activate(value: i64) -> i16 {
     value.clamp(0, 255) as i16
 }
@@ -110,6 +155,22 @@ mod tests {
             dense.sums(&inputs, |o, sum| fast.push((o, sum)));
             dense.sums_portable(&inputs, |o, sum| portable.push((o, sum)));
             assert_eq!(fast, portable, "{width} -> {outputs}");
+        }
+    }
+
+    #[test]
+    fn rows_add_up_the_same_in_every_instruction_set() {
+        let mut numbers = Numbers(4);
+        for width in [96, 37, 5] {
+            let table: Vec<i16> = numbers.many(7 * width, 30_000);
+            let (mut fast, rows) = (vec![-3; width], [6, 0, 2, 2]);
+            let expected: Vec<i32> = (0..width)
+                .map(|i| rows.iter().map(|row| i32::from(table[row * width + i])).sum::<i32>() - 3)
+                .collect();
+            let mut portable = fast.clone();
+            add_rows(&mut fast, &table, &rows);
+            add_rows_portable(&mut portable, &table, &rows);
+            assert_eq!((&fast, &portable), (&expected, &expected), "{width} columns");
         }
     }
 }

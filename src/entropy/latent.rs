@@ -6,7 +6,7 @@
 //! units, the others from their four neighbours too. Both see this unit's tokens, and where they changed.
 
 use super::coder::SymbolCoder;
-use super::dense::{activate, Dense};
+use super::dense::{activate, add_rows, Dense};
 use super::latent_weights::{
     digit_row, LatentWeights, CHANGE_ROWS, CHANGE_SOURCES, COMPANDING, GAIN_SCALE, LATENT_SCALES, LATENT_SOURCES,
     LATENT_STEPS, LATENT_SYMBOLS, MEAN_SCALE, ROWS_PER_CHANGE, STEP_ROWS,
@@ -239,7 +239,7 @@ impl LatentContextModel {
         (step, neighbours): (usize, bool),
         scratch: &mut Scratch,
     ) {
-        let (channels, width) = (self.weights.channels, self.weights.width);
+        let channels = self.weights.channels;
         for (source, (unit, dx, dy)) in LATENT_SOURCES.into_iter().enumerate() {
             let from = match unit {
                 0 => neighbours.then_some(map),
@@ -266,10 +266,7 @@ impl LatentContextModel {
         self.input.sums(context, |o, sum| {
             sums[o] = self.input.rescale(o, sum).clamp(-(1 << 24), 1 << 24) as i32
         });
-        for row in table_rows(tokens, before, (x, y), step) {
-            let row = &self.weights.tables[row * width..][..width];
-            sums.iter_mut().zip(row).for_each(|(sum, &v)| *sum += i32::from(v));
-        }
+        add_rows(sums, &self.weights.tables, &table_rows(tokens, before, (x, y), step));
         const STEP: i32 = TABLE_SCALE / ACTIVATION_SCALE;
         for (a, sum) in features.iter_mut().zip(sums.iter()) {
             *a = activate(i64::from((sum + STEP / 2).div_euclid(STEP)));
@@ -396,7 +393,7 @@ fn code_exp_golomb(coder: &mut impl SymbolCoder, value: u32) -> Result<u32, Entr
 }
 
 /// Rows of the tables that a place's tokens and the step select.
-fn table_rows(tokens: &TokenMap, before: &History, (x, y): (isize, isize), step: usize) -> impl Iterator<Item = usize> {
+fn table_rows(tokens: &TokenMap, before: &History, (x, y): (isize, isize), step: usize) -> Vec<usize> {
     let token = *tokens.get(x, y).unwrap_or(&MASKED);
     let changes = CHANGE_SOURCES.map(|(dx, dy)| {
         let now = tokens.get(x + dx, y + dy).filter(|t| **t != MASKED);
@@ -410,6 +407,7 @@ fn table_rows(tokens: &TokenMap, before: &History, (x, y): (isize, isize), step:
         .map(move |k| digit_row(k, token[k]))
         .chain((0..changes.len()).map(move |i| CHANGE_ROWS + i * ROWS_PER_CHANGE + changes[i]))
         .chain(std::iter::once(STEP_ROWS + step))
+        .collect()
 }
 
 #[cfg(test)]
