@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use tch::{Kind, Tensor};
 
-use super::optimizer::AdamW;
+use super::optimizer::Optimizer;
 use super::schedule::Schedule;
 use crate::model::{ModelConfig, PredictorConfig, TensorFile};
 
@@ -116,14 +116,14 @@ impl Checkpoint {
     }
 
     /// Loads a part into its optimiser; returns the names of the weights that were not there.
-    pub fn load(&self, part: &str, optimizer: &mut AdamW) -> Vec<String> {
+    pub fn load(&self, part: &str, optimizer: &mut Optimizer) -> Vec<String> {
         let tensors = self.file.under(&format!("{part}/"));
         let mut missing = optimizer.load(|name| tensors.get(name).map(Tensor::shallow_clone));
         missing.retain(|name| name.starts_with("weight."));
         missing
     }
 
-    pub fn store(&mut self, part: &str, optimizer: &AdamW) {
+    pub fn store(&mut self, part: &str, optimizer: &Optimizer) {
         for (name, tensor) in optimizer.tensors() {
             self.file.tensors.insert(format!("{part}/{name}"), tensor);
         }

@@ -12,7 +12,7 @@ use super::checkpoint::Checkpoint;
 use super::clips::Clip;
 use super::context_net::{context_rows, ContextNet};
 use super::latent_context_net::{LatentContextNet, LatentSamples, LatentUnit};
-use super::optimizer::AdamW;
+use super::optimizer::Optimizer;
 use super::progress::Log;
 use super::segments::{learn, Learned, Networks, Options, Segment};
 use crate::codec::{DEFAULT_QUANTIZER, MAX_QUANTIZER};
@@ -140,7 +140,7 @@ pub fn run(options: &Options, clips: &[Clip], validation: &[Clip]) -> Result<()>
     let validation = networks.segments(validation, || DEFAULT_QUANTIZER)?;
     let vs = nn::VarStore::new(options.device);
     let nets = Nets::new(&vs, &config);
-    let mut optimizer = AdamW::new(&vs, 1e-4);
+    let mut optimizer = Optimizer::new(&vs, 1e-4);
     let step = |progress| {
         let drawn: Vec<Unit> = (0..options.batch)
             .map(|_| Unit::draw(&segments, &mut rng.borrow_mut()))

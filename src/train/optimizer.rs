@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
-//! AdamW whose whole state can be saved, and a moving average of the weights.
+//! AdamW and Muon, whose whole state can be saved, and a moving average of the weights.
 //!
 //! tch's optimisers cannot be stored, so a run that resumes from them would start its moments anew.
 
 use tch::{nn, Kind, Tensor};
+
+use super::muon;
 
 const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.99;
@@ -18,10 +20,12 @@ struct Slot {
     average: Tensor,
     /// Share of the learning rate; 0 = frozen.
     lr_scale: f64,
+    /// Muon instead of AdamW.
+    has_muon: bool,
 }
 
-/// AdamW (Loshchilov and Hutter, 2019) over the trainable variables of a store.
-pub struct AdamW {
+/// AdamW (Loshchilov and Hutter, 2019), and Muon where that is asked for, over the trainable variables of a store.
+pub struct Optimizer {
     slots: Vec<Slot>,
     weight_decay: f64,
     steps: i64,
@@ -29,8 +33,8 @@ pub struct AdamW {
     average_steps: i64,
 }
 
-impl AdamW {
-    pub fn new(vs: &nn::VarStore, weight_decay: f64) -> AdamW {
+impl Optimizer {
+    pub fn new(vs: &nn::VarStore, weight_decay: f64) -> Optimizer {
         let mut variables: Vec<_> = vs.variables().into_iter().filter(|(_, v)| v.requires_grad()).collect();
         variables.sort_by(|a, b| a.0.cmp(&b.0));
         let slots = variables.into_iter().map(|(name, weight)| Slot {
@@ -39,9 +43,10 @@ impl AdamW {
             second_moment: weight.detach().zeros_like(),
             average: weight.detach().copy(),
             lr_scale: 1.0,
+            has_muon: false,
             weight,
         });
-        AdamW {
+        Optimizer {
             slots: slots.collect(),
             weight_decay,
             steps: 0,
@@ -61,6 +66,14 @@ impl AdamW {
     pub fn scale_lr(&mut self, prefix: &str, scale: f64) {
         for slot in self.slots.iter_mut().filter(|slot| slot.name.starts_with(prefix)) {
             slot.lr_scale = scale;
+        }
+    }
+
+    /// Lets Muon move the matrices and kernels whose name holds one of `parts`: those inside of a network, not those at
+    /// its ends. Vectors stay with AdamW.
+    pub fn use_muon(&mut self, parts: &[&str]) {
+        for slot in &mut self.slots {
+            slot.has_muon = slot.weight.dim() > 1 && parts.iter().any(|part| slot.name.contains(part));
         }
     }
 
@@ -97,14 +110,11 @@ impl AdamW {
                     continue;
                 }
                 let lr = lr * slot.lr_scale;
-                let grad = grad * clip;
-                let _ = slot.first_moment.lerp_(&grad, 1.0 - BETA1);
-                let _ = slot.second_moment.lerp_(&grad.square(), 1.0 - BETA2);
-                let scale = (&slot.second_moment / bias2).sqrt() + EPSILON;
                 if slot.weight.dim() > 1 {
                     let _ = slot.weight.g_mul_scalar_(1.0 - lr * self.weight_decay);
                 }
-                let _ = slot.weight.g_sub_(&(&slot.first_moment / scale * (lr / bias1)));
+                let update = slot.update(&(grad * clip), bias1, bias2);
+                let _ = slot.weight.g_sub_(&(update * lr));
                 let _ = slot.average.lerp_(&slot.weight, 1.0 - decay);
             }
             norm
@@ -167,6 +177,17 @@ impl AdamW {
 }
 
 impl Slot {
+    /// What the weight changes by at a learning rate of 1. `bias1, bias2`: share of the moments that has come in.
+    fn update(&mut self, grad: &Tensor, bias1: f64, bias2: f64) -> Tensor {
+        if self.has_muon {
+            return muon::update(&mut self.first_moment, grad);
+        }
+        let _ = self.first_moment.lerp_(grad, 1.0 - BETA1);
+        let _ = self.second_moment.lerp_(&grad.square(), 1.0 - BETA2);
+        let scale = (&self.second_moment / bias2).sqrt() + EPSILON;
+        &self.first_moment / scale / bias1
+    }
+
     fn parts(&self) -> [(&'static str, &Tensor); 4] {
         [
             ("weight", &self.weight),

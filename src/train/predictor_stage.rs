@@ -10,7 +10,7 @@ use tch::{nn, Kind, Tensor};
 
 use super::checkpoint::Checkpoint;
 use super::clips::Clip;
-use super::optimizer::AdamW;
+use super::optimizer::Optimizer;
 use super::segments::{learn, Learned, Networks, Options, Segment};
 use crate::codec::{DEFAULT_QUANTIZER, MAX_QUANTIZER};
 use crate::entropy::{pattern_masks, LATENT_SCALE, LATENT_STEPS, MASKED};
@@ -147,7 +147,8 @@ pub fn run(options: &Options, clips: &[Clip], validation: &[Clip]) -> Result<()>
     let levels = &config.tokenizer.fsq_levels;
     let predictor = Predictor::new(vs.root() / "predictor", &shape, levels, channels);
     checkpoint.set_predictor(shape)?;
-    let mut optimizer = AdamW::new(&vs, 0.01);
+    let mut optimizer = Optimizer::new(&vs, 0.01);
+    optimizer.use_muon(&["predictor.layer."]);
     let step = |_| {
         let samples = {
             let mut rng = rng.borrow_mut();

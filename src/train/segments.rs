@@ -9,7 +9,7 @@ use tch::{nn, Device, Kind, Tensor};
 use super::checkpoint::Checkpoint;
 use super::clips::Clip;
 use super::latent_context_net::latent_steps;
-use super::optimizer::AdamW;
+use super::optimizer::Optimizer;
 use super::progress::{progress_bar, Log};
 use super::schedule::{Budget, Schedule};
 use crate::codec::operating_point;
@@ -47,7 +47,7 @@ pub struct Learned {
 pub fn learn(
     options: &Options,
     (checkpoint, part): (&mut Checkpoint, &str),
-    (optimizer, max_norm): (&mut AdamW, f64),
+    (optimizer, max_norm): (&mut Optimizer, f64),
     columns: &str,
     mut step: impl FnMut(f64) -> Result<Learned>,
 ) -> Result<Log> {

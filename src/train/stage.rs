@@ -9,16 +9,19 @@ use super::discriminator::Discriminator;
 use super::joint::{uniform, Joint};
 use super::losses;
 use super::lpips::Lpips;
-use super::optimizer::AdamW;
+use super::optimizer::Optimizer;
 use super::tokenizer_stage::{Options, Weights};
 use crate::model::picture::{self, Ycbcr};
 use crate::model::{ModelConfig, StreamState, Tokenizer};
+
+/// Names of what lies inside of the networks, between their first and last layers and the joints of the control branch.
+const INNER_PARTS: [&str; 3] = [".level.", ".down.", ".up."];
 
 /// Everything that a step needs.
 pub(super) struct Stage {
     pub tokenizer: Tokenizer,
     pub joint: Option<Joint>,
-    pub optimizer: AdamW,
+    pub optimizer: Optimizer,
     pub lpips: Option<Lpips>,
     adversary: Option<Adversary>,
     weights: Weights,
@@ -30,7 +33,7 @@ pub(super) struct Stage {
 /// The other side of adversarial training.
 struct Adversary {
     discriminator: Discriminator,
-    optimizer: AdamW,
+    optimizer: Optimizer,
 }
 
 impl Adversary {
@@ -38,7 +41,7 @@ impl Adversary {
         let vs = nn::VarStore::new(options.device);
         Adversary {
             discriminator: Discriminator::new(vs.root() / "discriminator", options.kind),
-            optimizer: AdamW::new(&vs, 0.0),
+            optimizer: Optimizer::new(&vs, 0.0),
         }
     }
 }
@@ -77,7 +80,7 @@ impl Stage {
         let mut stage = Stage {
             tokenizer: Tokenizer::new(vs.root() / "tokenizer", &config.tokenizer),
             joint,
-            optimizer: AdamW::new(&vs, 0.01),
+            optimizer: Optimizer::new(&vs, 0.01),
             lpips: match &options.lpips {
                 Some(path) => Some(Lpips::load(path, options.device, options.kind)?),
                 None => None,
@@ -105,6 +108,7 @@ impl Stage {
     /// How fast each part learns, and which ones do not.
     fn set_learning_rates(&mut self, options: &Options, config: &ModelConfig) {
         let optimizer = &mut self.optimizer;
+        optimizer.use_muon(&INNER_PARTS);
         if let Some(weights) = &options.joint {
             for part in ["fusion.", "prior."] {
                 optimizer.scale_lr(part, weights.fusion_lr);
