@@ -4,16 +4,37 @@
 use tch::Tensor;
 
 use super::colour::ycbcr;
+use super::strips::Strip;
 use super::{CodecError, Frame};
 use crate::bitstream::SequenceHeader;
 use crate::entropy::{LatentMap, TokenMap, DIGITS, LATENT_SCALE};
-use crate::model::{picture, Model, StreamState};
+use crate::model::picture::{self, Ycbcr};
+use crate::model::{Model, StreamState};
 
-/// What the networks remember from unit to unit.
-#[derive(Debug, Default)]
+/// The strips of a stream's pictures, and what the networks remember of each from unit to unit.
+#[derive(Debug)]
 pub struct AnalysisState {
+    strips: Vec<StripState>,
+}
+
+#[derive(Debug)]
+struct StripState {
+    strip: Strip,
     tokenizer: StreamState,
     continuous: StreamState,
+}
+
+impl AnalysisState {
+    pub fn new(strips: Vec<Strip>) -> AnalysisState {
+        let state = |strip| StripState {
+            strip,
+            tokenizer: StreamState::default(),
+            continuous: StreamState::default(),
+        };
+        AnalysisState {
+            strips: strips.into_iter().map(state).collect(),
+        }
+    }
 }
 
 /// What the networks say of a unit, before anything is rounded.
@@ -35,36 +56,28 @@ impl Analysis {
         sequence: &SequenceHeader,
         state: &mut AnalysisState,
     ) -> Result<Analysis, CodecError> {
-        let _no_grad = tch::no_grad_guard();
-        let tokenizer = &model.tokenizer;
-        let factor = tokenizer.config.spatial_factor() as usize;
-        let align = |size: u32| (size as usize).next_multiple_of(factor);
-        let quads = Frame::to_quads(frames, align(sequence.width), align(sequence.height))?;
-        let quads = quads.f_to_device(model.device)?;
-        let pictures = picture::to_network(&quads, tokenizer.config.colour(), ycbcr(sequence))?;
-        let (zs, features) = tokenizer.encode_with_features(&pictures, model.kind, &mut state.tokenizer)?;
-        let digits = tokenizer.fsq.bound(&zs)?;
-        let (_, _, height, width) = digits.size4()?;
-        let (width, height) = (width as usize, height as usize);
-        let latents = match &model.continuous {
-            Some(continuous) => {
-                let ys = continuous.fusion.encode(&features, 1, &mut state.continuous)?;
-                Some(LatentMap {
-                    width,
-                    height,
-                    channels: continuous.context.weights().channels,
-                    values: by_place(&ys.f_mul_scalar(f64::from(LATENT_SCALE))?.f_round()?)?
-                        .into_iter()
-                        .map(|v| v as i32)
-                        .collect(),
-                })
+        let factor = model.tokenizer.config.spatial_factor() as usize;
+        let (width, height) = in_tokens(model, sequence);
+        let mut digits = Vec::with_capacity(width * height * DIGITS);
+        let mut latents = model.continuous.as_ref().map(|continuous| LatentMap {
+            width,
+            height,
+            channels: continuous.context.weights().channels,
+            values: Vec::new(),
+        });
+        for state in &mut state.strips {
+            let rows = state.strip.seen.start * factor..state.strip.seen.end * factor;
+            let quads = Frame::to_quads(frames, width * factor, rows)?.f_to_device(model.device)?;
+            let found = state.run(model, &quads, ycbcr(sequence))?;
+            digits.extend(by_place(&found.0)?);
+            if let (Some(map), Some(values)) = (&mut latents, found.1) {
+                map.values.extend(by_place(&values)?.into_iter().map(|v| v as i32));
             }
-            None => None,
-        };
+        }
         Ok(Analysis {
             width,
             height,
-            digits: by_place(&digits)?,
+            digits,
             latents,
         })
     }
@@ -85,6 +98,33 @@ impl Analysis {
         }
         map
     }
+}
+
+impl StripState {
+    /// Quad pictures of the strip -> digits and latents in 1/256, `[1, c, h, w]` f32.
+    fn run(&mut self, model: &Model, quads: &Tensor, colours: Ycbcr) -> Result<(Tensor, Option<Tensor>), CodecError> {
+        let _no_grad = tch::no_grad_guard();
+        let tokenizer = &model.tokenizer;
+        let pictures = picture::to_network(quads, tokenizer.config.colour(), colours)?;
+        let (zs, features) = tokenizer.encode_with_features(&pictures, model.kind, &mut self.tokenizer)?;
+        let digits = self.strip.crop(&tokenizer.fsq.bound(&zs)?, 2, 1)?;
+        let latents = match &model.continuous {
+            Some(continuous) => {
+                let ys = continuous.fusion.encode(&features, 1, &mut self.continuous)?;
+                let ys = ys.f_mul_scalar(f64::from(LATENT_SCALE))?.f_round()?;
+                Some(self.strip.crop(&ys, 2, 1)?)
+            }
+            None => None,
+        };
+        Ok((digits, latents))
+    }
+}
+
+/// Width and height of a stream's pictures in tokens.
+pub fn in_tokens(model: &Model, sequence: &SequenceHeader) -> (usize, usize) {
+    let factor = model.tokenizer.config.spatial_factor() as usize;
+    let count = |size: u32| (size as usize).div_ceil(factor);
+    (count(sequence.width), count(sequence.height))
 }
 
 /// `xs: [1, c, h, w]` -> the values with the channels of a place together.

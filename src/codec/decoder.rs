@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use tch::Tensor;
-
-use super::colour::ycbcr;
+use super::analysis::in_tokens;
 use super::past::Past;
 use super::restore::{Restoration, Restorer};
+use super::strips::Strip;
+use super::synthesis::Synthesis;
 use super::{CodecError, Frame};
 use crate::bitstream::{Clock, FrameTimes, SequenceHeader, UnitHeader};
 use crate::entropy::{symbol_check, LatentMap, Masking, TokenMap, UnitDecoder};
-use crate::model::{picture, Model, StreamState};
+use crate::model::Model;
 
 /// Access units to frames.
 pub struct Decoder {
@@ -39,8 +39,7 @@ impl Default for DecoderSettings {
 /// What lasts from a key unit to the next.
 struct Stream {
     sequence: SequenceHeader,
-    state: StreamState,
-    control_state: StreamState,
+    synthesis: Synthesis,
     past: Past,
     restorer: Restorer,
     clock: Clock,
@@ -96,12 +95,12 @@ impl Decoder {
         let mut stream = stream.ok_or(CodecError::NoKeyUnit)?;
         let (times, payload) = unit_times(&mut stream, &header, payload)?;
         let (tokens, latents) = self.decode_symbols(&stream, &header, payload)?;
-        let pictures = self.pictures(&tokens, latents.as_ref(), &mut stream)?;
-        let (width, height) = (stream.sequence.width as usize, stream.sequence.height as usize);
-        let colour = self.model.tokenizer.config.colour();
-        let quads = picture::from_network(&pictures, colour, ycbcr(&stream.sequence))?;
-        let quads = quads.f_narrow(1, 0, header.frames as i64)?;
-        let mut frames = Frame::from_quads(&quads, width, height)?;
+        let restored = stream.restorer.push(&self.model, &tokens, latents.as_ref())?;
+        let control = self.settings.control;
+        let mut frames = stream
+            .synthesis
+            .run(&self.model, &restored, control, &stream.sequence)?;
+        frames.truncate(header.frames);
         frames.iter_mut().zip(times).for_each(|(frame, time)| frame.pts = time);
         stream.past.push(tokens, latents);
         let decoded = Decoded {
@@ -120,10 +119,10 @@ impl Decoder {
             });
         }
         let clock = Clock::new(&sequence);
+        let (width, height) = in_tokens(&self.model, &sequence);
         Ok(Stream {
             sequence,
-            state: StreamState::default(),
-            control_state: StreamState::default(),
+            synthesis: Synthesis::new(Strip::cover(&self.model, width, height)),
             past: Past::default(),
             restorer: Restorer::new(self.settings.restoration),
             clock,
@@ -136,9 +135,8 @@ impl Decoder {
         header: &UnitHeader,
         payload: &[u8],
     ) -> Result<(TokenMap, Option<LatentMap>), CodecError> {
-        let factor = self.model.tokenizer.config.spatial_factor() as usize;
-        let count = |size: u32| (size as usize).div_ceil(factor);
-        let mut tokens = TokenMap::zero(count(stream.sequence.width), count(stream.sequence.height));
+        let (width, height) = in_tokens(&self.model, &stream.sequence);
+        let mut tokens = TokenMap::zero(width, height);
         let (mut coder, past) = (UnitDecoder::new(payload), &stream.past);
         self.model
             .context
@@ -159,29 +157,6 @@ impl Decoder {
                 expected: header.symbol_check,
             }),
         }
-    }
-
-    /// Runs the tokenizer's decoder over one unit, with the control branch where there are latents: pictures
-    /// `[1, t, c, h', w']` in its colours.
-    fn pictures(
-        &self,
-        tokens: &TokenMap,
-        latents: Option<&LatentMap>,
-        stream: &mut Stream,
-    ) -> Result<Tensor, CodecError> {
-        let _no_grad = tch::no_grad_guard();
-        let (tokenizer, model) = (&self.model.tokenizer, &self.model);
-        let restored = stream.restorer.push(model, tokens, latents)?;
-        let codes = tokenizer.fsq.codes(&restored.digits)?;
-        let control = match (&model.continuous, &restored.latents) {
-            (Some(continuous), Some(latents)) if self.settings.control => {
-                continuous
-                    .fusion
-                    .control(&codes, latents, 1, model.kind, &mut stream.control_state)?
-            }
-            _ => vec![],
-        };
-        Ok(tokenizer.decode_controlled(&codes, &control, 1, model.kind, &mut stream.state)?)
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use super::analysis::{Analysis, AnalysisState};
+use super::analysis::{in_tokens, Analysis, AnalysisState};
 use super::ladder::{operating_point, OperatingPoint, DEFAULT_QUANTIZER};
 use super::masking::{mask_adaptive, mask_pattern, MaskingStrategy};
 use super::past::Past;
 use super::rate::RateControl;
 use super::restore::Restorer;
 use super::scene::SceneDetector;
+use super::strips::Strip;
 use super::{CodecError, Frame};
 use crate::bitstream::{Clock, SequenceHeader, Timing, UnitHeader, MAX_SIZE, MIN_SIZE};
 use crate::entropy::{
@@ -184,8 +185,9 @@ impl Encoder {
             pts: frame.pts,
             ..self.sequence
         };
+        let (width, height) = in_tokens(&self.model, &sequence);
         let mut stream = Stream {
-            state: AnalysisState::default(),
+            state: AnalysisState::new(Strip::cover(&self.model, width, height)),
             past: Past::default(),
             restorer: Restorer::default(),
             clock: Clock::new(&sequence),

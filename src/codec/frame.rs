@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
+use std::ops::Range;
+
 use tch::Tensor;
 
 use crate::model::picture;
@@ -24,20 +26,20 @@ impl Frame {
         }
     }
 
-    /// Frames of equal size -> quad pictures `[1, t, 6, h/2, w/2]` f32 on the CPU, edges repeated up to
-    /// `width` x `height`.
-    pub fn to_quads(frames: &[&Frame], width: usize, height: usize) -> Result<Tensor, tch::TchError> {
-        let mut luma = Vec::with_capacity(frames.len() * width * height);
-        let mut chroma = Vec::with_capacity(frames.len() * width * height / 2);
+    /// Some rows, an even number from an even one, of frames of equal size -> quad pictures `[1, t, 6, h/2, w/2]` f32
+    /// on the CPU. Edges are repeated to the right up to `width` and below as far as `rows` goes.
+    pub fn to_quads(frames: &[&Frame], width: usize, rows: Range<usize>) -> Result<Tensor, tch::TchError> {
+        let mut luma = Vec::with_capacity(frames.len() * width * rows.len());
+        let mut chroma = Vec::with_capacity(frames.len() * width * rows.len() / 2);
         for frame in frames {
-            for plane in 0..3 {
-                let from = Frame::plane_size(frame.width, frame.height, plane);
-                let to = Frame::plane_size(width, height, plane);
-                let out = if plane == 0 { &mut luma } else { &mut chroma };
-                pad(&frame.planes[plane], from, to, out);
+            let size = |plane| Frame::plane_size(frame.width, frame.height, plane);
+            pad(&frame.planes[0], size(0), width, rows.clone(), &mut luma);
+            for plane in 1..3 {
+                let rows = rows.start / 2..rows.end / 2;
+                pad(&frame.planes[plane], size(plane), width / 2, rows, &mut chroma);
             }
         }
-        let (t, w, h) = (frames.len() as i64, width as i64, height as i64);
+        let (t, w, h) = (frames.len() as i64, width as i64, rows.len() as i64);
         let luma = Tensor::f_from_slice(&luma)?.f_view([t, h, w])?;
         let chroma = Tensor::f_from_slice(&chroma)?.f_view([t, 2, h / 2, w / 2])?;
         picture::quad_from_planes(&luma, &chroma)?.f_unsqueeze(0)
@@ -73,11 +75,19 @@ impl Frame {
         };
         (0..luma.size()[0]).map(frame).collect()
     }
+
+    /// Puts a frame of the same width below this one, whose height is even.
+    pub fn append(&mut self, below: Frame) {
+        self.height += below.height;
+        for (plane, rows) in self.planes.iter_mut().zip(below.planes) {
+            plane.extend(rows);
+        }
+    }
 }
 
-/// Appends a plane with its last column and row repeated.
-fn pad(plane: &[u8], (width, height): (usize, usize), (to_width, to_height): (usize, usize), out: &mut Vec<u8>) {
-    for y in 0..to_height {
+/// Appends rows of a plane, its last column and row repeated.
+fn pad(plane: &[u8], (width, height): (usize, usize), to_width: usize, rows: Range<usize>, out: &mut Vec<u8>) {
+    for y in rows {
         let row = &plane[y.min(height - 1) * width..][..width];
         out.extend_from_slice(row);
         out.extend(std::iter::repeat_n(row[width - 1], to_width - width));
@@ -104,15 +114,27 @@ mod tests {
     #[test]
     fn odd_sizes_survive_padding_and_cutting() {
         let frame = gradient(17, 19);
-        let quads = Frame::to_quads(&[&frame, &frame], 32, 32).unwrap();
+        let quads = Frame::to_quads(&[&frame, &frame], 32, 0..32).unwrap();
         assert_eq!(quads.size(), [1, 2, 6, 16, 16]);
         assert_eq!(Frame::from_quads(&quads, 17, 19).unwrap(), [frame.clone(), frame]);
     }
 
     #[test]
+    fn parts_of_a_frame_make_the_whole() {
+        let frame = gradient(17, 19);
+        let part = |rows: Range<usize>, height| {
+            let quads = Frame::to_quads(&[&frame], 32, rows).unwrap();
+            Frame::from_quads(&quads, 17, height).unwrap().remove(0)
+        };
+        let mut whole = part(0..16, 16);
+        whole.append(part(16..32, 3));
+        assert_eq!(whole, frame);
+    }
+
+    #[test]
     fn padding_repeats_the_edge() {
         let mut out = Vec::new();
-        pad(&[1, 2, 3, 4], (2, 2), (3, 3), &mut out);
+        pad(&[1, 2, 3, 4], (2, 2), 3, 0..3, &mut out);
         assert_eq!(out, [1, 2, 2, 3, 4, 4, 3, 4, 4]);
     }
 }

@@ -13,6 +13,8 @@ mod past;
 mod rate;
 mod restore;
 mod scene;
+mod strips;
+mod synthesis;
 #[cfg(all(test, feature = "train"))]
 mod tests;
 
