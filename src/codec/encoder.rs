@@ -195,6 +195,7 @@ impl Encoder {
         };
         let coded = self.code(&[frame], 1, &mut stream)?;
         let unit = assemble(Some(sequence), 1, Timing::Grid, &coded, coded.payload.clone());
+        self.rate.settle(unit.bytes.len() * 8);
         self.remember(&mut stream, coded)?;
         self.stream = Some(stream);
         Ok(unit)
@@ -214,6 +215,7 @@ impl Encoder {
         let timing = stream.clock.pack(&times, &mut payload);
         payload.extend(&coded.payload);
         let unit = assemble(None, frames.len(), timing, &coded, payload);
+        self.rate.settle(unit.bytes.len() * 8);
         self.remember(&mut stream, coded)?;
         stream.frames += frames.len() as u32;
         // Frames after a short group would not line up with the decoder's: it ends the stream.

@@ -4,12 +4,15 @@
 use super::ladder::MAX_QUANTIZER;
 use super::CodecError;
 
-/// What has been spent too much or too little is made up for over this many seconds.
+/// What has been spent too much is made up for over this many seconds.
 const HORIZON: f64 = 2.0;
+/// What has been spent too little goes to the units of this many seconds: quantizers are steps, and the finest one that
+/// fits always leaves something.
+const CREDIT_HORIZON: f64 = 0.4;
 /// Seconds of the rate that are kept in reserve.
 const RESERVE: f64 = 0.05;
 /// Seconds of the rate that may be saved up where the content cannot use them.
-const MAX_CREDIT: f64 = 0.15;
+const MAX_CREDIT: f64 = 0.1;
 /// Seconds of the rate that a key unit may take. The balance moves between what this leaves and the largest credit: that
 /// bounds the error over ten seconds.
 const KEY_SECONDS: f64 = 0.45;
@@ -26,6 +29,8 @@ pub struct RateControl {
     last: Option<u32>,
     /// Presentation time in ns at which the budget of the units so far ends.
     paid_until: Option<f64>,
+    /// Bits that the last unit was taken to have.
+    charged: Option<usize>,
 }
 
 /// A unit that keeps to its budget, or comes nearest to it.
@@ -50,7 +55,8 @@ impl RateControl {
         if is_key {
             return (KEY_SECONDS * rate + missing.min(0.0)).max(share);
         }
-        (share + missing * (seconds / HORIZON).min(1.0)).max(0.0)
+        let horizon = if missing > 0.0 { CREDIT_HORIZON } else { HORIZON };
+        (share + missing * (seconds / horizon).min(1.0)).max(0.0)
     }
 
     /// The finest quantizer whose unit keeps to the budget, and that unit; the coarsest where none does. Key units
@@ -72,10 +78,18 @@ impl RateControl {
         bisect(budget, (chosen.quantizer + 1, MAX_QUANTIZER), &mut code)
     }
 
-    /// Notes what a unit took.
+    /// Notes what a unit takes, about.
     pub fn spend(&mut self, rate: f64, seconds: f64, bits: usize, quantizer: u32) {
         self.balance += rate * seconds - bits as f64;
         self.last = Some(quantizer);
+        self.charged = Some(bits);
+    }
+
+    /// Notes what that unit took in the end, headers included.
+    pub fn settle(&mut self, bits: usize) {
+        if let Some(charged) = self.charged.take() {
+            self.balance += charged as f64 - bits as f64;
+        }
     }
 }
 
@@ -152,6 +166,18 @@ mod tests {
         let (_, sizes) = total(rate, |unit| if unit < 93 { 0.0 } else { 1e6 });
         let burst = sizes[93..103].iter().sum::<f64>() / 3.2;
         assert!(burst < rate * 1.4, "{burst} after a pause");
+    }
+
+    #[test]
+    fn what_a_unit_takes_in_the_end_counts() {
+        let budget_after = |bits: usize| {
+            let mut control = RateControl::default();
+            control.budget(20e3, Some(0), 0.32, false);
+            control.spend(20e3, 0.32, 6400, 40);
+            control.settle(bits);
+            control.budget(20e3, Some(320_000_000), 0.32, false)
+        };
+        assert!(budget_after(6800) < budget_after(6400));
     }
 
     #[test]
