@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The decoder's networks: digits and latents to frames.
 
+use tch::Tensor;
+
 use super::colour::ycbcr;
 use super::restore::Restored;
 use super::strips::Strip;
 use super::{CodecError, Frame};
 use crate::bitstream::SequenceHeader;
-use crate::model::{picture, Model, StreamState};
+use crate::model::picture::{self, Ycbcr};
+use crate::model::{Model, StreamState};
 
 /// The networks over the strips of a picture, and what they remember from unit to unit.
 #[derive(Debug)]
@@ -41,9 +44,13 @@ impl Synthesis {
         control: bool,
         sequence: &SequenceHeader,
     ) -> Result<Vec<Frame>, CodecError> {
+        let factor = model.tokenizer.config.spatial_factor() as usize;
         let mut frames: Vec<Frame> = Vec::new();
         for state in &mut self.strips {
-            let parts = state.run(model, restored, control, sequence)?;
+            let quads = state.run(model, restored, control, ycbcr(sequence))?;
+            let rows = &state.strip.rows;
+            let below = sequence.height as usize - rows.start * factor;
+            let parts = Frame::from_quads(&quads, sequence.width as usize, below.min(rows.len() * factor))?;
             if frames.is_empty() {
                 frames = parts;
             } else {
@@ -58,13 +65,14 @@ impl Synthesis {
 }
 
 impl StripState {
+    /// Quad pictures `[1, t, 6, h/2, w/2]` of the strip, in which a picture's last rows may be more than it has.
     fn run(
         &mut self,
         model: &Model,
         restored: &Restored,
         control: bool,
-        sequence: &SequenceHeader,
-    ) -> Result<Vec<Frame>, CodecError> {
+        colours: Ycbcr,
+    ) -> Result<Tensor, tch::TchError> {
         let _no_grad = tch::no_grad_guard();
         let (tokenizer, strip) = (&model.tokenizer, &self.strip);
         let codes = tokenizer.fsq.codes(&strip.view(&restored.digits, 2)?)?;
@@ -78,11 +86,7 @@ impl StripState {
             _ => vec![],
         };
         let pictures = tokenizer.decode_controlled(&codes, &addends, 1, model.kind, &mut self.decoder)?;
-        let quads = picture::from_network(&pictures, tokenizer.config.colour(), ycbcr(sequence))?;
-        let factor = tokenizer.config.spatial_factor();
-        let quads = strip.crop(&quads, 3, factor / 2)?;
-        let below = sequence.height as usize - strip.rows.start * factor as usize;
-        let height = below.min(strip.rows.len() * factor as usize);
-        Ok(Frame::from_quads(&quads, sequence.width as usize, height)?)
+        let quads = picture::from_network(&pictures, tokenizer.config.colour(), colours)?;
+        strip.crop(&quads, 3, tokenizer.config.spatial_factor() / 2)
     }
 }
