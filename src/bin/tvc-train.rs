@@ -185,6 +185,7 @@ fn networks(
         "--size {}: legal are 64, 80, 96 ...",
         common.size
     );
+    tch::manual_seed(common.seed as i64);
     let (device, kind) = common.device()?;
     let (clips, validation) = common.read_clips()?;
     let options = tokenizer_stage::Options {
@@ -211,6 +212,7 @@ fn networks(
 
 /// What the stages that learn from segments have in common.
 fn on_segments(common: &Common, name: &str, run: fn(&segments::Options, &[Clip], &[Clip]) -> Result<()>) -> Result<()> {
+    tch::manual_seed(common.seed as i64);
     let (device, kind) = common.device()?;
     let (clips, validation) = common.read_clips()?;
     let options = segments::Options {

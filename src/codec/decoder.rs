@@ -119,10 +119,9 @@ impl Decoder {
             });
         }
         let clock = Clock::new(&sequence);
-        let (width, height) = in_tokens(&self.model, &sequence);
         Ok(Stream {
             sequence,
-            synthesis: Synthesis::new(Strip::cover(&self.model, width, height)),
+            synthesis: Synthesis::new(Strip::cover(&self.model, &sequence)),
             past: Past::default(),
             restorer: Restorer::new(self.settings.restoration),
             clock,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::analysis::{in_tokens, Analysis, AnalysisState};
+use super::analysis::{Analysis, AnalysisState};
 use super::ladder::{operating_point, OperatingPoint, DEFAULT_QUANTIZER};
 use super::masking::{mask_adaptive, mask_pattern, MaskingStrategy};
 use super::past::Past;
@@ -97,6 +97,7 @@ struct Stream {
 
 /// A unit at one operating point.
 struct Candidate {
+    quantizer: u32,
     tokens: TokenMap,
     latents: Option<LatentMap>,
     payload: Vec<u8>,
@@ -185,9 +186,8 @@ impl Encoder {
             pts: frame.pts,
             ..self.sequence
         };
-        let (width, height) = in_tokens(&self.model, &sequence);
         let mut stream = Stream {
-            state: AnalysisState::new(Strip::cover(&self.model, width, height)),
+            state: AnalysisState::new(Strip::cover(&self.model, &sequence)),
             past: Past::default(),
             restorer: Restorer::default(),
             clock: Clock::new(&sequence),
@@ -195,7 +195,7 @@ impl Encoder {
         };
         let coded = self.code(&[frame], 1, &mut stream)?;
         let unit = assemble(Some(sequence), 1, Timing::Grid, &coded, coded.payload.clone());
-        self.rate.settle(unit.bytes.len() * 8);
+        self.charge(&unit, coded.quantizer);
         self.remember(&mut stream, coded)?;
         self.stream = Some(stream);
         Ok(unit)
@@ -215,12 +215,19 @@ impl Encoder {
         let timing = stream.clock.pack(&times, &mut payload);
         payload.extend(&coded.payload);
         let unit = assemble(None, frames.len(), timing, &coded, payload);
-        self.rate.settle(unit.bytes.len() * 8);
+        self.charge(&unit, coded.quantizer);
         self.remember(&mut stream, coded)?;
         stream.frames += frames.len() as u32;
         // Frames after a short group would not line up with the decoder's: it ends the stream.
         self.stream = (frames.len() == count).then_some(stream);
         Ok(Some(unit))
+    }
+
+    /// Tells the rate control what a unit takes.
+    fn charge(&mut self, unit: &AccessUnit, quantizer: u32) {
+        if self.settings.rate > 0.0 {
+            self.rate.spend(unit.bytes.len() * 8, quantizer);
+        }
     }
 
     /// Makes a unit the previous one.
@@ -248,9 +255,7 @@ impl Encoder {
             let bits = candidate.payload.len() * 8 + header;
             Ok((candidate, bits))
         };
-        let chosen = self.rate.choose(budget, is_key, code)?;
-        self.rate.spend(rate, seconds, chosen.bits, chosen.quantizer);
-        Ok(chosen.unit)
+        Ok(self.rate.choose(budget, is_key, code)?.unit)
     }
 
     /// How long frames last: their spacing, or what the frame rate says.
@@ -289,6 +294,7 @@ impl Encoder {
             )?);
         }
         Ok(Candidate {
+            quantizer,
             tokens,
             latents,
             payload: coder.finish(),

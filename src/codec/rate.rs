@@ -29,8 +29,6 @@ pub struct RateControl {
     last: Option<u32>,
     /// Presentation time in ns at which the budget of the units so far ends.
     paid_until: Option<f64>,
-    /// Bits that the last unit was taken to have.
-    charged: Option<usize>,
 }
 
 /// A unit that keeps to its budget, or comes nearest to it.
@@ -42,7 +40,8 @@ pub struct Chosen<T> {
 }
 
 impl RateControl {
-    /// The bits for a unit that begins at `start` ns, where known, and lasts `seconds`, at `rate` bits per second.
+    /// The bits for a unit that begins at `start` ns, where known, and lasts `seconds`, at `rate` bits per second, which
+    /// the balance gets for it.
     pub fn budget(&mut self, rate: f64, start: Option<u64>, seconds: f64, is_key: bool) -> f64 {
         if let (Some(start), Some(paid)) = (start, self.paid_until) {
             // Frames came later or earlier than the units before were paid for.
@@ -52,6 +51,7 @@ impl RateControl {
         self.paid_until = start.map(|start| start as f64 + seconds * 1e9);
         let share = rate * seconds;
         let missing = self.balance - RESERVE * rate;
+        self.balance += share;
         if is_key {
             return (KEY_SECONDS * rate + missing.min(0.0)).max(share);
         }
@@ -78,18 +78,10 @@ impl RateControl {
         bisect(budget, (chosen.quantizer + 1, MAX_QUANTIZER), &mut code)
     }
 
-    /// Notes what a unit takes, about.
-    pub fn spend(&mut self, rate: f64, seconds: f64, bits: usize, quantizer: u32) {
-        self.balance += rate * seconds - bits as f64;
+    /// Notes what the unit took, headers included.
+    pub fn spend(&mut self, bits: usize, quantizer: u32) {
+        self.balance -= bits as f64;
         self.last = Some(quantizer);
-        self.charged = Some(bits);
-    }
-
-    /// Notes what that unit took in the end, headers included.
-    pub fn settle(&mut self, bits: usize) {
-        if let Some(charged) = self.charged.take() {
-            self.balance += charged as f64 - bits as f64;
-        }
     }
 }
 
@@ -141,7 +133,7 @@ mod tests {
             let scale = if is_key { 2.0 } else { 1.0 };
             let size = |q: u32| (scale * complexity(unit) * 0.5f64.powf(f64::from(q) / 8.0)) as usize;
             let chosen = control.choose(budget, is_key, |q| Ok(((), size(q)))).unwrap();
-            control.spend(rate, seconds, chosen.bits, chosen.quantizer);
+            control.spend(chosen.bits, chosen.quantizer);
             sizes.push(chosen.bits as f64);
         }
         (sizes.iter().sum::<f64>() / (188.0 * seconds), sizes)
@@ -173,8 +165,7 @@ mod tests {
         let budget_after = |bits: usize| {
             let mut control = RateControl::default();
             control.budget(20e3, Some(0), 0.32, false);
-            control.spend(20e3, 0.32, 6400, 40);
-            control.settle(bits);
+            control.spend(bits, 40);
             control.budget(20e3, Some(320_000_000), 0.32, false)
         };
         assert!(budget_after(6800) < budget_after(6400));

@@ -5,6 +5,8 @@ use std::ops::Range;
 
 use tch::{TchError, Tensor};
 
+use super::analysis::in_tokens;
+use crate::bitstream::SequenceHeader;
 use crate::model::Model;
 
 /// Tokens that the networks take at once, about: 4 million samples of luma.
@@ -23,8 +25,9 @@ pub struct Strip {
 }
 
 impl Strip {
-    /// The strips of a picture of `width` x `height` tokens. Cosmos attends to whole pictures: there is one.
-    pub fn cover(model: &Model, width: usize, height: usize) -> Vec<Strip> {
+    /// The strips of a stream's pictures. Cosmos attends to whole pictures: there is one.
+    pub fn cover(model: &Model, sequence: &SequenceHeader) -> Vec<Strip> {
+        let (width, height) = in_tokens(model, sequence);
         match model.tokenizer.config.is_cosmos() {
             true => Strip::cut(height, height),
             false => Strip::cut(height, MAX_TOKENS / width),
@@ -69,7 +72,6 @@ mod tests {
     use super::super::synthesis::Synthesis;
     use super::super::Frame;
     use super::*;
-    use crate::bitstream::SequenceHeader;
     use tch::{Device, Kind};
 
     #[test]

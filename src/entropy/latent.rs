@@ -392,8 +392,11 @@ fn code_exp_golomb(coder: &mut impl SymbolCoder, value: u32) -> Result<u32, Entr
     Ok(number - 1)
 }
 
+/// Rows that a place selects: a token's digits, changes around it, the step.
+const PLACE_ROWS: usize = DIGITS + CHANGE_SOURCES.len() + 1;
+
 /// Rows of the tables that a place's tokens and the step select.
-fn table_rows(tokens: &TokenMap, before: &History, (x, y): (isize, isize), step: usize) -> Vec<usize> {
+fn table_rows(tokens: &TokenMap, before: &History, (x, y): (isize, isize), step: usize) -> [usize; PLACE_ROWS] {
     let token = *tokens.get(x, y).unwrap_or(&MASKED);
     let changes = CHANGE_SOURCES.map(|(dx, dy)| {
         let now = tokens.get(x + dx, y + dy).filter(|t| **t != MASKED);
@@ -403,11 +406,14 @@ fn table_rows(tokens: &TokenMap, before: &History, (x, y): (isize, isize), step:
             _ => ROWS_PER_CHANGE - 1,
         }
     });
-    (0..DIGITS)
-        .map(move |k| digit_row(k, token[k]))
-        .chain((0..changes.len()).map(move |i| CHANGE_ROWS + i * ROWS_PER_CHANGE + changes[i]))
-        .chain(std::iter::once(STEP_ROWS + step))
-        .collect()
+    let mut rows = [STEP_ROWS + step; PLACE_ROWS];
+    for k in 0..DIGITS {
+        rows[k] = digit_row(k, token[k]);
+    }
+    for (i, change) in changes.into_iter().enumerate() {
+        rows[DIGITS + i] = CHANGE_ROWS + i * ROWS_PER_CHANGE + change;
+    }
+    rows
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 
 use tch::Tensor;
 
-pub const MOMENTUM: f64 = 0.95;
+const MOMENTUM: f64 = 0.95;
 
 /// Root mean square of an update at a learning rate of 1, about that of AdamW's: the two share a schedule (Liu et al.,
 /// "Muon is Scalable for LLM Training", 2025).

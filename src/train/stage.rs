@@ -105,7 +105,7 @@ impl Stage {
         Ok(stage)
     }
 
-    /// How fast each part learns, and which ones do not.
+    /// By which rule and how fast each part learns, and which ones do not.
     fn set_learning_rates(&mut self, options: &Options, config: &ModelConfig) {
         let optimizer = &mut self.optimizer;
         optimizer.use_muon(&INNER_PARTS);

@@ -66,7 +66,6 @@ pub fn run(options: &Options, clips: Vec<Clip>, validation: &[Clip]) -> Result<(
     let config = configuration(&checkpoint, options.joint.is_some())?;
     checkpoint.set_config(&config)?;
     let mut stage = Stage::new(options, &config, &checkpoint)?;
-    tch::manual_seed(options.seed as i64);
     let mut sampler = Sampler::new(clips, options.device, options.seed);
     let mut log = Log::open(
         &options.log,
