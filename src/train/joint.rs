@@ -34,8 +34,11 @@ pub struct Weights {
     #[arg(long, default_value_t = 0.35)]
     pub discrete_share: f64,
     /// Share of the steps whose latents are lost: decoders meet units that carry none.
-    #[arg(long, default_value_t = 0.08)]
+    #[arg(long, default_value_t = 0.12)]
     pub lost_share: f64,
+    /// Share of those in which tokens are masked too, and predicted as far as the checkpoint has a predictor.
+    #[arg(long, default_value_t = 0.5)]
+    pub masked_share: f64,
 }
 
 /// The networks of the continuous stream.
@@ -91,6 +94,15 @@ impl Joint {
             values: (&ys + (rounded - &ys).detach()) * step,
             rate: per_token / SAMPLES_PER_TOKEN,
         })
+    }
+
+    /// What stands for latents that are not sent; `codes: [n * t', 6, h', w']`.
+    pub fn no_latents(&self, codes: &Tensor) -> Tensor {
+        let size = codes.size();
+        Tensor::zeros(
+            [size[0], self.fusion.config.channels, size[2], size[3]],
+            (Kind::Float, codes.device()),
+        )
     }
 
     /// What the control branch adds to the decoder's levels.

@@ -12,6 +12,7 @@ pub mod latent_context_net;
 pub mod latent_prior;
 pub mod losses;
 pub mod lpips;
+mod masked;
 mod muon;
 pub mod optimizer;
 pub mod predictor_stage;

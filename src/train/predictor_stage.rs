@@ -40,7 +40,7 @@ impl Samples {
             .iter()
             .map(|&at| {
                 let (older, previous) = (&segment.tokens[at.saturating_sub(2)], &segment.tokens[at - 1]);
-                let masked = mask(&segment.tokens[at], at as u32, rng);
+                let masked = draw_mask(&segment.tokens[at], at as u32, rng);
                 Tensor::stack(&[older, previous, &masked], 0)
             })
             .collect();
@@ -66,7 +66,7 @@ fn latents(segment: &Segment, at: usize, rng: &mut StdRng) -> Option<Tensor> {
 }
 
 /// Masks tokens `[h, w, 6]`: scattered, in a pattern, or in blobs.
-fn mask(tokens: &Tensor, unit: u32, rng: &mut StdRng) -> Tensor {
+pub(super) fn draw_mask(tokens: &Tensor, unit: u32, rng: &mut StdRng) -> Tensor {
     let (h, w, _) = tokens.size3().expect("a map has three dimensions");
     let ratio = rng.random_range(0.1..0.95);
     let mask = match rng.random_range(0..3) {

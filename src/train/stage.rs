@@ -9,6 +9,7 @@ use super::discriminator::Discriminator;
 use super::joint::{uniform, Joint};
 use super::losses;
 use super::lpips::Lpips;
+use super::masked::MaskedTokens;
 use super::optimizer::Optimizer;
 use super::tokenizer_stage::{Options, Weights};
 use crate::model::picture::{self, Ycbcr};
@@ -21,6 +22,7 @@ const INNER_PARTS: [&str; 3] = [".level.", ".down.", ".up."];
 pub(super) struct Stage {
     pub tokenizer: Tokenizer,
     pub joint: Option<Joint>,
+    masked: Option<MaskedTokens>,
     pub optimizer: Optimizer,
     pub lpips: Option<Lpips>,
     adversary: Option<Adversary>,
@@ -80,6 +82,7 @@ impl Stage {
         let mut stage = Stage {
             tokenizer: Tokenizer::new(vs.root() / "tokenizer", &config.tokenizer),
             joint,
+            masked: MaskedTokens::load(checkpoint, config, (options.device, options.kind), options.seed)?,
             optimizer: Optimizer::new(&vs, 0.01),
             lpips: match &options.lpips {
                 Some(path) => Some(Lpips::load(path, options.device, options.kind)?),
@@ -148,19 +151,26 @@ impl Stage {
             .tokenizer
             .encode_with_features(&pictures, self.kind, &mut StreamState::default())?;
         let bounded = fsq.bound(&zs)?;
-        let rounded = &bounded + (fsq.round(&bounded)? - &bounded).detach();
-        let mut codes = fsq.codes(&rounded)?;
+        let mut digits = &bounded + (fsq.round(&bounded)? - &bounded).detach();
+        let chance = |share: f64| self.training && uniform() < share;
+        let joint = self.joint.as_ref().zip(step);
+        let lost = joint.is_some_and(|(joint, _)| chance(joint.weights.lost_share));
+        if let (Some(masked), Some((joint, _))) = (&self.masked, joint.filter(|_| lost)) {
+            if chance(joint.weights.masked_share) {
+                digits = masked.replace(&digits, n)?;
+            }
+        }
+        let mut codes = fsq.codes(&digits)?;
         let (mut control, mut rate) = (vec![], None);
-        if let (Some(joint), Some(step)) = (&self.joint, step) {
-            let latents = joint.latents(&features, &codes, n, step)?;
-            let lost = self.training && uniform() < joint.weights.lost_share;
+        if let Some((joint, step)) = joint {
             let values = if lost {
-                latents.values.zeros_like()
+                joint.no_latents(&codes)
             } else {
+                let latents = joint.latents(&features, &codes, n, step)?;
+                rate = Some(latents.rate);
                 latents.values
             };
             control = joint.control(&codes, &values, n, self.kind)?;
-            rate = (!lost).then_some(latents.rate);
         }
         if self.adversary.is_some() {
             codes = codes.detach();
