@@ -223,15 +223,15 @@ fn import(arguments: &ImportArguments) -> Result<()> {
 }
 
 fn parity(arguments: &ParityArguments) -> Result<()> {
-    let (kind, limit) = match arguments.kind {
-        Number::F32 => (tch::Kind::Float, 1e-4),
-        Number::Bf16 => (tch::Kind::BFloat16, 2e-2),
+    let kind = match arguments.kind {
+        Number::F32 => tch::Kind::Float,
+        Number::Bf16 => tch::Kind::BFloat16,
     };
     let device = gsttvc::model::device::select(&arguments.device)?;
     let parity = eval::Parity::of(&arguments.file, device, kind)?;
     println!("{}", serde_json::to_string(&parity)?);
     ensure!(
-        parity.holds(arguments.limit.unwrap_or(limit)),
+        parity.holds(arguments.limit.unwrap_or(eval::tolerance(kind))),
         "the networks differ from the vectors"
     );
     Ok(())

@@ -8,5 +8,5 @@ mod run;
 
 pub use metrics::{flicker, psnr, ssim};
 pub use montage::write_montage;
-pub use parity::{Parity, Tokens};
+pub use parity::{tolerance, Parity, Tokens};
 pub use run::{peak_memory_mib, run, to_rgb, Coded, Measured};

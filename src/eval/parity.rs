@@ -11,8 +11,14 @@ use crate::model::cosmos::{relative_error, Autoencoder};
 use crate::model::fsq::Fsq;
 use crate::model::TensorFile;
 
-/// How near to a rounding boundary a value must be for its digit to be excused.
-const BOUNDARY: f64 = 1e-4;
+/// What rounding alone may make of the networks in a kind of number: the largest relative error, and how near to a
+/// rounding boundary a value must be for its digit to be excused.
+pub fn tolerance(kind: Kind) -> f64 {
+    match kind {
+        Kind::BFloat16 | Kind::Half => 2e-2,
+        _ => 1e-4,
+    }
+}
 
 /// How far our networks are from the vectors.
 #[derive(Clone, Debug, Serialize)]
@@ -82,6 +88,7 @@ impl Parity {
                     &encoded,
                     &theirs,
                     &tensor("indices")?.f_squeeze_dim(0)?,
+                    tolerance(kind),
                 )?);
                 by_step(&tensor("codes")?)?
             }
@@ -103,8 +110,9 @@ fn by_step(xs: &Tensor) -> Result<Tensor> {
     Ok(xs.f_squeeze_dim(0)?.f_transpose(0, 1)?)
 }
 
-/// Our latents before quantisation against theirs `[t, 6, h, w]` and their indices `[t, h, w]`.
-fn compare_tokens(ours: &Tensor, theirs: &Tensor, indices: &Tensor) -> Result<Tokens> {
+/// Our latents before quantisation against theirs `[t, 6, h, w]` and their indices `[t, h, w]`; `boundary`: how near to
+/// one a value must be to excuse a difference.
+fn compare_tokens(ours: &Tensor, theirs: &Tensor, indices: &Tensor, boundary: f64) -> Result<Tokens> {
     let fsq = Fsq::cosmos();
     let differs = fsq
         .indices(&fsq.digits(ours)?)?
@@ -112,7 +120,7 @@ fn compare_tokens(ours: &Tensor, theirs: &Tensor, indices: &Tensor) -> Result<To
     // A digit changes where the bounded value is halfway between two integers.
     let bounded = fsq.bound(theirs)?;
     let distance = bounded.f_sub(&bounded.f_floor()?)?.f_sub_scalar(0.5)?.f_abs()?;
-    let near = distance.f_amin([1i64].as_slice(), false)?.f_le(BOUNDARY)?;
+    let near = distance.f_amin([1i64].as_slice(), false)?.f_le(boundary)?;
     let count = |mask: &Tensor| -> Result<usize> { Ok(i64::try_from(mask.f_sum(Kind::Int64)?)? as usize) };
     Ok(Tokens {
         count: indices.numel(),
