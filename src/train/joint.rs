@@ -7,8 +7,8 @@ use tch::{nn, Kind, Tensor};
 use super::latent_prior::LatentPrior;
 use crate::model::{Fusion, ModelConfig, StreamState};
 
-/// Base-2 logarithm of the coarsest step; the finest is its inverse.
-const MAX_LOG2_STEP: f64 = 2.0;
+/// Base-2 logarithms of the steps that the networks learn, those that the codec's quantizers use.
+const LOG2_STEPS: [f64; 2] = [-1.5, 3.0];
 /// Samples of a picture per token: 8 frames of 16x16.
 const SAMPLES_PER_TOKEN: f64 = 2048.0;
 
@@ -75,7 +75,8 @@ impl Joint {
 
     /// A step for a batch, evenly spread over the octaves.
     pub fn draw_step() -> f64 {
-        ((uniform() * 2.0 - 1.0) * MAX_LOG2_STEP).exp2()
+        let [finest, coarsest] = LOG2_STEPS;
+        (finest + uniform() * (coarsest - finest)).exp2()
     }
 
     /// Encodes and rounds, the gradient passed straight through; the cost is that of values with noise in place of

@@ -123,6 +123,9 @@ fn configuration(checkpoint: &Checkpoint, has_latents: bool) -> Result<ModelConf
 /// Quantisation steps of the latents that are looked at.
 const VALIDATION_STEPS: [f64; 3] = [0.25, 1.0, 4.0];
 
+/// Steps of 8-bit samples from 0 to 1.
+const HALF_RANGE: f64 = 127.5;
+
 /// Frames of each validation clip that are looked at.
 const VALIDATION_FRAMES: i64 = 25;
 
@@ -142,15 +145,16 @@ fn validate(stage: &mut Stage, clips: &[Clip]) -> Result<String> {
     result
 }
 
-/// Mean PSNR, LPIPS and rate of the latents over the clips.
+/// Mean PSNR, flicker, LPIPS and rate of the latents over the clips.
 fn validate_at(stage: &Stage, clips: &[Clip], step: Option<f64>) -> Result<String> {
-    let (mut psnr, mut perceptual, mut bits) = (0.0, 0.0, 0.0);
+    let (mut psnr, mut flicker, mut perceptual, mut bits) = (0.0, 0.0, 0.0, 0.0);
     for clip in clips {
         let xs = clip
             .quads(0, VALIDATION_FRAMES)?
             .to_device(stage.tokenizer.last_weight().device());
         let (ys, rate) = stage.reconstruct(&xs, step)?;
         psnr += losses::psnr_luma(&ys, &xs);
+        flicker += f64::try_from(losses::temporal(&ys, &xs))? * HALF_RANGE;
         bits += rate.map_or(Ok(0.0), f64::try_from)?;
         if let Some(lpips) = &stage.lpips {
             let rgb = |quad: &Tensor| quads_to_rgb(&quad.squeeze_dim(0).slice(0, 0, None, 6));
@@ -162,5 +166,6 @@ fn validate_at(stage: &Stage, clips: &[Clip], step: Option<f64>) -> Result<Strin
         Some(_) => format!(" at {:.4} bits per sample", bits / n),
         None => String::new(),
     };
-    Ok(format!("PSNR {:.2} dB, LPIPS {:.3}{rate}", psnr / n, perceptual / n))
+    let (psnr, flicker, perceptual) = (psnr / n, flicker / n, perceptual / n);
+    Ok(format!("PSNR {psnr:.2} dB, flicker {flicker:.2}, LPIPS {perceptual:.4}{rate}"))
 }
