@@ -25,7 +25,7 @@ pub enum BitstreamError {
         value: u64,
         legal: &'static str,
     },
-    #[error("bitstream version {0} is not supported, this build reads version 1")]
+    #[error("bitstream version {0} is not supported, this build reads version {VERSION}", VERSION = header::VERSION)]
     UnsupportedVersion(u8),
     #[error("the header's check value does not match")]
     HeaderCheck,

@@ -158,6 +158,10 @@ pub fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// A sample shows a window of the clip that is this many times its size: enlarged pictures are blurred, and what is to be coded
+/// is mostly made smaller from something larger.
+const WINDOW_SCALES: [f64; 2] = [1.0, 2.2];
+
 /// Shape of the samples of a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct SampleShape {
@@ -204,7 +208,8 @@ impl Sampler {
         let times = frame_indices(rng, clip.frames(), shape.frames);
         let still = times.windows(2).all(|t| t[0] == t[1]);
         let (w, h) = clip.size();
-        let scale = 0.75 * (2.2f64 / 0.75).powf(rng.random::<f64>());
+        let [least, most] = WINDOW_SCALES;
+        let scale = least * (most / least).powf(rng.random::<f64>());
         let side = ((shape.size as f64 * scale) as i64).min(w).min(h) & !1;
         let pan = still || rng.random_bool(0.1);
         let (xs, ys) = window_path(rng, (w - side, h - side), shape.frames, pan);

@@ -20,19 +20,18 @@ pub fn pixel(xs: &Tensor, ys: &Tensor) -> Tensor {
 
 /// Absolute difference of the gradients of luma at full, half and quarter size.
 pub fn gradient(xs: &Tensor, ys: &Tensor) -> Tensor {
-    let luma = |quad: &Tensor| quad.narrow(2, 0, 4).flatten(0, 1).pixel_shuffle(2);
-    let (mut xs, mut ys) = (luma(xs), luma(ys));
+    // The gradient of the difference: all of this is linear.
+    let mut difference = (xs.narrow(2, 0, 4) - ys.narrow(2, 0, 4)).flatten(0, 1).pixel_shuffle(2);
     let mut total = Tensor::zeros([], (Kind::Float, xs.device()));
     for scale in 0..GRADIENT_SCALES {
         if scale > 0 {
-            xs = xs.avg_pool2d(2, 2, 0, false, true, None::<i64>);
-            ys = ys.avg_pool2d(2, 2, 0, false, true, None::<i64>);
+            difference = difference.avg_pool2d(2, 2, 0, false, true, None::<i64>);
         }
         for dim in [2, 3] {
-            total += (xs.diff(1, dim, None::<&Tensor>, None::<&Tensor>)
-                - ys.diff(1, dim, None::<&Tensor>, None::<&Tensor>))
-            .abs()
-            .mean(Kind::Float);
+            total += difference
+                .diff(1, dim, None::<&Tensor>, None::<&Tensor>)
+                .abs()
+                .mean(Kind::Float);
         }
     }
     total

@@ -46,12 +46,11 @@ impl Lpips {
     pub fn distance(&self, xs: &Tensor, ys: &Tensor) -> Result<Tensor> {
         let mut total = Tensor::zeros([xs.size()[0]], (Kind::Float, xs.device()));
         for (i, (a, b)) in self.features(xs)?.iter().zip(&self.features(ys)?).enumerate() {
-            let head = self.weight(&format!("lpips.lin{i}.model.1.weight"))?;
-            let difference = (normalize(a) - normalize(b)).square().to_kind(self.kind);
-            total += difference
-                .conv2d(head, None::<&Tensor>, 1, 0, 1, 1)
-                .to_kind(Kind::Float)
-                .mean_dim([1i64, 2, 3].as_slice(), false, Kind::Float);
+            let head = self.weight(&format!("lpips.lin{i}.model.1.weight"))?.flatten(0, -1);
+            let difference = normalize(a) - normalize(b);
+            let weighted = &difference * (&difference * head);
+            let (_, h, w, _) = weighted.size4()?;
+            total += weighted.sum_dim_intlist([1i64, 2, 3].as_slice(), false, Kind::Float) / (h * w) as f64;
         }
         Ok(total)
     }
@@ -97,10 +96,9 @@ impl Lpips {
     }
 }
 
-/// Unit length over channels, in f32.
+/// Unit length over channels: `[n, c, h, w]` -> `[n, h, w, c]`, contiguous where features are in channels-last memory.
 fn normalize(xs: &Tensor) -> Tensor {
-    let xs = xs.to_kind(Kind::Float);
-    let squares = xs.square().sum_dim_intlist([1i64].as_slice(), true, Kind::Float);
-    // The gradient of a square root at zero is infinite.
-    &xs / ((squares + 1e-12).sqrt() + 1e-10)
+    let xs = xs.permute([0, 2, 3, 1]);
+    let length = xs.norm_scalaropt_dim(2.0, [-1i64].as_slice(), true);
+    &xs * (length + 1e-10).reciprocal()
 }

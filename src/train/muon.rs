@@ -2,7 +2,7 @@
 //! Muon (Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024): momentum whose matrix is made
 //! orthogonal, so that an update has no strong and no weak directions.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 const MOMENTUM: f64 = 0.95;
 
@@ -14,20 +14,22 @@ const UPDATE_RMS: f64 = 0.2;
 const QUINTIC: [f64; 3] = [3.4445, -4.7750, 2.0315];
 const ITERATIONS: usize = 5;
 
-/// What a weight `[outputs, ...]` changes by at a learning rate of 1, downhill being minus that; moves `momentum` on.
-pub fn update(momentum: &mut Tensor, gradient: &Tensor) -> Tensor {
+/// What a weight `[outputs, ...]` changes by at a learning rate of `lr`, downhill being minus that; moves `momentum` on.
+/// The iteration runs in `kind`: bf16 is enough.
+pub fn update(momentum: &mut Tensor, gradient: &Tensor, lr: f64, kind: Kind) -> Tensor {
     let _ = momentum.lerp_(gradient, 1.0 - MOMENTUM);
-    let ahead = gradient.lerp(momentum, MOMENTUM);
-    let matrix = orthogonalize(&ahead.flatten(1, -1));
+    let ahead = gradient.lerp(momentum, MOMENTUM).flatten(1, -1);
+    let matrix = orthogonalize(&(&ahead / (ahead.norm() + 1e-12)).to_kind(kind));
     let longer = matrix.size().into_iter().max().expect("a matrix has two sizes");
-    matrix.view(gradient.size().as_slice()) * (UPDATE_RMS * (longer as f64).sqrt())
+    let scaled = matrix.to_kind(gradient.kind()) * (lr * UPDATE_RMS * (longer as f64).sqrt());
+    scaled.view(gradient.size().as_slice())
 }
 
-/// `matrix: [m, n]` with all its singular values brought near 1, by a Newton-Schulz iteration.
+/// `matrix: [m, n]` of norm 1 with all its singular values brought near 1, by a Newton-Schulz iteration.
 fn orthogonalize(matrix: &Tensor) -> Tensor {
     let is_tall = matrix.size()[0] > matrix.size()[1];
     let turn = |xs: Tensor| if is_tall { xs.tr() } else { xs };
-    let mut xs = turn(matrix / (matrix.norm() + 1e-12));
+    let mut xs = turn(matrix.shallow_clone());
     for _ in 0..ITERATIONS {
         let square = xs.matmul(&xs.tr());
         let polynomial = &square * QUINTIC[1] + square.matmul(&square) * QUINTIC[2];
@@ -39,7 +41,7 @@ fn orthogonalize(matrix: &Tensor) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::{Device, Kind};
+    use tch::Device;
 
     #[test]
     fn updates_have_singular_values_near_one_and_a_fixed_size() {
@@ -49,15 +51,17 @@ mod tests {
             let strong = Tensor::randn([size[0], 1], (Kind::Float, Device::Cpu))
                 .matmul(&Tensor::randn([1, size[1]], (Kind::Float, Device::Cpu)));
             let gradient = Tensor::randn(size, (Kind::Float, Device::Cpu)) + strong * 5.0;
-            let (_, values, _) = orthogonalize(&gradient).svd(true, false);
+            let (_, values, _) = orthogonalize(&(&gradient / gradient.norm())).svd(true, false);
             let (least, most) = (
                 f64::try_from(values.min()).unwrap(),
                 f64::try_from(values.max()).unwrap(),
             );
             assert!(least > 0.1 && most < 1.3, "{size:?}: {least} to {most}");
-            let change = update(&mut gradient.zeros_like(), &gradient);
-            let rms = f64::try_from(change.square().mean(Kind::Float).sqrt()).unwrap();
-            assert!((0.14..0.24).contains(&rms), "{size:?}: {rms}");
+            for kind in [Kind::Float, Kind::BFloat16] {
+                let change = update(&mut gradient.zeros_like(), &gradient, 1.0, kind);
+                let rms = f64::try_from(change.square().mean(Kind::Float).sqrt()).unwrap();
+                assert!((0.14..0.24).contains(&rms), "{size:?}, {kind:?}: {rms}");
+            }
         }
     }
 }

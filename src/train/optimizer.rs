@@ -20,8 +20,8 @@ struct Slot {
     average: Tensor,
     /// Share of the learning rate; 0 = frozen.
     lr_scale: f64,
-    /// Muon instead of AdamW.
-    has_muon: bool,
+    /// Muon instead of AdamW, in this kind of number.
+    muon: Option<Kind>,
 }
 
 /// AdamW (Loshchilov and Hutter, 2019), and Muon where that is asked for, over the trainable variables of a store.
@@ -43,7 +43,7 @@ impl Optimizer {
             second_moment: weight.detach().zeros_like(),
             average: weight.detach().copy(),
             lr_scale: 1.0,
-            has_muon: false,
+            muon: None,
             weight,
         });
         Optimizer {
@@ -70,10 +70,11 @@ impl Optimizer {
     }
 
     /// Lets Muon move the matrices and kernels whose name holds one of `parts`: those inside of a network, not those at
-    /// its ends. Vectors stay with AdamW.
-    pub fn use_muon(&mut self, parts: &[&str]) {
+    /// its ends. Vectors stay with AdamW. Muon computes in `kind`.
+    pub fn use_muon(&mut self, parts: &[&str], kind: Kind) {
         for slot in &mut self.slots {
-            slot.has_muon = slot.weight.dim() > 1 && parts.iter().any(|part| slot.name.contains(part));
+            let is_inner = slot.weight.dim() > 1 && parts.iter().any(|part| slot.name.contains(part));
+            slot.muon = is_inner.then_some(kind);
         }
     }
 
@@ -89,12 +90,8 @@ impl Optimizer {
     pub fn step(&mut self, lr: f64, max_norm: f64) -> f64 {
         tch::no_grad(|| {
             let grads: Vec<Tensor> = self.slots.iter().map(|s| s.weight.grad()).collect();
-            let squares: Vec<Tensor> = grads
-                .iter()
-                .filter(|g| g.defined())
-                .map(|g| g.square().sum(Kind::Float))
-                .collect();
-            let norm = f64::try_from(Tensor::stack(&squares, 0).sum(Kind::Float).sqrt()).unwrap_or(f64::NAN);
+            let norms: Vec<Tensor> = grads.iter().filter(|g| g.defined()).map(Tensor::norm).collect();
+            let norm = f64::try_from(Tensor::stack(&norms, 0).norm()).unwrap_or(f64::NAN);
             if !norm.is_finite() {
                 return norm;
             }
@@ -113,8 +110,9 @@ impl Optimizer {
                 if slot.weight.dim() > 1 {
                     let _ = slot.weight.g_mul_scalar_(1.0 - lr * self.weight_decay);
                 }
-                let update = slot.update(&(grad * clip), bias1, bias2);
-                let _ = slot.weight.g_sub_(&(update * lr));
+                let grad = if clip < 1.0 { grad * clip } else { grad.shallow_clone() };
+                let update = slot.update(&grad, lr, (bias1, bias2));
+                let _ = slot.weight.g_sub_(&update);
                 let _ = slot.average.lerp_(&slot.weight, 1.0 - decay);
             }
             norm
@@ -177,15 +175,15 @@ impl Optimizer {
 }
 
 impl Slot {
-    /// What the weight changes by at a learning rate of 1. `bias1, bias2`: share of the moments that has come in.
-    fn update(&mut self, grad: &Tensor, bias1: f64, bias2: f64) -> Tensor {
-        if self.has_muon {
-            return muon::update(&mut self.first_moment, grad);
+    /// What the weight changes by. `bias1, bias2`: share of the moments that has come in.
+    fn update(&mut self, grad: &Tensor, lr: f64, (bias1, bias2): (f64, f64)) -> Tensor {
+        if let Some(kind) = self.muon {
+            return muon::update(&mut self.first_moment, grad, lr, kind);
         }
         let _ = self.first_moment.lerp_(grad, 1.0 - BETA1);
         let _ = self.second_moment.lerp_(&grad.square(), 1.0 - BETA2);
         let scale = (&self.second_moment / bias2).sqrt() + EPSILON;
-        &self.first_moment / scale / bias1
+        &self.first_moment / scale * (lr / bias1)
     }
 
     fn parts(&self) -> [(&'static str, &Tensor); 4] {

@@ -148,7 +148,7 @@ pub fn run(options: &Options, clips: &[Clip], validation: &[Clip]) -> Result<()>
     let predictor = Predictor::new(vs.root() / "predictor", &shape, levels, channels);
     checkpoint.set_predictor(shape)?;
     let mut optimizer = Optimizer::new(&vs, 0.01);
-    optimizer.use_muon(&["predictor.layer."]);
+    optimizer.use_muon(&["predictor.layer."], options.kind);
     let step = |_| {
         let samples = {
             let mut rng = rng.borrow_mut();

@@ -111,7 +111,7 @@ impl Stage {
     /// By which rule and how fast each part learns, and which ones do not.
     fn set_learning_rates(&mut self, options: &Options, config: &ModelConfig) {
         let optimizer = &mut self.optimizer;
-        optimizer.use_muon(&INNER_PARTS);
+        optimizer.use_muon(&INNER_PARTS, options.kind);
         if let Some(weights) = &options.joint {
             for part in ["fusion.", "prior."] {
                 optimizer.scale_lr(part, weights.fusion_lr);

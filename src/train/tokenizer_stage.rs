@@ -167,5 +167,7 @@ fn validate_at(stage: &Stage, clips: &[Clip], step: Option<f64>) -> Result<Strin
         None => String::new(),
     };
     let (psnr, flicker, perceptual) = (psnr / n, flicker / n, perceptual / n);
-    Ok(format!("PSNR {psnr:.2} dB, flicker {flicker:.2}, LPIPS {perceptual:.4}{rate}"))
+    Ok(format!(
+        "PSNR {psnr:.2} dB, flicker {flicker:.2}, LPIPS {perceptual:.4}{rate}"
+    ))
 }
