@@ -8,6 +8,9 @@ use tch::{Kind, Tensor};
 use super::ModelError;
 use crate::entropy::{ContextWeights, LatentWeights, Layer, DIGITS, LATENT_SYMBOLS, LOGIT_SCALE};
 
+/// What is taken from a probability in 2^-16 for the file.
+const PROBABILITY_MIDDLE: i32 = 1 << 15;
+
 type Named = Vec<(String, Tensor)>;
 
 /// [`ContextWeights::powers`], for the making of a model: who uses one reads them from its file.
@@ -49,8 +52,11 @@ pub fn write(weights: &ContextWeights) -> Result<Named, ModelError> {
 /// The continuous model's tensors by name, without the prefix `latent_context.`.
 pub fn write_latent(weights: &LatentWeights) -> Result<Named, ModelError> {
     let tables = Tensor::from_slice(&weights.tables).f_view([-1, weights.width as i64])?;
-    // Probabilities below 2^16 fit i32 only; they are the largest part after the layers.
-    let probabilities = Tensor::from_slice(&weights.probabilities).f_view([-1, 8, LATENT_SYMBOLS as i64])?;
+    // Largest of the tables: probabilities below 2^16 fit into two bytes when their middle is taken away.
+    let probabilities = Tensor::from_slice(&weights.probabilities)
+        .f_sub_scalar(i64::from(PROBABILITY_MIDDLE))?
+        .f_to_kind(Kind::Int16)?
+        .f_view([-1, 8, LATENT_SYMBOLS as i64])?;
     let mut out = vec![
         ("tables".to_string(), tables),
         ("steps".into(), Tensor::from_slice(&weights.steps)),
@@ -142,6 +148,8 @@ pub fn read_latent(tensors: &HashMap<String, Tensor>) -> Result<LatentWeights, M
         tables: reader.shorts("tables")?,
         trunk,
         output,
-        probabilities: reader.ints("probabilities")?,
+        probabilities: (reader.shorts("probabilities")?.into_iter())
+            .map(|p| i32::from(p) + PROBABILITY_MIDDLE)
+            .collect(),
     })
 }

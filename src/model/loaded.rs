@@ -14,7 +14,7 @@ use super::{context_tensors, Fusion, ModelConfig, ModelError, Predictor, TensorF
 use crate::entropy::{ContextModel, ContextWeights, LatentContextModel, LatentWeights};
 
 const FORMAT: &str = "tvc-model";
-const VERSION: &str = "1";
+const VERSION: &str = "2";
 /// Metadata keys of the model card start with this.
 const CARD: &str = "card.";
 

@@ -56,7 +56,7 @@ impl ContinuousConfig {
             halve_space: false,
         };
         ContinuousConfig {
-            channels: 16,
+            channels: 32,
             networks: ContinuousNetworks::Levels { encoder, control },
         }
     }
