@@ -200,7 +200,7 @@ impl Stage {
         if let (Some(joint), Some(rate), Some(step)) = (&self.joint, &rate, quantisation) {
             loss += rate * joint.price(step, progress);
         }
-        let pair = i64::try_from(Tensor::randint(SPACING, [], (Kind::Int64, Device::Cpu)))?;
+        let pair = random_below(SPACING)?;
         if let Some(adversary) = self
             .adversary
             .as_ref()
@@ -229,6 +229,10 @@ impl Stage {
 
 /// Frames between two that are looked at: neighbours say the same.
 const SPACING: i64 = 4;
+/// Places in which LPIPS meets the grid of tokens, in samples each way.
+const SHIFTS: i64 = 16;
+/// Smallest width and height for LPIPS.
+const LPIPS_SIZE: i64 = 32;
 
 /// How much smaller the adversarial gradient is than the other one at the last layer (Esser et al., "Taming
 /// Transformers for High-Resolution Image Synthesis", 2021).
@@ -240,11 +244,33 @@ fn balance(loss: &Tensor, adversarial: &Tensor, last: &Tensor) -> Result<f64> {
     Ok((norm(loss)? / (norm(adversarial)? + 1e-6)).min(1e4))
 }
 
-/// LPIPS of one frame in four, evenly spread from a random start.
+/// LPIPS of one frame in four, evenly spread from a random start, cut and mirrored at random: seen always in the same
+/// place, its strided layers are pleased by a mesh of dots in the period of the tokens (Kettunen et al., "E-LPIPS", 2019).
 fn perceptual_loss(lpips: &Lpips, ys: &Tensor, xs: &Tensor) -> Result<Tensor> {
-    let start = i64::try_from(Tensor::randint(SPACING, [], (Kind::Int64, Device::Cpu)))?;
-    let pick = |quad: &Tensor| -> Result<Tensor> { quads_to_rgb(&quad.slice(1, start, None, SPACING).flatten(0, 1)) };
+    let start = random_below(SPACING)?;
+    let shift = [random_below(SHIFTS)?, random_below(SHIFTS)?];
+    let mirrored: &[i64] = if random_below(2)? == 0 { &[] } else { &[3] };
+    let pick = |quad: &Tensor| -> Result<Tensor> {
+        let rgb = quads_to_rgb(&quad.slice(1, start, None, SPACING).flatten(0, 1))?;
+        Ok(cut(&rgb, shift)?.flip(mirrored))
+    };
     Ok(lpips.distance(&pick(ys)?, &pick(xs)?)?.mean(Kind::Float))
+}
+
+/// Pictures `[n, 3, h, w]` without their first rows and columns, as many as `shift` says, and as many fewer at the end
+/// that all shifts give one size. That is 32 at least, what LPIPS can take.
+pub(super) fn cut(pictures: &Tensor, shift: [i64; 2]) -> Result<Tensor> {
+    let (_, _, h, w) = pictures.size4()?;
+    let part = |size: i64, from: i64| {
+        let margin = (SHIFTS - 1).min(size - LPIPS_SIZE).max(0);
+        (from.min(margin), size - margin)
+    };
+    let ((top, rows), (left, columns)) = (part(h, shift[0]), part(w, shift[1]));
+    Ok(pictures.f_narrow(2, top, rows)?.f_narrow(3, left, columns)?)
+}
+
+fn random_below(limit: i64) -> Result<i64> {
+    Ok(i64::try_from(Tensor::randint(limit, [], (Kind::Int64, Device::Cpu)))?)
 }
 
 pub(super) fn quads_to_rgb(quads: &Tensor) -> Result<Tensor> {
@@ -266,4 +292,23 @@ fn copy_decoder_to_control(vs: &nn::VarStore) {
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cuts_are_of_one_size_and_never_too_small_for_lpips() {
+        for (height, width, rows, columns) in [(128, 96, 113, 81), (40, 32, 32, 32)] {
+            let pictures = Tensor::arange(height * width, (Kind::Float, Device::Cpu)).view([1, 1, height, width]);
+            let pictures = pictures.expand([2, 3, height, width], false);
+            for shift in [[0, 0], [3, 6], [15, 15]] {
+                let cut = cut(&pictures, shift).unwrap();
+                assert_eq!(cut.size(), [2, 3, rows, columns]);
+                let (top, left) = (shift[0].min(height - rows), shift[1].min(width - columns));
+                assert_eq!(cut.double_value(&[1, 2, 0, 0]), (top * width + left) as f64);
+            }
+        }
+    }
 }
