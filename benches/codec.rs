@@ -112,7 +112,7 @@ fn entropy(c: &mut Criterion, model: &Model) {
         values.for_each(|(i, v)| *v = if i % 8 == 0 { (i % 5) as i32 * 256 - 512 } else { 0 });
         let (past, context) = (LatentHistory::default(), &continuous.context);
         let mut coder = UnitEncoder::new();
-        let rounding = Rounding { dead_zone: 0 };
+        let rounding = Rounding::default();
         context
             .encode(
                 &mut coder,

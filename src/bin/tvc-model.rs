@@ -227,6 +227,9 @@ fn parity(arguments: &ParityArguments) -> Result<()> {
         Number::F32 => tch::Kind::Float,
         Number::Bf16 => tch::Kind::BFloat16,
     };
+    // By default CUDA's convolutions of f32 read 10 bits of a mantissa, too few for the limit; CUDA's libraries look here
+    // when they are loaded.
+    std::env::set_var("NVIDIA_TF32_OVERRIDE", "0");
     let device = gsttvc::model::device::select(&arguments.device)?;
     let parity = eval::Parity::of(&arguments.file, device, kind)?;
     println!("{}", serde_json::to_string(&parity)?);

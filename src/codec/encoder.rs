@@ -30,8 +30,8 @@ const KEY_HEADER_BITS: usize = 40 * 8;
 const HELD_SHARE: usize = 200;
 /// ... by more than this many quarters of a step.
 const HELD_QUARTERS: i64 = 3;
-/// How much further than half a step, in 1/64, a latent must be from its mean to be rounded away from it.
-const LATENT_ROUNDING: Rounding = Rounding { dead_zone: 8 };
+/// The best of some prices in LPIPS at equal bits where latents are coarse; where they are fine, twice as much is no worse.
+const LATENT_ROUNDING: Rounding = Rounding { bit_price: 0.06 };
 
 /// What may change while frames flow.
 #[derive(Clone, Copy, Debug, PartialEq)]

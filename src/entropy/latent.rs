@@ -13,6 +13,7 @@ use super::latent_weights::{
 };
 use super::map::{History, TokenMap, DIGITS, MASKED};
 use super::probability::{Categorical, Probabilities};
+use super::rounding::{Rounding, SymbolBits};
 use super::weights::{ACTIVATION_SCALE, TABLE_SCALE};
 use super::EntropyError;
 
@@ -86,6 +87,7 @@ pub struct LatentContextModel {
     trunk: Dense,
     output: Dense,
     tables: Vec<Categorical>,
+    bits: SymbolBits,
 }
 
 /// Working memory of one place.
@@ -118,13 +120,6 @@ impl Prediction {
     }
 }
 
-/// What the quantiser is to do with a value of the encoder.
-#[derive(Clone, Copy, Debug)]
-pub struct Rounding {
-    /// How much further than half a step, in 1/64 steps, a value must be from the mean to be rounded away from it.
-    pub dead_zone: i32,
-}
-
 /// Where the values come from.
 enum Source<'a> {
     /// Real latents in 1/256: each is quantised as its turn comes.
@@ -146,6 +141,7 @@ impl LatentContextModel {
             trunk: Dense::new(&weights.trunk),
             output: Dense::new(&weights.output),
             tables: weights.probabilities.chunks(LATENT_SYMBOLS).map(table).collect(),
+            bits: SymbolBits::new(&weights.probabilities),
             weights,
         })
     }
@@ -322,29 +318,20 @@ impl LatentContextModel {
         if prediction.scale == 0 {
             return Ok(base.clamp(-MAX_LEVEL, MAX_LEVEL) * size);
         }
+        let table = (prediction.scale - 1) * 8 + prediction.fraction();
         let residual = match source {
             Source::Encoder(latents, rounding) => {
-                quantize(latents.values[at], size, prediction, *rounding).clamp(-MAX_LEVEL, MAX_LEVEL) - base
+                let level = self.bits.round(latents.values[at], size, (table, base), *rounding);
+                level.clamp(-MAX_LEVEL, MAX_LEVEL) - base
             }
             Source::Decoder => 0,
         };
-        let table = &self.tables[(prediction.scale - 1) * 8 + prediction.fraction()];
-        let level = base + code_residual(coder, table, residual)?;
+        let level = base + code_residual(coder, &self.tables[table], residual)?;
         if level.abs() > MAX_LEVEL {
             return Err(EntropyError::Damaged);
         }
         Ok(level * size)
     }
-}
-
-/// Rounds a value in 1/256 to steps, but to a step nearer to the mean while it is inside of the dead zone.
-fn quantize(value: i32, size: i32, prediction: Prediction, rounding: Rounding) -> i32 {
-    const FINE: i64 = 64;
-    let fine = (i64::from(value) * FINE).div_euclid(i64::from(size));
-    let bound = i64::from(MAX_LEVEL);
-    let distance = fine - i64::from(prediction.mean) * (FINE / i64::from(MEAN_SCALE));
-    let towards_mean = distance.signum() * i64::from(rounding.dead_zone).min(distance.abs());
-    (fine - towards_mean + FINE / 2).div_euclid(FINE).clamp(-bound, bound) as i32
 }
 
 fn code_mode(coder: &mut impl SymbolCoder, mode: LatentMode) -> Result<LatentMode, EntropyError> {
@@ -490,18 +477,18 @@ mod tests {
         (history, latent_history)
     }
 
-    const EXACT: Rounding = Rounding { dead_zone: 0 };
+    const EXACT: Rounding = Rounding { bit_price: 0.0 };
 
     proptest! {
         #[test]
         fn the_decoder_gets_what_the_encoder_says(
-            seed: u64, range in 1i32..1_000_000, units in 0u64..3, step in 0..LATENT_STEPS, dead_zone in 0i32..32,
+            seed: u64, range in 1i32..1_000_000, units in 0u64..3, step in 0..LATENT_STEPS, bit_price in 0f32..1.0,
         ) {
             let (model, tokens, wanted) = (model(), tokens(seed), latents(seed, range));
             let (history, latent_history) = histories(units);
             for mode in [LatentMode::Coded(step), LatentMode::Held, LatentMode::Absent] {
                 let mut coder = UnitEncoder::new();
-                let rounding = Rounding { dead_zone };
+                let rounding = Rounding { bit_price };
                 let coded = model
                     .encode(&mut coder, &latent_history, (&tokens, &history), mode, (&wanted, rounding))
                     .unwrap();

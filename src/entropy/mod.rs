@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Lossless coding of token maps and of quantised latents. Everything here is computed with integers, so that a
-//! stream made on one machine decodes on every other.
+//! Lossless coding of token maps and of quantised latents. Everything that a decoder needs is computed with
+//! integers, so that a stream made on one machine decodes on every other.
 
 mod coder;
 mod context;
@@ -12,11 +12,12 @@ mod mask;
 #[cfg(test)]
 mod numbers;
 mod probability;
+mod rounding;
 mod weights;
 
 pub use coder::{BitCounter, SymbolCoder, UnitDecoder, UnitEncoder};
 pub use context::ContextModel;
-pub use latent::{LatentContextModel, LatentHistory, LatentMap, LatentMode, Rounding};
+pub use latent::{LatentContextModel, LatentHistory, LatentMap, LatentMode};
 pub use latent_weights::{
     digit_row, LatentWeights, CHANGE_ROWS, CHANGE_SOURCES, COMPANDING, GAIN_SCALE, LATENT_SCALE, LATENT_SCALES,
     LATENT_SOURCES, LATENT_STEPS, LATENT_SYMBOLS, LATENT_TABLE_ROWS, MEAN_SCALE, ROWS_PER_CHANGE, STEP_ROWS,
@@ -24,6 +25,7 @@ pub use latent_weights::{
 pub use map::{History, Token, TokenMap, DIGITS, MASKED};
 pub use mask::{pattern_masks, Masking};
 pub use probability::{Probabilities, PRECISION};
+pub use rounding::Rounding;
 pub use weights::{
     rows_before, ContextWeights, Layer, ACTIVATION_SCALE, LOGIT_SCALE, MULTIPLIER_BITS, ROWS_PER_SOURCE, SOURCES,
     TABLE_SCALE,

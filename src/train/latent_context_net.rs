@@ -330,7 +330,7 @@ mod tests {
             unit.previous_tokens.iter().for_each(|map| history.push(as_tokens(map)));
             let mut counter = BitCounter::default();
             let mode = LatentMode::Coded(step);
-            let wanted = (&as_latents(&latents), Rounding { dead_zone: 0 });
+            let wanted = (&as_latents(&latents), Rounding::default());
             let coded = integer
                 .encode(
                     &mut counter,
