@@ -190,7 +190,8 @@ impl Stage {
         let (ys, rate) = self.reconstruct(xs, quantisation)?;
         let mut loss = losses::pixel(&ys, xs)
             + losses::gradient(&ys, xs) * self.weights.gradient_weight
-            + losses::temporal(&ys, xs) * self.weights.temporal_weight;
+            + losses::temporal(&ys, xs) * self.weights.temporal_weight
+            + losses::mesh(&ys, xs) * self.weights.mesh_weight;
         let mut perceptual = f64::NAN;
         if let Some(lpips) = self.lpips.as_ref().filter(|_| progress >= self.weights.lpips_from) {
             let distance = perceptual_loss(lpips, &ys, xs)?;

@@ -24,6 +24,9 @@ pub struct Weights {
     /// Weight of the loss on changes from frame to frame.
     #[arg(long, default_value_t = 1.0)]
     pub temporal_weight: f64,
+    /// Weight of the loss on what repeats in the period of the tokens and does not in the source.
+    #[arg(long, default_value_t = 40.0)]
+    pub mesh_weight: f64,
     /// Weight of the perceptual loss (needs --lpips).
     #[arg(long, default_value_t = 0.5)]
     pub lpips_weight: f64,
@@ -147,10 +150,10 @@ fn validate(stage: &mut Stage, clips: &[Clip]) -> Result<String> {
     result
 }
 
-/// Mean PSNR, flicker, LPIPS and rate of the latents over the clips. LPIPS is that of pictures in the grid of the tokens,
+/// Mean PSNR, flicker, mesh (in squared luma levels), LPIPS and rate of the latents over the clips. LPIPS is that of pictures in the grid of the tokens,
 /// and that of pictures cut out of it, which tells whether networks fit LPIPS rather than what it measures.
 fn validate_at(stage: &Stage, clips: &[Clip], step: Option<f64>) -> Result<String> {
-    let (mut psnr, mut flicker, mut bits) = (0.0, 0.0, 0.0);
+    let (mut psnr, mut flicker, mut mesh, mut bits) = (0.0, 0.0, 0.0, 0.0);
     let mut perceptual = [0.0; 2];
     for clip in clips {
         let xs = clip
@@ -159,6 +162,7 @@ fn validate_at(stage: &Stage, clips: &[Clip], step: Option<f64>) -> Result<Strin
         let (ys, rate) = stage.reconstruct(&xs, step)?;
         psnr += losses::psnr_luma(&ys, &xs);
         flicker += f64::try_from(losses::temporal(&ys, &xs))? * HALF_RANGE;
+        mesh += f64::try_from(losses::mesh(&ys, &xs))? * HALF_RANGE.powi(2);
         bits += rate.map_or(Ok(0.0), f64::try_from)?;
         if let Some(lpips) = &stage.lpips {
             let rgb = |quad: &Tensor| quads_to_rgb(&quad.squeeze_dim(0).slice(0, 0, None, 6));
@@ -174,8 +178,9 @@ fn validate_at(stage: &Stage, clips: &[Clip], step: Option<f64>) -> Result<Strin
         Some(_) => format!(" at {:.4} bits per sample", bits / n),
         None => String::new(),
     };
-    let (psnr, flicker, [aligned, shifted]) = (psnr / n, flicker / n, perceptual.map(|sum| sum / n));
+    let (psnr, flicker, mesh) = (psnr / n, flicker / n, mesh / n);
+    let [aligned, shifted] = perceptual.map(|sum| sum / n);
     Ok(format!(
-        "PSNR {psnr:.2} dB, flicker {flicker:.2}, LPIPS {aligned:.4} (off the grid {shifted:.4}){rate}"
+        "PSNR {psnr:.2} dB, flicker {flicker:.2}, mesh {mesh:.0}, LPIPS {aligned:.4} (off the grid {shifted:.4}){rate}"
     ))
 }
