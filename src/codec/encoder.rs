@@ -30,8 +30,6 @@ const KEY_HEADER_BITS: usize = 40 * 8;
 const HELD_SHARE: usize = 200;
 /// ... by more than this many quarters of a step.
 const HELD_QUARTERS: i64 = 3;
-/// The best of some prices in LPIPS at equal bits where latents are coarse; where they are fine, twice as much is no worse.
-const LATENT_ROUNDING: Rounding = Rounding { bit_price: 0.06 };
 
 /// What may change while frames flow.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -290,7 +288,12 @@ impl Encoder {
                 &past.latents,
                 (&tokens, &past.tokens),
                 mode,
-                (wanted, LATENT_ROUNDING),
+                (
+                    wanted,
+                    Rounding {
+                        bit_price: point.bit_price,
+                    },
+                ),
             )?);
         }
         Ok(Candidate {

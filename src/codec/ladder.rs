@@ -8,6 +8,12 @@ pub const DEFAULT_QUANTIZER: u32 = 32;
 /// From here on there are no latents: tokens alone.
 const FIRST_WITHOUT_LATENTS: u32 = 52;
 
+/// The best of some prices in LPIPS at equal bits where latents are coarse; where they are fine, twice as much is no worse.
+pub const BIT_PRICE: f32 = 0.06;
+/// After this quantizer the price doubles each time: from the coarsest step to no latents at all is half of the bits, too
+/// much for rate control to leap over.
+const LAST_AT_BIT_PRICE: u32 = 46;
+
 /// What a unit spends its bits on.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OperatingPoint {
@@ -17,6 +23,8 @@ pub struct OperatingPoint {
     pub latent_step: Option<usize>,
     /// Share of the tokens that are not sent, 0 to 0.9.
     pub mask_ratio: f64,
+    /// What a bit of the latents is worth, in squared steps.
+    pub bit_price: f32,
 }
 
 /// A quantizer with its dead zone, latent step and mask ratio; between two of them they change evenly.
@@ -49,6 +57,7 @@ pub fn operating_point(quantizer: u32) -> OperatingPoint {
         dead_zone: between(from.1, to.1),
         latent_step: (quantizer < FIRST_WITHOUT_LATENTS).then(|| between(from.2, to.2).round() as usize),
         mask_ratio: between(from.3, to.3),
+        bit_price: BIT_PRICE * 2f32.powi(quantizer.saturating_sub(LAST_AT_BIT_PRICE) as i32),
     }
 }
 
