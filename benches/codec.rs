@@ -29,15 +29,7 @@ fn frame(t: usize) -> Frame {
 }
 
 fn sequence() -> SequenceHeader {
-    SequenceHeader {
-        width: WIDTH as u32,
-        height: HEIGHT as u32,
-        frame_rate: (25, 1),
-        pixel_aspect_ratio: (1, 1),
-        colorimetry: [0; 5],
-        model_id: 0,
-        pts: None,
-    }
+    SequenceHeader::new(WIDTH as u32, HEIGHT as u32, (25, 1))
 }
 
 fn codec(c: &mut Criterion) {

@@ -296,15 +296,7 @@ fn model(folder: &Path, temporal: i64, spatial: i64, trained_frames: i64) -> (Ar
 }
 
 fn sequence() -> SequenceHeader {
-    SequenceHeader {
-        width: 50,
-        height: 36,
-        frame_rate: (25, 1),
-        pixel_aspect_ratio: (1, 1),
-        colorimetry: [0; 5],
-        model_id: 0,
-        pts: None,
-    }
+    SequenceHeader::new(50, 36, (25, 1))
 }
 
 fn frame(t: usize) -> Frame {

@@ -47,15 +47,7 @@ fn stages_make_a_model_that_codes_and_later_runs_resume() {
         model.card
     );
     assert!(model.continuous.is_some() && model.predictor.is_some());
-    let sequence = gsttvc::bitstream::SequenceHeader {
-        width: 32,
-        height: 32,
-        frame_rate: (25, 1),
-        pixel_aspect_ratio: (1, 1),
-        colorimetry: [0; 5],
-        model_id: 0,
-        pts: None,
-    };
+    let sequence = gsttvc::bitstream::SequenceHeader::new(32, 32, (25, 1));
     let frame = Frame {
         width: 32,
         height: 32,

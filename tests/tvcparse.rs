@@ -9,13 +9,9 @@ use gsttvc::bitstream::{SequenceHeader, Timing, UnitHeader};
 
 fn unit(key: bool, pts: u64, payload: &[u8]) -> Vec<u8> {
     let sequence = SequenceHeader {
-        width: WIDTH,
-        height: HEIGHT,
-        frame_rate: (25, 1),
-        pixel_aspect_ratio: (1, 1),
-        colorimetry: [0; 5],
         model_id: 77,
         pts: Some(pts),
+        ..SequenceHeader::new(WIDTH, HEIGHT, (25, 1))
     };
     let header = UnitHeader {
         sequence: key.then_some(sequence),

@@ -32,15 +32,7 @@ fn stream() -> &'static (Arc<Model>, Vec<Vec<u8>>) {
     static STREAM: OnceLock<(Arc<Model>, Vec<Vec<u8>>)> = OnceLock::new();
     STREAM.get_or_init(|| {
         let model = Model::load(&ModelSource::Embedded, "cpu").expect("the embedded model");
-        let sequence = SequenceHeader {
-            width: WIDTH as u32,
-            height: HEIGHT as u32,
-            frame_rate: (25, 1),
-            pixel_aspect_ratio: (1, 1),
-            colorimetry: [0; 5],
-            model_id: 0,
-            pts: None,
-        };
+        let sequence = SequenceHeader::new(WIDTH as u32, HEIGHT as u32, (25, 1));
         let mut encoder = Encoder::new(model.clone(), sequence, EncoderSettings::default()).expect("an encoder");
         let mut units = Vec::new();
         for t in 0..FRAMES {

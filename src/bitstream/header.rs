@@ -62,6 +62,20 @@ fn malformed(field: &'static str, value: u64, legal: &'static str) -> BitstreamE
 }
 
 impl SequenceHeader {
+    /// A stream with square samples, of unknown colours, without the model's identity and time, which an encoder fills in.
+    /// `frame_rate`: frames per second as a fraction.
+    pub fn new(width: u32, height: u32, frame_rate: (u32, u32)) -> Self {
+        SequenceHeader {
+            width,
+            height,
+            frame_rate,
+            pixel_aspect_ratio: (1, 1),
+            colorimetry: [0; 5],
+            model_id: 0,
+            pts: None,
+        }
+    }
+
     fn pack(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&MAGIC);
         out.push(VERSION);
@@ -119,13 +133,9 @@ impl SequenceHeader {
     /// A small stream at 25 frames/s, for tests.
     pub(crate) fn sample() -> Self {
         SequenceHeader {
-            width: 64,
-            height: 48,
-            frame_rate: (25, 1),
-            pixel_aspect_ratio: (1, 1),
-            colorimetry: [0; 5],
             model_id: 1,
             pts: Some(0),
+            ..SequenceHeader::new(64, 48, (25, 1))
         }
     }
 }

@@ -68,15 +68,8 @@ fn round_trip(
         .map(|t| clip_frame(clip, t))
         .collect::<Result<Vec<_>>>()?;
     let (width, height) = clip.size();
-    let sequence = SequenceHeader {
-        width: width as u32,
-        height: height as u32,
-        frame_rate: (((clip.frame_rate * 1001.0).round() as u32).max(1), 1001),
-        pixel_aspect_ratio: (1, 1),
-        colorimetry: [0; 5],
-        model_id: 0,
-        pts: None,
-    };
+    let frame_rate = (((clip.frame_rate * 1001.0).round() as u32).max(1), 1001);
+    let sequence = SequenceHeader::new(width as u32, height as u32, frame_rate);
     let mut encoder = Encoder::new(model.clone(), sequence, encoder_settings)?;
     let start = Instant::now();
     let mut units = Vec::new();
