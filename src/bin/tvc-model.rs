@@ -166,7 +166,7 @@ fn parse_point(text: &str) -> Result<OperatingPoint, String> {
         dead_zone: number(dead_zone)?,
         latent_step,
         mask_ratio: number(mask_ratio)?,
-        bit_price: gsttvc::codec::BIT_PRICE,
+        ..gsttvc::codec::operating_point(gsttvc::codec::DEFAULT_QUANTIZER)
     })
 }
 

@@ -12,9 +12,7 @@ use super::scene::SceneDetector;
 use super::strips::Strip;
 use super::{CodecError, Frame};
 use crate::bitstream::{Clock, SequenceHeader, Timing, UnitHeader, MAX_SIZE, MIN_SIZE};
-use crate::entropy::{
-    symbol_check, LatentContextModel, LatentMap, LatentMode, Masking, Rounding, TokenMap, UnitEncoder,
-};
+use crate::entropy::{symbol_check, LatentContextModel, LatentMap, LatentMode, Masking, TokenMap, UnitEncoder};
 use crate::model::Model;
 
 /// Automatic key units: at cuts, and at least once in this many frames so that seeking works.
@@ -288,12 +286,7 @@ impl Encoder {
                 &past.latents,
                 (&tokens, &past.tokens),
                 mode,
-                (
-                    wanted,
-                    Rounding {
-                        bit_price: point.bit_price,
-                    },
-                ),
+                (wanted, point.rounding),
             )?);
         }
         Ok(Candidate {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Operating points: what each value of the quantizer means.
 
+use crate::entropy::Rounding;
+
 /// Largest value of the quantizer.
 pub const MAX_QUANTIZER: u32 = 63;
 /// Middle of the range.
@@ -9,7 +11,7 @@ pub const DEFAULT_QUANTIZER: u32 = 32;
 const FIRST_WITHOUT_LATENTS: u32 = 52;
 
 /// The best of some prices in LPIPS at equal bits where latents are coarse; where they are fine, twice as much is no worse.
-pub const BIT_PRICE: f32 = 0.06;
+const BIT_PRICE: f32 = 0.06;
 /// After this quantizer the price doubles each time: from the coarsest step to no latents at all is half of the bits, too
 /// much for rate control to leap over.
 const LAST_AT_BIT_PRICE: u32 = 46;
@@ -23,8 +25,8 @@ pub struct OperatingPoint {
     pub latent_step: Option<usize>,
     /// Share of the tokens that are not sent, 0 to 0.9.
     pub mask_ratio: f64,
-    /// What a bit of the latents is worth, in squared steps.
-    pub bit_price: f32,
+    /// How the latents are rounded.
+    pub rounding: Rounding,
 }
 
 /// A quantizer with its dead zone, latent step and mask ratio; between two of them they change evenly.
@@ -57,7 +59,9 @@ pub fn operating_point(quantizer: u32) -> OperatingPoint {
         dead_zone: between(from.1, to.1),
         latent_step: (quantizer < FIRST_WITHOUT_LATENTS).then(|| between(from.2, to.2).round() as usize),
         mask_ratio: between(from.3, to.3),
-        bit_price: BIT_PRICE * 2f32.powi(quantizer.saturating_sub(LAST_AT_BIT_PRICE) as i32),
+        rounding: Rounding {
+            bit_price: BIT_PRICE * 2f32.powi(quantizer.saturating_sub(LAST_AT_BIT_PRICE) as i32),
+        },
     }
 }
 
@@ -73,6 +77,7 @@ mod tests {
         for pair in points.windows(2) {
             assert!(pair[0].mask_ratio <= pair[1].mask_ratio);
             assert!(step(&pair[0]) <= step(&pair[1]));
+            assert!(pair[0].rounding.bit_price <= pair[1].rounding.bit_price);
             assert!(pair[0] != pair[1], "{pair:?}");
         }
         let unmasked = points.iter().take_while(|point| point.mask_ratio == 0.0);

@@ -22,6 +22,6 @@ pub use decoder::{Decoded, Decoder, DecoderSettings};
 pub use encoder::{AccessUnit, Encoder, EncoderSettings};
 pub use error::CodecError;
 pub use frame::Frame;
-pub use ladder::{operating_point, OperatingPoint, BIT_PRICE, DEFAULT_QUANTIZER, MAX_QUANTIZER};
+pub use ladder::{operating_point, OperatingPoint, DEFAULT_QUANTIZER, MAX_QUANTIZER};
 pub use masking::MaskingStrategy;
 pub use restore::Restoration;

@@ -2,9 +2,10 @@
 //! How the encoder rounds latents: to the level with the least sum of error and bits. Decoders know nothing of it.
 
 use super::latent_weights::LATENT_SYMBOLS;
+use super::probability::PRECISION;
 
 /// What the encoder may give up to save bits.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Rounding {
     /// What a bit is worth in squared steps; 0 rounds to the nearest level. Finely quantised values have their optimum at
     /// ln(2) / 6 (a bit more divides the error of a twelfth of a squared step by four).
@@ -18,7 +19,12 @@ pub(super) struct SymbolBits(Vec<f32>);
 impl SymbolBits {
     /// `probabilities`: tables of [`LATENT_SYMBOLS`] each, in 2^-16.
     pub(super) fn new(probabilities: &[i32]) -> SymbolBits {
-        SymbolBits(probabilities.iter().map(|&p| 16.0 - (p as f32).log2()).collect())
+        SymbolBits(
+            probabilities
+                .iter()
+                .map(|&p| PRECISION as f32 - (p as f32).log2())
+                .collect(),
+        )
     }
 
     /// Bits of a difference from the rounded mean, without those of what is beyond the table.
@@ -30,7 +36,8 @@ impl SymbolBits {
 
     /// The level for a value, in steps of `size`: the nearest, or the next one towards `base`, the rounded mean.
     pub(super) fn round(&self, value: i32, size: i32, (table, base): (usize, i32), rounding: Rounding) -> i32 {
-        let nearest = (value + size / 2).div_euclid(size);
+        // A value may be anything that a network makes: the sum must not overflow.
+        let nearest = (i64::from(value) + i64::from(size / 2)).div_euclid(size.into()) as i32;
         if nearest == base || rounding.bit_price == 0.0 {
             return nearest;
         }
@@ -63,7 +70,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_level_lies_between_the_nearest_and_the_mean(
-            value in -100_000i32..100_000, size in 8i32..16_384, base in -50i32..50, bit_price in 0f32..1.0,
+            value: i32, size in 8i32..16_384, base in -50i32..50, bit_price in 0f32..1.0,
         ) {
             let nearest = bits().round(value, size, (0, base), Rounding::default());
             prop_assert!((i64::from(nearest) * i64::from(size) - i64::from(value)).abs() * 2 <= i64::from(size));

@@ -53,7 +53,8 @@ pub fn temporal(xs: &Tensor, ys: &Tensor) -> Tensor {
 
 /// A mesh in the period of the tokens: how much more fine luma resembles itself [`MESH_PERIOD`] samples further on than a
 /// little before and after that, beyond what the source does. A network without noise to draw on paints one wherever a
-/// perceptual loss asks for texture that it does not know. `decoded, source: [n, t, 6, h, w]`, h and w at least 16.
+/// perceptual loss asks for texture that it does not know. `decoded, source: [n, t, 6, h, w]`; a direction of less than
+/// 20 samples does not count.
 pub fn mesh(decoded: &Tensor, source: &Tensor) -> Tensor {
     (repetition(decoded) - repetition(source)).relu().mean(Kind::Float)
 }
@@ -69,12 +70,15 @@ fn repetition(quads: &Tensor) -> Tensor {
             .view([size[0], -1])
             .mean_dim(1, false, Kind::Float)
     };
-    let at = |dim| {
-        correlation(dim, MESH_PERIOD) * 2.0
-            - correlation(dim, MESH_PERIOD - MESH_ASIDE)
-            - correlation(dim, MESH_PERIOD + MESH_ASIDE)
-    };
-    at(2) + at(3)
+    let mut total = Tensor::zeros([size[0]], (Kind::Float, quads.device()));
+    for dim in [2, 3] {
+        if fine.size()[dim as usize] > MESH_PERIOD + MESH_ASIDE {
+            total += correlation(dim, MESH_PERIOD) * 2.0
+                - correlation(dim, MESH_PERIOD - MESH_ASIDE)
+                - correlation(dim, MESH_PERIOD + MESH_ASIDE);
+        }
+    }
+    total
 }
 
 /// Peak signal-to-noise ratio of luma in dB, of samples 0 to 255 in [-1, 1].
@@ -115,5 +119,7 @@ mod tests {
             let source = quads(dots.shallow_clone());
             assert!(f64::try_from(mesh(&source, &source)).unwrap() < 1e-6);
         }
+        let tiny = Tensor::ones([1, 2, 6, 8, 8], (Kind::Float, Device::Cpu));
+        assert_eq!(f64::try_from(mesh(&tiny, &tiny)).unwrap(), 0.0);
     }
 }

@@ -150,8 +150,9 @@ fn validate(stage: &mut Stage, clips: &[Clip]) -> Result<String> {
     result
 }
 
-/// Mean PSNR, flicker, mesh (in squared luma levels), LPIPS and rate of the latents over the clips. LPIPS is that of pictures in the grid of the tokens,
-/// and that of pictures cut out of it, which tells whether networks fit LPIPS rather than what it measures.
+/// Mean PSNR, flicker, mesh (in squared luma levels), LPIPS and rate of the latents over the clips. LPIPS is that of pictures
+/// in the grid of the tokens, and that of pictures cut out of it, which tells whether networks fit LPIPS rather than what it
+/// measures.
 fn validate_at(stage: &Stage, clips: &[Clip], step: Option<f64>) -> Result<String> {
     let (mut psnr, mut flicker, mut mesh, mut bits) = (0.0, 0.0, 0.0, 0.0);
     let mut perceptual = [0.0; 2];
