@@ -278,3 +278,38 @@ fn times_of_the_buffers_win_over_those_of_the_stream() {
     let expected: Vec<_> = (0..9).map(|t| (t * FRAME + shift).nseconds()).collect();
     assert_eq!(times(&decode(&units)), expected);
 }
+
+#[test]
+fn pictures_coded_larger_from_a_key_unit_on_keep_their_size_and_caps() {
+    let info = i420();
+    let mut harness = encoder(&info);
+    let element = harness.element().unwrap();
+    for (start, scale) in [(0, "1x"), (9, "2x"), (18, "1.5x")] {
+        element.set_property_from_str("coding-scale", scale);
+        let wish = gst_video::UpstreamForceKeyUnitEvent::builder().build();
+        assert!(harness.push_upstream_event(wish));
+        (start..start + 9).for_each(|t| assert!(harness.push(picture(&info, t)).is_ok()));
+    }
+    harness.push_event(gst::event::Eos::new());
+    let units = drain(&mut harness);
+    let header = |unit: &gst::Buffer| UnitHeader::parse(&bytes(unit)).unwrap().0;
+    let sequences: Vec<_> = units.iter().filter_map(|unit| header(unit).sequence).collect();
+    let coded = sequences
+        .iter()
+        .map(|sequence| sequence.coded_size())
+        .collect::<Vec<_>>();
+    let times = |halves: u32| (WIDTH * halves / 2, HEIGHT * halves / 2);
+    assert_eq!(coded, [times(2), times(4), times(3)]);
+
+    let mut harness = decoder();
+    units.into_iter().for_each(|unit| assert!(harness.push(unit).is_ok()));
+    harness.push_event(gst::event::Eos::new());
+    let mut announced = 0;
+    while let Some(event) = harness.try_pull_event() {
+        announced += usize::from(event.type_() == gst::EventType::Caps);
+    }
+    assert_eq!(announced, 1, "caps of one kind");
+    let pictures = drain(&mut harness);
+    assert_eq!(pictures.len(), 27);
+    assert!(pictures.iter().all(|picture| picture.size() == info.size()));
+}

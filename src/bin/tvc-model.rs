@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{ensure, Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use gsttvc::bitstream::CodingScale;
 use gsttvc::codec::{
     DecoderSettings, EncoderSettings, MaskingStrategy, OperatingPoint, Restoration, DEFAULT_QUANTIZER,
 };
@@ -95,6 +96,9 @@ struct EvalArguments {
     /// Operating points to measure instead, as DEAD_ZONE:LATENT_STEP:MASK_RATIO; a step of - means no latents.
     #[arg(long, value_delimiter = ',', value_parser = parse_point, conflicts_with_all = ["quantizer", "bpp", "bitrate"])]
     point: Vec<OperatingPoint>,
+    /// How much larger pictures are coded: 1, 1.5 or 2; without it, as the quantizer or the rate ask for.
+    #[arg(long)]
+    coding_scale: Option<CodingScale>,
     /// Share of the tokens between key units that are masked, 0 to 0.9; without it, as the encoder chooses.
     #[arg(long)]
     mask_ratio: Option<f64>,
@@ -166,7 +170,7 @@ fn parse_point(text: &str) -> Result<OperatingPoint, String> {
         dead_zone: number(dead_zone)?,
         latent_step,
         mask_ratio: number(mask_ratio)?,
-        ..gsttvc::codec::operating_point(gsttvc::codec::DEFAULT_QUANTIZER)
+        ..gsttvc::codec::operating_point(gsttvc::codec::DEFAULT_QUANTIZER, CodingScale::Single)
     })
 }
 
@@ -302,6 +306,7 @@ impl EvalArguments {
     fn settings(&self, clip: &Clip) -> Vec<(String, EncoderSettings)> {
         let common = EncoderSettings {
             key_int_max: self.key_int_max,
+            scale: self.coding_scale,
             mask_ratio: self.mask_ratio,
             masking: match self.mask_pattern {
                 true => MaskingStrategy::Pattern,

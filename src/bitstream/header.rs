@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 use super::fields::{put_leb128, Reader};
+use super::scale::CodingScale;
 use super::timing::Timing;
 use super::BitstreamError;
 
@@ -11,14 +12,14 @@ pub const DELTA_FRAMES: usize = 8;
 /// Longest payload of an access unit in bytes.
 pub const MAX_PAYLOAD: usize = (1 << 21) - 1;
 /// No header is longer, in bytes.
-pub const MAX_HEADER: usize = 72;
+pub const MAX_HEADER: usize = 73;
 /// Smallest width and height.
 pub const MIN_SIZE: u32 = 16;
 /// Largest width and height.
 pub const MAX_SIZE: u32 = 8192;
 
 const MAGIC: [u8; 3] = *b"TVC";
-pub(super) const VERSION: u8 = 2;
+pub(super) const VERSION: u8 = 3;
 const KEY_FLAG: u8 = 0x80;
 const FRAMES_SHIFT: u8 = 4;
 const TIMING_SHIFT: u8 = 2;
@@ -36,6 +37,8 @@ pub struct SequenceHeader {
     pub pixel_aspect_ratio: (u32, u32),
     /// Range, matrix, transfer function, primaries and chroma siting, as GStreamer numbers them.
     pub colorimetry: [u8; 5],
+    /// How much larger the pictures are coded.
+    pub coding_scale: CodingScale,
     /// Identity of the model that the stream was made with.
     pub model_id: u64,
     /// Presentation time of the key unit's frame in ns, where known.
@@ -71,9 +74,27 @@ impl SequenceHeader {
             frame_rate,
             pixel_aspect_ratio: (1, 1),
             colorimetry: [0; 5],
+            coding_scale: CodingScale::Single,
             model_id: 0,
             pts: None,
         }
+    }
+
+    /// Width and height of the coded pictures.
+    pub fn coded_size(&self) -> (u32, u32) {
+        let coded = |shown| self.coding_scale.coded(shown);
+        (coded(self.width), coded(self.height))
+    }
+
+    /// Whether pictures of `other` are of the same kind for those who are shown them: all but the time and what the
+    /// coding takes.
+    pub fn shows_like(&self, other: &SequenceHeader) -> bool {
+        let coding = SequenceHeader {
+            pts: self.pts,
+            coding_scale: self.coding_scale,
+            ..*other
+        };
+        *self == coding
     }
 
     fn pack(&self, out: &mut Vec<u8>) {
@@ -86,6 +107,7 @@ impl SequenceHeader {
             put_leb128(out, u64::from(den));
         }
         out.extend_from_slice(&self.colorimetry);
+        out.push(self.coding_scale as u8);
         out.extend_from_slice(&self.model_id.to_be_bytes());
         put_leb128(out, self.pts.map_or(0, |pts| pts.saturating_add(1)));
     }
@@ -116,12 +138,23 @@ impl SequenceHeader {
             }
             Ok((num as u32, den as u32))
         };
+        let (frame_rate, pixel_aspect_ratio) = (
+            fraction(reader, "frame rate", 0)?,
+            fraction(reader, "pixel aspect ratio", 1)?,
+        );
+        let colorimetry = reader.bytes()?;
+        let code = reader.u8()?;
+        let fits = |scale: &CodingScale| scale.coded(width.max(height)) <= MAX_SIZE;
+        let coding_scale = CodingScale::from_code(code)
+            .filter(fits)
+            .ok_or_else(|| malformed("coding scale", code.into(), "0 to 2, coded sides up to 8192"))?;
         Ok(SequenceHeader {
             width,
             height,
-            frame_rate: fraction(reader, "frame rate", 0)?,
-            pixel_aspect_ratio: fraction(reader, "pixel aspect ratio", 1)?,
-            colorimetry: reader.bytes()?,
+            frame_rate,
+            pixel_aspect_ratio,
+            colorimetry,
+            coding_scale,
             model_id: reader.u64()?,
             pts: reader.leb128("presentation time", u64::MAX)?.checked_sub(1),
         })
@@ -224,19 +257,24 @@ mod tests {
             (MIN_SIZE..=MAX_SIZE, MIN_SIZE..=MAX_SIZE),
             fraction(0),
             fraction(1),
-            any::<[u8; 5]>(),
+            (any::<[u8; 5]>(), any::<prop::sample::Index>()),
             any::<u64>(),
             prop::option::of(0..u64::MAX),
         )
             .prop_map(
-                |((width, height), frame_rate, par, colorimetry, model_id, pts)| SequenceHeader {
-                    width,
-                    height,
-                    frame_rate,
-                    pixel_aspect_ratio: par,
-                    colorimetry,
-                    model_id,
-                    pts,
+                |((width, height), frame_rate, par, (colorimetry, scale), model_id, pts)| {
+                    let fitting = CodingScale::ALL.map(|scale| scale.coded(width.max(height)) <= MAX_SIZE);
+                    let count = fitting.iter().filter(|fits| **fits).count();
+                    SequenceHeader {
+                        width,
+                        height,
+                        frame_rate,
+                        pixel_aspect_ratio: par,
+                        colorimetry,
+                        coding_scale: CodingScale::ALL[scale.index(count)],
+                        model_id,
+                        pts,
+                    }
                 },
             )
     }

@@ -4,11 +4,13 @@
 
 mod fields;
 mod header;
+mod scale;
 mod timing;
 
 pub use header::{
     find_key_unit, SequenceHeader, UnitHeader, DELTA_FRAMES, MAX_HEADER, MAX_PAYLOAD, MAX_SIZE, MIN_SIZE, SYNC,
 };
+pub use scale::CodingScale;
 pub use timing::{Clock, FrameTimes, Timing};
 
 /// Why bytes are not an access unit.

@@ -120,11 +120,12 @@ impl StripState {
     }
 }
 
-/// Width and height of a stream's pictures in tokens.
+/// Width and height of a stream's coded pictures in tokens.
 pub fn in_tokens(model: &Model, sequence: &SequenceHeader) -> (usize, usize) {
     let factor = model.tokenizer.config.spatial_factor() as usize;
     let count = |size: u32| (size as usize).div_ceil(factor);
-    (count(sequence.width), count(sequence.height))
+    let (width, height) = sequence.coded_size();
+    (count(width), count(height))
 }
 
 /// `xs: [1, c, h, w]` -> the values with the channels of a place together.

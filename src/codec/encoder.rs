@@ -2,17 +2,15 @@
 
 use std::sync::Arc;
 
-use super::analysis::{Analysis, AnalysisState};
-use super::ladder::{operating_point, OperatingPoint, DEFAULT_QUANTIZER};
-use super::masking::{mask_adaptive, mask_pattern, MaskingStrategy};
-use super::past::Past;
+use super::candidate::{Candidate, Stream};
+use super::ladder::{largest_scale, scale_of, OperatingPoint, DEFAULT_QUANTIZER, ENLARGED};
+use super::masking::MaskingStrategy;
 use super::rate::RateControl;
-use super::restore::Restorer;
+use super::scaling::ScaleControl;
 use super::scene::SceneDetector;
-use super::strips::Strip;
 use super::{CodecError, Frame};
-use crate::bitstream::{Clock, SequenceHeader, Timing, UnitHeader, MAX_SIZE, MIN_SIZE};
-use crate::entropy::{symbol_check, LatentContextModel, LatentMap, LatentMode, Masking, TokenMap, UnitEncoder};
+use crate::bitstream::{CodingScale, SequenceHeader, Timing, UnitHeader, MAX_SIZE, MIN_SIZE};
+use crate::entropy::symbol_check;
 use crate::model::Model;
 
 /// Automatic key units: at cuts, and at least once in this many frames so that seeking works.
@@ -24,16 +22,14 @@ const ASSUMED_FRAME_SECONDS: f64 = 1.0 / 30.0;
 /// What stands around a unit's symbols, about: header, times.
 const DELTA_HEADER_BITS: usize = 7 * 8;
 const KEY_HEADER_BITS: usize = 40 * 8;
-/// Latents are held where at most one in this many moved ...
-const HELD_SHARE: usize = 200;
-/// ... by more than this many quarters of a step.
-const HELD_QUARTERS: i64 = 3;
-
 /// What may change while frames flow.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EncoderSettings {
     /// 0 (best) to 63 (smallest): see [`operating_point`]. Not used with a rate.
     pub quantizer: u32,
+    /// How much larger pictures are coded, from the next key unit on; None = as quantizer or rate ask for. Pictures that
+    /// would be too large for the bitstream are coded as they are.
+    pub scale: Option<CodingScale>,
     /// Taken instead of the quantizer's, to explore what is worth what.
     pub point: Option<OperatingPoint>,
     /// Bits per second to keep to; 0 = constant quality.
@@ -51,6 +47,7 @@ impl Default for EncoderSettings {
     fn default() -> Self {
         EncoderSettings {
             quantizer: DEFAULT_QUANTIZER,
+            scale: None,
             point: None,
             rate: 0.0,
             mask_ratio: None,
@@ -80,23 +77,7 @@ pub struct Encoder {
     pending: Vec<Frame>,
     scenes: SceneDetector,
     rate: RateControl,
-}
-
-/// What lasts from a key unit to the next.
-struct Stream {
-    state: AnalysisState,
-    past: Past,
-    restorer: Restorer,
-    clock: Clock,
-    frames: u32,
-}
-
-/// A unit at one operating point.
-struct Candidate {
-    quantizer: u32,
-    tokens: TokenMap,
-    latents: Option<LatentMap>,
-    payload: Vec<u8>,
+    scaling: ScaleControl,
 }
 
 impl Encoder {
@@ -120,6 +101,7 @@ impl Encoder {
             pending: Vec::new(),
             scenes: SceneDetector::default(),
             rate: RateControl::default(),
+            scaling: ScaleControl::default(),
         })
     }
 
@@ -157,6 +139,7 @@ impl Encoder {
         self.scenes = SceneDetector::default();
         // What follows may have any time: it owes nothing for what was before.
         self.rate = RateControl::default();
+        self.scaling = ScaleControl::default();
     }
 
     fn wants_key(&self, is_cut: bool) -> bool {
@@ -171,6 +154,10 @@ impl Encoder {
         {
             return true;
         }
+        let is_automatic = self.settings.scale.is_none() && self.settings.rate > 0.0;
+        if self.pending.is_empty() && is_automatic && self.scaling.wants_key(self.largest_scale()) {
+            return true;
+        }
         match self.settings.key_int_max {
             0 => (is_cut && frames >= AUTOMATIC_KEY_MIN_DISTANCE) || frames >= AUTOMATIC_KEY_DISTANCE,
             max => frames >= max,
@@ -178,23 +165,69 @@ impl Encoder {
     }
 
     fn code_key(&mut self, frame: &Frame) -> Result<AccessUnit, CodecError> {
-        let sequence = SequenceHeader {
-            pts: frame.pts,
-            ..self.sequence
-        };
-        let mut stream = Stream {
-            state: AnalysisState::new(Strip::cover(&self.model, &sequence)),
-            past: Past::default(),
-            restorer: Restorer::default(),
-            clock: Clock::new(&sequence),
-            frames: 1,
-        };
+        let scale = self.scale_for(frame)?;
+        let mut stream = self.stream(frame, scale);
         let coded = self.code(&[frame], 1, &mut stream)?;
-        let unit = assemble(Some(sequence), 1, Timing::Grid, &coded, coded.payload.clone());
+        let unit = assemble(Some(stream.sequence), 1, Timing::Grid, &coded, coded.payload.clone());
         self.charge(&unit, coded.quantizer);
+        self.scaling.start(scale);
         self.remember(&mut stream, coded)?;
         self.stream = Some(stream);
         Ok(unit)
+    }
+
+    /// The largest scale that is chosen without being asked for. Cosmos' networks have enough to say at one.
+    fn largest_scale(&self) -> CodingScale {
+        match self.model.tokenizer.config.is_cosmos() {
+            true => CodingScale::Single,
+            false => largest_scale((self.sequence.width, self.sequence.height)),
+        }
+    }
+
+    /// What starts with a frame as a key unit.
+    fn stream(&self, frame: &Frame, coding_scale: CodingScale) -> Stream {
+        let sequence = SequenceHeader {
+            pts: frame.pts,
+            coding_scale,
+            ..self.sequence
+        };
+        Stream::new(&self.model, sequence)
+    }
+
+    /// The scale of a key unit.
+    fn scale_for(&self, frame: &Frame) -> Result<CodingScale, CodecError> {
+        let (width, height) = (self.sequence.width, self.sequence.height);
+        if let Some(scale) = self.settings.scale {
+            let is_legal = scale.coded(width.max(height)) <= MAX_SIZE;
+            return Ok(if is_legal { scale } else { CodingScale::Single });
+        }
+        let largest = self.largest_scale();
+        if self.settings.rate <= 0.0 {
+            return Ok(scale_of(self.settings.quantizer).min(largest));
+        }
+        match self.scaling.wanted(largest) {
+            Some(scale) => Ok(scale),
+            None => self.affordable_scale(frame, largest),
+        }
+    }
+
+    /// The largest scale at which the rate would pay for frames like this one in every unit, by a guess: a delta unit of
+    /// something that moves takes about as much as a key unit.
+    fn affordable_scale(&self, frame: &Frame, largest: CodingScale) -> Result<CodingScale, CodecError> {
+        let seconds = self.seconds(&[frame]) * self.model.group_frames() as f64;
+        for (scale, coarsest) in ENLARGED.into_iter().filter(|(scale, _)| *scale <= largest) {
+            let mut stream = self.stream(frame, scale);
+            let analysis = stream.analyse(&self.model, &[frame])?;
+            let bits = stream
+                .candidate(&self.model, &self.settings, &analysis, coarsest)?
+                .payload
+                .len()
+                * 8;
+            if bits as f64 <= self.settings.rate * seconds {
+                return Ok(scale);
+            }
+        }
+        Ok(CodingScale::Single)
     }
 
     fn code_delta(&mut self) -> Result<Option<AccessUnit>, CodecError> {
@@ -212,6 +245,7 @@ impl Encoder {
         payload.extend(&coded.payload);
         let unit = assemble(None, frames.len(), timing, &coded, payload);
         self.charge(&unit, coded.quantizer);
+        self.scaling.push(coded.quantizer);
         self.remember(&mut stream, coded)?;
         stream.frames += frames.len() as u32;
         // Frames after a short group would not line up with the decoder's: it ends the stream.
@@ -237,17 +271,17 @@ impl Encoder {
 
     /// Codes a group of frames, the first `count` of which are real, at the quantizer or at the rate.
     fn code(&mut self, group: &[&Frame], count: usize, stream: &mut Stream) -> Result<Candidate, CodecError> {
-        let analysis = Analysis::of(&self.model, group, &self.sequence, &mut stream.state)?;
+        let analysis = stream.analyse(&self.model, group)?;
         let rate = self.settings.rate;
         if rate <= 0.0 {
-            return self.candidate(&analysis, stream, self.settings.quantizer);
+            return stream.candidate(&self.model, &self.settings, &analysis, self.settings.quantizer);
         }
         let seconds = self.seconds(&group[..count]);
         let is_key = stream.past.tokens.previous.is_none();
         let budget = self.rate.budget(rate, group[0].pts, seconds, is_key);
         let header = if is_key { KEY_HEADER_BITS } else { DELTA_HEADER_BITS };
         let code = |quantizer| {
-            let candidate = self.candidate(&analysis, stream, quantizer)?;
+            let candidate = stream.candidate(&self.model, &self.settings, &analysis, quantizer)?;
             let bits = candidate.payload.len() * 8 + header;
             Ok((candidate, bits))
         };
@@ -263,82 +297,6 @@ impl Encoder {
         let (num, den) = self.sequence.frame_rate;
         let nominal = (num > 0).then(|| f64::from(den) / f64::from(num));
         spacing.or(nominal).unwrap_or(ASSUMED_FRAME_SECONDS) * frames.len() as f64
-    }
-
-    /// The unit at a quantizer's operating point.
-    fn candidate(&self, analysis: &Analysis, stream: &Stream, quantizer: u32) -> Result<Candidate, CodecError> {
-        let point = self.settings.point.unwrap_or_else(|| operating_point(quantizer));
-        let past = &stream.past;
-        let mut tokens = analysis.tokens(past.tokens.previous.as_ref(), point.dead_zone);
-        let masking = self.mask(analysis, stream, &point, &mut tokens)?;
-        let mut coder = UnitEncoder::new();
-        self.model
-            .context
-            .code(&mut coder, &past.tokens, masking, &mut tokens)?;
-        let mut latents = None;
-        if let (Some(continuous), Some(wanted)) = (&self.model.continuous, &analysis.latents) {
-            let mode = match point.latent_step {
-                None => LatentMode::Absent,
-                Some(step) => latent_mode(&continuous.context, wanted, past, step),
-            };
-            latents = Some(continuous.context.encode(
-                &mut coder,
-                &past.latents,
-                (&tokens, &past.tokens),
-                mode,
-                (wanted, point.rounding),
-            )?);
-        }
-        Ok(Candidate {
-            quantizer,
-            tokens,
-            latents,
-            payload: coder.finish(),
-        })
-    }
-
-    /// Masks tokens of a delta unit as the settings or the operating point ask for. Key units are always complete.
-    fn mask(
-        &self,
-        analysis: &Analysis,
-        stream: &Stream,
-        point: &OperatingPoint,
-        tokens: &mut TokenMap,
-    ) -> Result<Masking, CodecError> {
-        let history = &stream.past.tokens;
-        let ratio = self.settings.mask_ratio.unwrap_or(point.mask_ratio);
-        if history.previous.is_none() || ratio <= 0.0 {
-            return Ok(Masking::None);
-        }
-        if self.settings.masking == MaskingStrategy::Pattern {
-            return Ok(mask_pattern(tokens, history, ratio));
-        }
-        let zero = |map: &LatentMap| LatentMap::zero(map.width, map.height, map.channels);
-        let zeros;
-        let latents = match point.latent_step {
-            Some(_) => analysis.latents.as_ref(),
-            None => {
-                zeros = analysis.latents.as_ref().map(zero);
-                zeros.as_ref()
-            }
-        };
-        let errors = stream.restorer.errors(&self.model, tokens, latents)?;
-        Ok(mask_adaptive(tokens, history, ratio, &errors))
-    }
-}
-
-/// Latents that hardly moved are held: a still picture costs nothing.
-fn latent_mode(context: &LatentContextModel, wanted: &LatentMap, past: &Past, step: usize) -> LatentMode {
-    let Some(previous) = &past.latents.previous else {
-        return LatentMode::Coded(step);
-    };
-    let bound = i64::from(context.weights().steps[step]) * HELD_QUARTERS;
-    let moved = |(a, b): &(&i32, &i32)| (i64::from(**a) - i64::from(**b)).abs() * 4 > bound;
-    let count = wanted.values.iter().zip(&previous.values).filter(moved).count();
-    if count * HELD_SHARE <= wanted.values.len() {
-        LatentMode::Held
-    } else {
-        LatentMode::Coded(step)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::model::picture;
 
@@ -76,6 +76,27 @@ impl Frame {
         (0..luma.size()[0]).map(frame).collect()
     }
 
+    /// The frame in another width and height, each plane about its centre.
+    pub fn resized(&self, (width, height): (usize, usize)) -> Result<Frame, tch::TchError> {
+        let resize = |number: usize| -> Result<Vec<u8>, tch::TchError> {
+            let (from_w, from_h) = Frame::plane_size(self.width, self.height, number);
+            let (w, h) = Frame::plane_size(width, height, number);
+            let plane = Tensor::f_from_slice(&self.planes[number])?.f_view([1, 1, from_h as i64, from_w as i64])?;
+            let resized = picture::resize(&plane.f_to_kind(Kind::Float)?, [h as i64, w as i64])?;
+            let mut bytes = vec![0; w * h];
+            picture::to_u8(&resized)?
+                .f_contiguous()?
+                .f_copy_data(&mut bytes, w * h)?;
+            Ok(bytes)
+        };
+        Ok(Frame {
+            width,
+            height,
+            planes: [resize(0)?, resize(1)?, resize(2)?],
+            pts: self.pts,
+        })
+    }
+
     /// Puts a frame of the same width below this one, whose height is even.
     pub fn append(&mut self, below: Frame) {
         self.height += below.height;
@@ -129,6 +150,27 @@ mod tests {
         let mut whole = part(0..16, 16);
         whole.append(part(16..32, 3));
         assert_eq!(whole, frame);
+    }
+
+    #[test]
+    fn a_smooth_frame_survives_twice_the_size() {
+        let plane = |number: usize| {
+            let (w, h) = Frame::plane_size(33, 25, number);
+            (0..w * h).map(|i| (40 + 3 * (i % w) + 2 * (i / w)) as u8).collect()
+        };
+        let frame = Frame {
+            width: 33,
+            height: 25,
+            planes: [plane(0), plane(1), plane(2)],
+            pts: Some(5),
+        };
+        let large = frame.resized((66, 50)).unwrap();
+        assert_eq!((large.planes[0].len(), large.planes[1].len()), (66 * 50, 33 * 25));
+        let back = large.resized((33, 25)).unwrap();
+        assert_eq!((back.width, back.height, back.pts), (33, 25, Some(5)));
+        for (a, b) in frame.planes.iter().flatten().zip(back.planes.iter().flatten()) {
+            assert!(a.abs_diff(*b) <= 2, "{a} became {b}");
+        }
     }
 
     #[test]

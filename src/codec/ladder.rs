@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Operating points: what each value of the quantizer means.
 
+use crate::bitstream::CodingScale;
 use crate::entropy::Rounding;
 
 /// Largest value of the quantizer.
@@ -15,6 +16,12 @@ const BIT_PRICE: f32 = 0.06;
 /// After this quantizer the price doubles each time: from the coarsest step to no latents at all is half of the bits, too
 /// much for rate control to leap over.
 const LAST_AT_BIT_PRICE: u32 = 46;
+
+/// The scales that enlarge, the largest first, and the last quantizer of each: finer ones stand for it too, or for a larger
+/// one, where that is not too large.
+pub const ENLARGED: [(CodingScale, u32); 2] = [(CodingScale::Double, 7), (CodingScale::OneAndAHalf, 15)];
+/// No picture is enlarged to more than this by itself, 640x360: what two cores code in real time.
+const MAX_CODED_SAMPLES: u64 = 640 * 360;
 
 /// What a unit spends its bits on.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,10 +54,43 @@ const ANCHORS: [Anchor; 9] = [
     Anchor(63, 1.5, 47.0, 0.9),
 ];
 
-/// The point of a quantizer, 0 (best) to 63 (smallest): first the latents get coarser, then tokens become more reluctant
-/// to change, then the latents are left out, then more and more of the tokens.
-pub fn operating_point(quantizer: u32) -> OperatingPoint {
+/// At which of [`ANCHORS`]' places the points of an enlarged picture stand: a quantizer and its place. Between two of them
+/// places change evenly.
+const ONE_AND_A_HALF: [(u32, u32); 4] = [(0, 8), (8, 24), (16, 40), (63, 63)];
+const DOUBLE: [(u32, u32); 3] = [(0, 24), (8, 40), (63, 63)];
+
+/// The largest scale that the codec chooses for pictures of a width and height.
+pub fn largest_scale((width, height): (u32, u32)) -> CodingScale {
+    let fits =
+        |scale: &&CodingScale| u64::from(scale.coded(width)) * u64::from(scale.coded(height)) <= MAX_CODED_SAMPLES;
+    CodingScale::ALL.iter().rev().find(fits).copied().unwrap_or_default()
+}
+
+/// The scale that a quantizer stands for.
+pub fn scale_of(quantizer: u32) -> CodingScale {
+    let found = ENLARGED.iter().find(|(_, last)| quantizer <= *last);
+    found.map_or(CodingScale::Single, |(scale, _)| *scale)
+}
+
+/// The point of a quantizer, 0 (best) to 63 (smallest), for pictures coded at a scale: of each scale, first the latents get
+/// coarser, then tokens become more reluctant to change, then the latents are left out, then more and more of the tokens.
+pub fn operating_point(quantizer: u32, scale: CodingScale) -> OperatingPoint {
     let quantizer = quantizer.min(MAX_QUANTIZER);
+    point_at(match scale {
+        CodingScale::Single => quantizer,
+        CodingScale::OneAndAHalf => place(&ONE_AND_A_HALF, quantizer),
+        CodingScale::Double => place(&DOUBLE, quantizer),
+    })
+}
+
+/// The place of a quantizer in a table like [`DOUBLE`].
+fn place(table: &[(u32, u32)], quantizer: u32) -> u32 {
+    let next = table.partition_point(|pair| pair.0 < quantizer).max(1);
+    let (from, to) = (table[next - 1], table[next]);
+    from.1 + (quantizer - from.0) * (to.1 - from.1) / (to.0 - from.0)
+}
+
+fn point_at(quantizer: u32) -> OperatingPoint {
     let next = ANCHORS.partition_point(|anchor| anchor.0 < quantizer).max(1);
     let (from, to) = (&ANCHORS[next - 1], &ANCHORS[next]);
     let share = f64::from(quantizer - from.0) / f64::from(to.0 - from.0);
@@ -72,7 +112,7 @@ mod tests {
 
     #[test]
     fn points_spend_less_and_less() {
-        let points: Vec<_> = (0..=MAX_QUANTIZER).map(operating_point).collect();
+        let points: Vec<_> = (0..=MAX_QUANTIZER).map(point_at).collect();
         let step = |point: &OperatingPoint| point.latent_step.unwrap_or(LATENT_STEPS);
         for pair in points.windows(2) {
             assert!(pair[0].mask_ratio <= pair[1].mask_ratio);
@@ -84,5 +124,22 @@ mod tests {
         assert!(unmasked.is_sorted_by(|a, b| a.dead_zone <= b.dead_zone));
         assert_eq!((points[0].dead_zone, points[0].latent_step), (0.5, Some(12)));
         assert_eq!((points[63].latent_step, points[63].mask_ratio), (None, 0.9));
+    }
+
+    #[test]
+    fn enlarged_pictures_have_every_size_down_to_the_smallest() {
+        for table in [&ONE_AND_A_HALF[..], &DOUBLE] {
+            let places: Vec<_> = (0..=MAX_QUANTIZER).map(|quantizer| place(table, quantizer)).collect();
+            assert!(places.is_sorted(), "{places:?}");
+            assert_eq!(places[63], MAX_QUANTIZER);
+            assert!(table.iter().all(|&(quantizer, at)| places[quantizer as usize] == at));
+        }
+    }
+
+    #[test]
+    fn only_small_pictures_are_enlarged() {
+        let scales = [(160, 120), (320, 180), (320, 240), (426, 240), (427, 241), (8192, 16)].map(largest_scale);
+        use CodingScale::{Double, OneAndAHalf, Single};
+        assert_eq!(scales, [Double, Double, OneAndAHalf, OneAndAHalf, Single, Single]);
     }
 }

@@ -2,6 +2,7 @@
 //! Frames to access units and back.
 
 mod analysis;
+mod candidate;
 mod colour;
 mod decoder;
 mod encoder;
@@ -12,6 +13,7 @@ mod masking;
 mod past;
 mod rate;
 mod restore;
+mod scaling;
 mod scene;
 mod strips;
 mod synthesis;
@@ -22,6 +24,6 @@ pub use decoder::{Decoded, Decoder, DecoderSettings};
 pub use encoder::{AccessUnit, Encoder, EncoderSettings};
 pub use error::CodecError;
 pub use frame::Frame;
-pub use ladder::{operating_point, OperatingPoint, DEFAULT_QUANTIZER, MAX_QUANTIZER};
+pub use ladder::{operating_point, scale_of, OperatingPoint, DEFAULT_QUANTIZER, MAX_QUANTIZER};
 pub use masking::MaskingStrategy;
 pub use restore::Restoration;

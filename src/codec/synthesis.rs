@@ -7,7 +7,7 @@ use super::colour::ycbcr;
 use super::restore::Restored;
 use super::strips::Strip;
 use super::{CodecError, Frame};
-use crate::bitstream::SequenceHeader;
+use crate::bitstream::{CodingScale, SequenceHeader};
 use crate::model::picture::{self, Ycbcr};
 use crate::model::{Model, StreamState};
 
@@ -45,12 +45,13 @@ impl Synthesis {
         sequence: &SequenceHeader,
     ) -> Result<Vec<Frame>, CodecError> {
         let factor = model.tokenizer.config.spatial_factor() as usize;
+        let (width, height) = sequence.coded_size();
         let mut frames: Vec<Frame> = Vec::new();
         for state in &mut self.strips {
             let quads = state.run(model, restored, control, ycbcr(sequence))?;
             let rows = &state.strip.rows;
-            let below = sequence.height as usize - rows.start * factor;
-            let parts = Frame::from_quads(&quads, sequence.width as usize, below.min(rows.len() * factor))?;
+            let below = height as usize - rows.start * factor;
+            let parts = Frame::from_quads(&quads, width as usize, below.min(rows.len() * factor))?;
             if frames.is_empty() {
                 frames = parts;
             } else {
@@ -60,7 +61,11 @@ impl Synthesis {
                     .for_each(|(frame, part)| frame.append(part));
             }
         }
-        Ok(frames)
+        if sequence.coding_scale == CodingScale::Single {
+            return Ok(frames);
+        }
+        let shown = (sequence.width as usize, sequence.height as usize);
+        frames.iter().map(|frame| Ok(frame.resized(shown)?)).collect()
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tch::{nn, Device, Kind};
 
 use super::*;
-use crate::bitstream::{SequenceHeader, UnitHeader};
+use crate::bitstream::{CodingScale, SequenceHeader, UnitHeader};
 use crate::model::{self, Fusion, IntegerModel, Model, ModelConfig, Predictor, Tokenizer};
 use crate::train::context_net::ContextNet;
 use crate::train::latent_context_net::LatentContextNet;
@@ -113,6 +113,67 @@ fn every_operating_point_decodes() {
 }
 
 #[test]
+fn pictures_coded_larger_come_back_in_their_size() {
+    let model = tiny_model();
+    for (scale, coded) in CodingScale::ALL.into_iter().zip([(96, 80), (144, 120), (192, 160)]) {
+        let settings = EncoderSettings {
+            scale: Some(scale),
+            ..EncoderSettings::default()
+        };
+        let units = encode(&model, settings, (0..9).map(|t| frame(t, 2)));
+        let mut decoder = Decoder::new(model.clone());
+        for unit in &units {
+            let decoded = decoder.decode(&unit.bytes).unwrap();
+            assert_eq!(decoded.sequence.coded_size(), coded);
+            assert!(decoded.frames.iter().all(|f| (f.width, f.height) == (WIDTH, HEIGHT)));
+        }
+    }
+}
+
+/// The scales of the key units.
+fn scales(units: &[AccessUnit]) -> Vec<CodingScale> {
+    let header = |unit: &AccessUnit| UnitHeader::parse(&unit.bytes).unwrap().0;
+    let sequences = units.iter().filter_map(|unit| header(unit).sequence);
+    sequences.map(|sequence| sequence.coding_scale).collect()
+}
+
+#[test]
+fn fine_quantizers_and_high_rates_code_larger_pictures() {
+    let model = tiny_model();
+    let first = |quantizer, rate| {
+        let settings = EncoderSettings {
+            quantizer,
+            rate,
+            ..EncoderSettings::default()
+        };
+        scales(&encode(&model, settings, (0..9).map(|t| frame(t, 2))))[0]
+    };
+    let by_quantizer = [0, 7, 8, 15, 16, 63].map(|quantizer| first(quantizer, 0.0));
+    use CodingScale::{Double, OneAndAHalf, Single};
+    assert_eq!(by_quantizer, [Double, Double, OneAndAHalf, OneAndAHalf, Single, Single]);
+    assert_eq!(first(0, 1e3), Single);
+    assert_eq!(first(0, 1e7), Double);
+}
+
+#[test]
+fn a_rate_that_rises_gets_larger_pictures_and_one_that_falls_smaller_ones() {
+    let model = tiny_model();
+    let mut encoder = Encoder::new(model, sequence(), EncoderSettings::default()).unwrap();
+    let mut run = |rate: f64, times: std::ops::Range<usize>| -> Vec<CodingScale> {
+        encoder.set_settings(EncoderSettings {
+            rate,
+            key_int_max: 1000,
+            ..EncoderSettings::default()
+        });
+        let units: Vec<AccessUnit> = times.flat_map(|t| encoder.push(frame(t, 2), false).unwrap()).collect();
+        scales(&units)
+    };
+    assert_eq!(run(1e3, 0..97), [CodingScale::Single]);
+    assert_eq!(run(1e7, 97..321).last(), Some(&CodingScale::Double));
+    assert_eq!(run(1e3, 321..561).last(), Some(&CodingScale::Single));
+}
+
+#[test]
 fn coarser_quantizers_and_more_masking_take_fewer_bits() {
     let model = tiny_model();
     let size = |quantizer, mask_ratio| {
@@ -134,7 +195,7 @@ fn latents_of_a_still_picture_cost_next_to_nothing() {
         let settings = EncoderSettings {
             point: Some(OperatingPoint {
                 latent_step,
-                ..operating_point(20)
+                ..operating_point(20, CodingScale::Single)
             }),
             key_int_max: 1000,
             ..EncoderSettings::default()
@@ -142,7 +203,7 @@ fn latents_of_a_still_picture_cost_next_to_nothing() {
         let units = encode(&model, settings, (0..65).map(|_| frame(0, 0)));
         units.iter().map(|unit| unit.bytes.len()).collect()
     };
-    let (with, without) = (sizes(operating_point(20).latent_step), sizes(None));
+    let (with, without) = (sizes(operating_point(20, CodingScale::Single).latent_step), sizes(None));
     assert!(with[0] > without[0] + 12, "the key unit has latents");
     for (unit, (a, b)) in with.iter().zip(&without).enumerate().skip(4) {
         assert!(a <= &(b + 12), "unit {unit}: {a} bytes with latents, {b} without");

@@ -100,13 +100,9 @@ pub fn to_sequence(info: &gst_video::VideoInfo) -> SequenceHeader {
         info.chroma_site().bits() as i32,
     ];
     SequenceHeader {
-        width: info.width(),
-        height: info.height(),
-        frame_rate: fraction(info.fps()),
         pixel_aspect_ratio: fraction(info.par()),
         colorimetry: colorimetry.map(|value| u8::try_from(value).unwrap_or(0)),
-        model_id: 0,
-        pts: None,
+        ..SequenceHeader::new(info.width(), info.height(), fraction(info.fps()))
     }
 }
 

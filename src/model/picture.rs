@@ -25,6 +25,20 @@ pub fn planes_from_quad(quad: &Tensor) -> Result<(Tensor, Tensor)> {
     Ok((luma, samples.f_narrow(1, 4, 2)?))
 }
 
+/// Planes `[n, c, h, w]` f32 in another size, `[height, width]`: bicubic, and without aliases where that is smaller.
+pub fn resize(planes: &Tensor, size: [i64; 2]) -> Result<Tensor> {
+    planes.f_internal_upsample_bicubic2d_aa(size, false, None, None)
+}
+
+/// Quad pictures `[n, t, 6, h/2, w/2]` f32 in another size of luma, `[height, width]`, both even.
+pub fn resize_quads(quads: &Tensor, [height, width]: [i64; 2]) -> Result<Tensor> {
+    let flat = quads.f_flatten(0, 1)?;
+    let luma = resize(&flat.f_narrow(1, 0, 4)?.f_pixel_shuffle(2)?, [height, width])?;
+    let chroma = resize(&flat.f_narrow(1, 4, 2)?, [height / 2, width / 2])?;
+    let size = quads.size();
+    Tensor::f_cat(&[luma.f_pixel_unshuffle(2)?, chroma], 1)?.f_view([size[0], size[1], 6, height / 2, width / 2])
+}
+
 /// Rounds samples 0 to 255 to u8.
 pub fn to_u8(samples: &Tensor) -> Result<Tensor> {
     samples.f_round()?.f_clamp(0.0, 255.0)?.f_to_kind(Kind::Uint8)

@@ -6,6 +6,7 @@ pub mod clips;
 pub mod context_net;
 pub mod context_stage;
 pub mod discriminator;
+mod enlarged;
 pub mod export;
 pub mod joint;
 pub mod latent_context_net;

@@ -12,6 +12,7 @@ use super::latent_context_net::latent_steps;
 use super::optimizer::Optimizer;
 use super::progress::{progress_bar, Log};
 use super::schedule::{Budget, Schedule};
+use crate::bitstream::CodingScale;
 use crate::codec::operating_point;
 use crate::entropy::LATENT_SCALE;
 use crate::model::picture::{self, Ycbcr};
@@ -179,7 +180,7 @@ impl Networks {
 
 /// The encoder's rounding with hysteresis; `bounded: [units, h, w, 6]`.
 fn dead_zone(bounded: &Tensor, quantizer: u32) -> Vec<Tensor> {
-    let reach = operating_point(quantizer).dead_zone;
+    let reach = operating_point(quantizer, CodingScale::Single).dead_zone;
     let top: Vec<f32> = crate::FSQ_LEVELS.iter().map(|&l| f32::from(l - 1)).collect();
     let top = Tensor::from_slice(&top).to_device(bounded.device());
     let mut maps: Vec<Tensor> = Vec::new();

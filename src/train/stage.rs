@@ -6,6 +6,7 @@ use tch::{nn, Device, Kind, Tensor};
 
 use super::checkpoint::Checkpoint;
 use super::discriminator::Discriminator;
+use super::enlarged::Enlargement;
 use super::joint::{uniform, Joint};
 use super::losses;
 use super::lpips::Lpips;
@@ -187,11 +188,24 @@ impl Stage {
             .joint
             .as_ref()
             .and_then(|joint| (uniform() >= joint.weights.discrete_share).then(Joint::draw_step));
-        let (ys, rate) = self.reconstruct(xs, quantisation)?;
+        // Finer tokens are for those who pay: such a picture has latents.
+        let enlargement = quantisation.and_then(|_| Enlargement::draw(self.weights.enlarged_share, xs.size()[4] * 2));
+        let (xs, coded) = match &enlargement {
+            Some(enlargement) => {
+                let cut = enlargement.cut(xs)?;
+                let coded = enlargement.enlarge(&cut)?;
+                (cut, coded)
+            }
+            None => (xs.shallow_clone(), xs.shallow_clone()),
+        };
+        let (ys, rate) = self.reconstruct(&coded, quantisation)?;
+        let mesh = losses::mesh(&ys, &coded);
+        let ys = enlargement.map_or(Ok(ys.shallow_clone()), |enlargement| enlargement.shrink(&ys))?;
+        let xs = &xs;
         let mut loss = losses::pixel(&ys, xs)
             + losses::gradient(&ys, xs) * self.weights.gradient_weight
             + losses::temporal(&ys, xs) * self.weights.temporal_weight
-            + losses::mesh(&ys, xs) * self.weights.mesh_weight;
+            + mesh * self.weights.mesh_weight;
         let mut perceptual = f64::NAN;
         if let Some(lpips) = self.lpips.as_ref().filter(|_| progress >= self.weights.lpips_from) {
             let distance = perceptual_loss(lpips, &ys, xs)?;
@@ -270,7 +284,7 @@ pub(super) fn cut(pictures: &Tensor, shift: [i64; 2]) -> Result<Tensor> {
     Ok(pictures.f_narrow(2, top, rows)?.f_narrow(3, left, columns)?)
 }
 
-fn random_below(limit: i64) -> Result<i64> {
+pub(super) fn random_below(limit: i64) -> Result<i64> {
     Ok(i64::try_from(Tensor::randint(limit, [], (Kind::Int64, Device::Cpu)))?)
 }
 

@@ -13,7 +13,7 @@ use super::losses;
 use super::progress::{progress_bar, Log};
 use super::schedule::{Budget, Schedule};
 use super::stage::{cut, quads_to_rgb, Stage};
-use crate::model::ModelConfig;
+use crate::model::{picture, ModelConfig};
 
 /// What the tokenizer is trained for.
 #[derive(Clone, Debug, clap::Args)]
@@ -27,6 +27,9 @@ pub struct Weights {
     /// Weight of the loss on what repeats in the period of the tokens and does not in the source.
     #[arg(long, default_value_t = 40.0)]
     pub mesh_weight: f64,
+    /// Share of the steps with latents whose pictures are coded larger than they are, as the finest quantizers do.
+    #[arg(long, default_value_t = 0.0)]
+    pub enlarged_share: f64,
     /// Weight of the perceptual loss (needs --lpips).
     #[arg(long, default_value_t = 0.5)]
     pub lpips_weight: f64,
@@ -126,6 +129,12 @@ fn configuration(checkpoint: &Checkpoint, has_latents: bool) -> Result<ModelConf
 /// Quantisation steps of the latents that are looked at.
 const VALIDATION_STEPS: [f64; 3] = [0.25, 1.0, 4.0];
 
+/// How much larger, and at which step, clips are coded that are looked at once more.
+const ENLARGEMENT: f64 = 1.5;
+const ENLARGED_STEP: f64 = 4.0;
+/// Luma samples of a token each way.
+const TOKEN_SIDE: f64 = 16.0;
+
 /// Steps of 8-bit samples from 0 to 1.
 const HALF_RANGE: f64 = 127.5;
 
@@ -139,9 +148,13 @@ fn validate(stage: &mut Stage, clips: &[Clip]) -> Result<String> {
     stage.optimizer.swap_average();
     stage.training = false;
     let result = tch::no_grad(|| -> Result<String> {
-        let mut line = format!("validation {}", validate_at(stage, clips, None)?);
+        let mut line = format!("validation {}", validate_at(stage, clips, None, 1.0)?);
         for step in VALIDATION_STEPS.iter().filter(|_| stage.joint.is_some()) {
-            line += &format!("; step {step}: {}", validate_at(stage, clips, Some(*step))?);
+            line += &format!("; step {step}: {}", validate_at(stage, clips, Some(*step), 1.0)?);
+        }
+        if stage.joint.is_some() {
+            let measures = validate_at(stage, clips, Some(ENLARGED_STEP), ENLARGEMENT)?;
+            line += &format!("; {ENLARGEMENT} times the size, step {ENLARGED_STEP}: {measures}");
         }
         Ok(line)
     });
@@ -150,21 +163,26 @@ fn validate(stage: &mut Stage, clips: &[Clip]) -> Result<String> {
     result
 }
 
-/// Mean PSNR, flicker, mesh (in squared luma levels), LPIPS and rate of the latents over the clips. LPIPS is that of pictures
+/// Mean PSNR, flicker, mesh (in squared luma levels), LPIPS and rate of the latents over the clips, coded `enlargement` times
+/// as wide and as high as they are, in whole tokens. LPIPS is that of pictures
 /// in the grid of the tokens, and that of pictures cut out of it, which tells whether networks fit LPIPS rather than what it
 /// measures.
-fn validate_at(stage: &Stage, clips: &[Clip], step: Option<f64>) -> Result<String> {
+fn validate_at(stage: &Stage, clips: &[Clip], step: Option<f64>, enlargement: f64) -> Result<String> {
     let (mut psnr, mut flicker, mut mesh, mut bits) = (0.0, 0.0, 0.0, 0.0);
     let mut perceptual = [0.0; 2];
     for clip in clips {
         let xs = clip
             .quads(0, VALIDATION_FRAMES)?
             .to_device(stage.tokenizer.last_weight().device());
-        let (ys, rate) = stage.reconstruct(&xs, step)?;
+        let (width, height) = clip.size();
+        let coded = [height, width].map(|side| ((side as f64 * enlargement / TOKEN_SIDE).ceil() * TOKEN_SIDE) as i64);
+        let (ys, rate) = stage.reconstruct(&picture::resize_quads(&xs, coded)?, step)?;
+        let ys = picture::resize_quads(&ys, [height, width])?;
+        let samples = (coded[0] * coded[1]) as f64 / (width * height) as f64;
         psnr += losses::psnr_luma(&ys, &xs);
         flicker += f64::try_from(losses::temporal(&ys, &xs))? * HALF_RANGE;
         mesh += f64::try_from(losses::mesh(&ys, &xs))? * HALF_RANGE.powi(2);
-        bits += rate.map_or(Ok(0.0), f64::try_from)?;
+        bits += rate.map_or(Ok(0.0), f64::try_from)? * samples;
         if let Some(lpips) = &stage.lpips {
             let rgb = |quad: &Tensor| quads_to_rgb(&quad.squeeze_dim(0).slice(0, 0, None, 6));
             let (ys, xs) = (rgb(&ys)?, rgb(&xs)?);

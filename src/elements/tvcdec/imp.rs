@@ -42,10 +42,7 @@ struct Output {
 impl Output {
     /// True if the stream's pictures no longer are what downstream expects.
     fn needs_reset(&self, sequence: &SequenceHeader) -> bool {
-        SequenceHeader {
-            pts: None,
-            ..self.sequence
-        } != SequenceHeader { pts: None, ..*sequence }
+        !self.sequence.shows_like(sequence)
     }
 }
 

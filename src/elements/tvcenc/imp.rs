@@ -10,56 +10,17 @@ use gst_video::prelude::*;
 use gst_video::subclass::prelude::*;
 use gst_video::{VideoCodecFrame, VideoCodecFrameFlags, VideoFrameRef, VideoInfo};
 
-use crate::codec::{AccessUnit, CodecError, Encoder, EncoderSettings, DEFAULT_QUANTIZER, MAX_QUANTIZER};
+use super::settings::Settings;
+use crate::codec::{AccessUnit, CodecError, Encoder};
 use crate::elements::caps;
 use crate::elements::convert::Converter;
-use crate::elements::runtime::RuntimeSettings;
 use crate::model::Model;
 
-const DEFAULT_BITRATE: u32 = 0;
-const MAX_BITRATE: u32 = 100_000;
-const DEFAULT_MASK_RATIO: f64 = -1.0;
-const MAX_MASK_RATIO: f64 = 0.9;
-const DEFAULT_KEY_INT_MAX: u32 = 0;
-const MAX_KEY_INT_MAX: u32 = 1 << 24;
 /// Assumed for the latency where the frame rate is unknown.
 const ASSUMED_FRAME_RATE: (u32, u32) = (30, 1);
 
 static CAT: LazyLock<gst::DebugCategory> =
     LazyLock::new(|| gst::DebugCategory::new("tvcenc", gst::DebugColorFlags::empty(), Some("TVC encoder")));
-
-#[derive(Clone, Debug)]
-struct Settings {
-    bitrate: u32,
-    mask_ratio: f64,
-    quantizer: u32,
-    key_int_max: u32,
-    runtime: RuntimeSettings,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings {
-            bitrate: DEFAULT_BITRATE,
-            mask_ratio: DEFAULT_MASK_RATIO,
-            quantizer: DEFAULT_QUANTIZER,
-            key_int_max: DEFAULT_KEY_INT_MAX,
-            runtime: RuntimeSettings::default(),
-        }
-    }
-}
-
-impl Settings {
-    fn encoder(&self) -> EncoderSettings {
-        EncoderSettings {
-            rate: f64::from(self.bitrate) * 1000.0,
-            mask_ratio: (self.mask_ratio >= 0.0).then_some(self.mask_ratio),
-            quantizer: self.quantizer,
-            key_int_max: self.key_int_max,
-            ..EncoderSettings::default()
-        }
-    }
-}
 
 /// One stream of one format.
 struct State {
@@ -93,67 +54,16 @@ impl ObjectSubclass for TvcEnc {
 
 impl ObjectImpl for TvcEnc {
     fn properties() -> &'static [glib::ParamSpec] {
-        static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
-            let mut properties = vec![
-                glib::ParamSpecUInt::builder("bitrate")
-                    .nick("Bitrate")
-                    .blurb("kbit/s to keep to, whatever the frame rate; 0 = constant quality, see quantizer")
-                    .maximum(MAX_BITRATE)
-                    .default_value(DEFAULT_BITRATE)
-                    .mutable_playing()
-                    .build(),
-                glib::ParamSpecDouble::builder("mask-ratio")
-                    .nick("Mask ratio")
-                    .blurb("Share of the tokens between key units that the decoder has to predict; -1 = as bitrate or quantizer ask for")
-                    .minimum(DEFAULT_MASK_RATIO)
-                    .maximum(MAX_MASK_RATIO)
-                    .default_value(DEFAULT_MASK_RATIO)
-                    .mutable_playing()
-                    .build(),
-                glib::ParamSpecUInt::builder("quantizer")
-                    .nick("Quantizer")
-                    .blurb("0 (best picture, most bits) to 63 (fewest bits), used when bitrate is 0")
-                    .maximum(MAX_QUANTIZER)
-                    .default_value(DEFAULT_QUANTIZER)
-                    .mutable_playing()
-                    .build(),
-                glib::ParamSpecUInt::builder("key-int-max")
-                    .nick("Key unit interval")
-                    .blurb("Most frames from one key unit to the next; 0 = automatic: at scene cuts, at least every 250 frames, and when asked for")
-                    .maximum(MAX_KEY_INT_MAX)
-                    .default_value(DEFAULT_KEY_INT_MAX)
-                    .mutable_ready()
-                    .build(),
-            ];
-            properties.extend(RuntimeSettings::properties());
-            properties
-        });
+        static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(Settings::properties);
         &PROPERTIES
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
-        let mut settings = self.settings.lock().unwrap();
-        match pspec.name() {
-            "bitrate" => settings.bitrate = value.get().expect("a number"),
-            "mask-ratio" => settings.mask_ratio = value.get().expect("a number"),
-            "quantizer" => settings.quantizer = value.get().expect("a number"),
-            "key-int-max" => settings.key_int_max = value.get().expect("a number"),
-            name => assert!(settings.runtime.set(value, pspec), "no property {name}"),
-        }
+        self.settings.lock().unwrap().set(value, pspec);
     }
 
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
-        let settings = self.settings.lock().unwrap();
-        match pspec.name() {
-            "bitrate" => settings.bitrate.to_value(),
-            "mask-ratio" => settings.mask_ratio.to_value(),
-            "quantizer" => settings.quantizer.to_value(),
-            "key-int-max" => settings.key_int_max.to_value(),
-            name => settings
-                .runtime
-                .get(pspec)
-                .unwrap_or_else(|| panic!("no property {name}")),
-        }
+        self.settings.lock().unwrap().get(pspec)
     }
 }
 

@@ -4,6 +4,9 @@ use gst::glib;
 use gst::prelude::*;
 
 mod imp;
+mod settings;
+
+pub use settings::Scale;
 
 glib::wrapper! {
     /// Compresses raw video to a TVC stream.

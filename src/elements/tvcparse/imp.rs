@@ -207,8 +207,7 @@ impl BaseParseImpl for TvcParse {
                 }
                 let stream = state.stream.as_ref().expect("a unit has been understood");
                 let sequence = stream.sequence;
-                let announce = state.announced.map(|a| SequenceHeader { pts: None, ..a })
-                    != Some(SequenceHeader { pts: None, ..sequence });
+                let announce = !state.announced.is_some_and(|announced| announced.shows_like(&sequence));
                 state.announced = Some(sequence);
                 drop(state);
                 if announce {

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MPL-2.0
+//! How large pictures are coded where the rate decides: finer tokens once the quantizer has nothing finer to offer.
+
+use super::ladder::scale_of;
+use crate::bitstream::CodingScale;
+
+/// How fast the mean quantizer follows.
+const FOLLOW: f64 = 0.15;
+/// Units after a key unit before another scale is worth the next one.
+const PATIENCE: u32 = 10;
+/// A larger scale is asked for by a mean quantizer this far within its own range, ...
+const ABOVE: f64 = 2.0;
+/// ... and given up by one this far beyond it: then most of the bits go into tokens.
+const BEYOND: f64 = 12.0;
+
+/// The scale of a stream that keeps to a rate.
+#[derive(Debug, Default)]
+pub struct ScaleControl {
+    scale: Option<CodingScale>,
+    /// Of the delta units, about over the last two seconds.
+    mean_quantizer: Option<f64>,
+    /// Units since the key unit.
+    units: u32,
+}
+
+impl ScaleControl {
+    /// What the next key unit is to be coded at, at most `largest`; `None` before anything is known.
+    pub fn wanted(&self, largest: CodingScale) -> Option<CodingScale> {
+        let scale = self.scale?;
+        let Some(mean) = self.mean_quantizer else {
+            return Some(scale);
+        };
+        let (least, most) = (
+            scale_of((mean + ABOVE) as u32),
+            scale_of((mean - BEYOND).max(0.0) as u32),
+        );
+        Some(scale.clamp(least, most).min(largest))
+    }
+
+    /// Whether that is worth a key unit of its own.
+    pub fn wants_key(&self, largest: CodingScale) -> bool {
+        self.units >= PATIENCE && self.wanted(largest) != self.scale
+    }
+
+    /// Notes a key unit.
+    pub fn start(&mut self, scale: CodingScale) {
+        if self.scale != Some(scale) {
+            self.mean_quantizer = None;
+        }
+        self.scale = Some(scale);
+        self.units = 0;
+    }
+
+    /// Notes a delta unit.
+    pub fn push(&mut self, quantizer: u32) {
+        let quantizer = f64::from(quantizer);
+        let mean = self.mean_quantizer.get_or_insert(quantizer);
+        *mean += FOLLOW * (quantizer - *mean);
+        self.units += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(scale: CodingScale, quantizer: u32) -> ScaleControl {
+        let mut control = ScaleControl::default();
+        control.start(scale);
+        (0..PATIENCE).for_each(|_| control.push(quantizer));
+        control
+    }
+
+    #[test]
+    fn a_scale_stays_until_the_quantizer_is_clearly_out_of_its_range() {
+        use CodingScale::{Double, OneAndAHalf, Single};
+        for (scale, quantizer, wanted) in [
+            (Single, 30, Single),
+            (Single, 15, Single),
+            (Single, 10, OneAndAHalf),
+            (Single, 1, Double),
+            (OneAndAHalf, 20, OneAndAHalf),
+            (OneAndAHalf, 40, Single),
+            (Double, 14, Double),
+            (Double, 63, Single),
+        ] {
+            let control = after(scale, quantizer);
+            assert_eq!(control.wanted(Double), Some(wanted), "{scale:?} at {quantizer}");
+            assert_eq!(control.wants_key(Double), wanted != scale);
+        }
+    }
+
+    #[test]
+    fn no_scale_is_larger_than_allowed() {
+        let largest = CodingScale::OneAndAHalf;
+        assert_eq!(after(CodingScale::Single, 0).wanted(largest), Some(largest));
+    }
+
+    #[test]
+    fn a_key_unit_starts_the_patience_anew() {
+        let mut control = after(CodingScale::Single, 0);
+        control.start(CodingScale::Double);
+        control.push(63);
+        assert!(!control.wants_key(CodingScale::Double));
+        assert_eq!(ScaleControl::default().wanted(CodingScale::Double), None);
+    }
+}

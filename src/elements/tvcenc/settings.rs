@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The encoder's properties.
+
+use gst::glib;
+use gst::prelude::*;
+
+use crate::bitstream::CodingScale;
+use crate::codec::{EncoderSettings, DEFAULT_QUANTIZER, MAX_QUANTIZER};
+use crate::elements::runtime::RuntimeSettings;
+
+const DEFAULT_BITRATE: u32 = 0;
+const MAX_BITRATE: u32 = 100_000;
+const DEFAULT_MASK_RATIO: f64 = -1.0;
+const MAX_MASK_RATIO: f64 = 0.9;
+const DEFAULT_KEY_INT_MAX: u32 = 0;
+const MAX_KEY_INT_MAX: u32 = 1 << 24;
+
+/// How much larger pictures are coded than they are shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
+#[enum_type(name = "GstTvcCodingScale")]
+pub enum Scale {
+    #[default]
+    #[enum_value(name = "As bitrate or quantizer ask for, up to 640x360 coded samples", nick = "auto")]
+    Auto,
+    #[enum_value(name = "As large as they are shown", nick = "1x")]
+    Single,
+    #[enum_value(name = "One and a half times as wide and as high", nick = "1.5x")]
+    OneAndAHalf,
+    #[enum_value(name = "Twice as wide and as high", nick = "2x")]
+    Double,
+}
+
+impl Scale {
+    fn coding_scale(self) -> Option<CodingScale> {
+        match self {
+            Scale::Auto => None,
+            Scale::Single => Some(CodingScale::Single),
+            Scale::OneAndAHalf => Some(CodingScale::OneAndAHalf),
+            Scale::Double => Some(CodingScale::Double),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    bitrate: u32,
+    mask_ratio: f64,
+    quantizer: u32,
+    coding_scale: Scale,
+    key_int_max: u32,
+    pub runtime: RuntimeSettings,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            bitrate: DEFAULT_BITRATE,
+            mask_ratio: DEFAULT_MASK_RATIO,
+            quantizer: DEFAULT_QUANTIZER,
+            coding_scale: Scale::default(),
+            key_int_max: DEFAULT_KEY_INT_MAX,
+            runtime: RuntimeSettings::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// What they mean for the codec.
+    pub fn encoder(&self) -> EncoderSettings {
+        EncoderSettings {
+            rate: f64::from(self.bitrate) * 1000.0,
+            mask_ratio: (self.mask_ratio >= 0.0).then_some(self.mask_ratio),
+            quantizer: self.quantizer,
+            scale: self.coding_scale.coding_scale(),
+            key_int_max: self.key_int_max,
+            ..EncoderSettings::default()
+        }
+    }
+
+    /// All properties of the element.
+    pub fn properties() -> Vec<glib::ParamSpec> {
+        let mut properties = vec![
+            glib::ParamSpecUInt::builder("bitrate")
+                .nick("Bitrate")
+                .blurb("kbit/s to keep to, whatever the frame rate; 0 = constant quality, see quantizer")
+                .maximum(MAX_BITRATE)
+                .default_value(DEFAULT_BITRATE)
+                .mutable_playing()
+                .build(),
+            glib::ParamSpecDouble::builder("mask-ratio")
+                .nick("Mask ratio")
+                .blurb("Share of the tokens between key units that the decoder has to predict; -1 = as bitrate or quantizer ask for")
+                .minimum(DEFAULT_MASK_RATIO)
+                .maximum(MAX_MASK_RATIO)
+                .default_value(DEFAULT_MASK_RATIO)
+                .mutable_playing()
+                .build(),
+            glib::ParamSpecUInt::builder("quantizer")
+                .nick("Quantizer")
+                .blurb("0 (best picture, most bits) to 63 (fewest bits), used when bitrate is 0")
+                .maximum(MAX_QUANTIZER)
+                .default_value(DEFAULT_QUANTIZER)
+                .mutable_playing()
+                .build(),
+            glib::ParamSpecEnum::builder_with_default("coding-scale", Scale::default())
+                .nick("Coding scale")
+                .blurb("How much larger pictures are coded than they are shown, from the next key unit on: finer, slower, more bits")
+                .mutable_playing()
+                .build(),
+            glib::ParamSpecUInt::builder("key-int-max")
+                .nick("Key unit interval")
+                .blurb("Most frames from one key unit to the next; 0 = automatic: at scene cuts, at least every 250 frames, and when asked for")
+                .maximum(MAX_KEY_INT_MAX)
+                .default_value(DEFAULT_KEY_INT_MAX)
+                .mutable_ready()
+                .build(),
+        ];
+        properties.extend(RuntimeSettings::properties());
+        properties
+    }
+
+    /// # Panics
+    /// Without such a property.
+    pub fn set(&mut self, value: &glib::Value, pspec: &glib::ParamSpec) {
+        match pspec.name() {
+            "bitrate" => self.bitrate = value.get().expect("a number"),
+            "mask-ratio" => self.mask_ratio = value.get().expect("a number"),
+            "quantizer" => self.quantizer = value.get().expect("a number"),
+            "coding-scale" => self.coding_scale = value.get().expect("a scale"),
+            "key-int-max" => self.key_int_max = value.get().expect("a number"),
+            name => assert!(self.runtime.set(value, pspec), "no property {name}"),
+        }
+    }
+
+    /// # Panics
+    /// Without such a property.
+    pub fn get(&self, pspec: &glib::ParamSpec) -> glib::Value {
+        match pspec.name() {
+            "bitrate" => self.bitrate.to_value(),
+            "mask-ratio" => self.mask_ratio.to_value(),
+            "quantizer" => self.quantizer.to_value(),
+            "coding-scale" => self.coding_scale.to_value(),
+            "key-int-max" => self.key_int_max.to_value(),
+            name => self.runtime.get(pspec).unwrap_or_else(|| panic!("no property {name}")),
+        }
+    }
+}
