@@ -13,7 +13,7 @@ use super::optimizer::Optimizer;
 use super::progress::{progress_bar, Log};
 use super::schedule::{Budget, Schedule};
 use crate::bitstream::CodingScale;
-use crate::codec::operating_point;
+use crate::codec::{largest_scale, operating_point, scale_of};
 use crate::entropy::LATENT_SCALE;
 use crate::model::picture::{self, Ycbcr};
 use crate::model::{fill, Fusion, ModelConfig, StreamState, Tokenizer};
@@ -155,6 +155,8 @@ impl Networks {
     }
 
     fn segment(&self, quads: &Tensor, quantizer: u32) -> Result<Segment> {
+        let scale = self.scale(quads, quantizer);
+        let quads = &self.enlarged(quads, scale)?;
         let pictures = picture::to_network(quads, self.tokenizer.config.colour(), Ycbcr::BT601)?;
         let (zs, features) = self
             .tokenizer
@@ -172,15 +174,33 @@ impl Networks {
             None => None,
         };
         Ok(Segment {
-            tokens: dead_zone(&bounded, quantizer),
+            tokens: dead_zone(&bounded, operating_point(quantizer, scale).dead_zone),
             latents,
         })
+    }
+
+    /// At which scale the codec would code pictures.
+    fn scale(&self, quads: &Tensor, quantizer: u32) -> CodingScale {
+        if self.tokenizer.config.is_cosmos() {
+            return CodingScale::Single;
+        }
+        let side = |dim: usize| 2 * quads.size()[dim] as u32;
+        scale_of(quantizer).min(largest_scale((side(4), side(3))))
+    }
+
+    /// Pictures in the coded size, cut to whole tokens.
+    fn enlarged(&self, quads: &Tensor, scale: CodingScale) -> Result<Tensor> {
+        if scale == CodingScale::Single {
+            return Ok(quads.shallow_clone());
+        }
+        let token = self.tokenizer.config.spatial_factor();
+        let side = |dim: usize| i64::from(scale.coded(2 * quads.size()[dim] as u32)) / token * token;
+        Ok(picture::resize_quads(quads, [side(3), side(4)])?)
     }
 }
 
 /// The encoder's rounding with hysteresis; `bounded: [units, h, w, 6]`.
-fn dead_zone(bounded: &Tensor, quantizer: u32) -> Vec<Tensor> {
-    let reach = operating_point(quantizer, CodingScale::Single).dead_zone;
+fn dead_zone(bounded: &Tensor, reach: f64) -> Vec<Tensor> {
     let top: Vec<f32> = crate::FSQ_LEVELS.iter().map(|&l| f32::from(l - 1)).collect();
     let top = Tensor::from_slice(&top).to_device(bounded.device());
     let mut maps: Vec<Tensor> = Vec::new();
