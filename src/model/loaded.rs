@@ -10,11 +10,13 @@ use tch::{nn, Device, Kind, Tensor};
 
 use super::config::NetworkConfig;
 use super::device;
-use super::{context_tensors, Fusion, ModelConfig, ModelError, Predictor, TensorFile, Tokenizer};
+use super::{context_tensors, quantized, Fusion, ModelConfig, ModelError, Predictor, TensorFile, Tokenizer};
 use crate::entropy::{ContextModel, ContextWeights, LatentContextModel, LatentWeights};
 
 const FORMAT: &str = "tvc-model";
-const VERSION: &str = "2";
+/// What is written. Version 2 had no quantised weights.
+const VERSION: &str = "3";
+const READABLE: [&str; 2] = ["2", VERSION];
 /// Metadata keys of the model card start with this.
 const CARD: &str = "card.";
 
@@ -144,7 +146,7 @@ impl Model {
 
     /// Builds the networks that the file's configuration describes and fills them.
     pub fn from_bytes(bytes: &[u8], device: Device) -> Result<Model, ModelError> {
-        let file = TensorFile::parse(bytes)?;
+        let mut file = TensorFile::parse(bytes)?;
         let config = read_config(&file)?;
         let integers = IntegerModel::read(&file, &config)?;
         let id = integers.identity(&config);
@@ -177,6 +179,7 @@ impl Model {
             let vs = variables.root() / "predictor";
             Predictor::new(vs, predictor, &config.tokenizer.fsq_levels, channels)
         });
+        quantized::dequantize(&mut file.tensors)?;
         fill(&variables, &file.tensors)?;
         variables.freeze();
         variables.set_kind(kind);
@@ -208,7 +211,7 @@ fn read_config(file: &TensorFile) -> Result<ModelConfig, ModelError> {
         return Err(ModelError::NotAModel("it has no tvc-model metadata".into()));
     }
     let version = get("version").unwrap_or("none");
-    if version != VERSION {
+    if !READABLE.contains(&version) {
         return Err(ModelError::Version {
             found: version.into(),
             expected: VERSION,
@@ -255,7 +258,7 @@ pub(super) fn misfits(mut problems: Vec<String>) -> Result<(), ModelError> {
     }
 }
 
-/// A model file from its parts; floats are stored in `kind`.
+/// A model file from its parts; floats are stored in `kind`, with i8 the large weights only and the others in bf16.
 pub fn pack(
     config: &ModelConfig,
     floats: HashMap<String, Tensor>,
@@ -264,8 +267,13 @@ pub fn pack(
     card: &[(String, String)],
 ) -> Result<TensorFile, ModelError> {
     let mut file = TensorFile::default();
-    for (name, tensor) in floats {
-        file.tensors.insert(name, tensor.f_to_kind(kind)?);
+    match kind {
+        Kind::Int8 => file.tensors = quantized::quantize(floats, Kind::BFloat16)?,
+        kind => {
+            for (name, tensor) in floats {
+                file.tensors.insert(name, tensor.f_to_kind(kind)?);
+            }
+        }
     }
     integers.write(&mut file)?;
     let json = serde_json::to_string(config).map_err(|e| ModelError::Config(e.to_string()))?;

@@ -14,6 +14,7 @@ mod loaded;
 pub mod patch;
 pub mod picture;
 pub mod predictor;
+mod quantized;
 pub mod tokenizer;
 
 pub use config::{ContinuousConfig, ModelConfig, PredictorConfig, TokenizerConfig};
@@ -24,4 +25,5 @@ pub use fusion::Fusion;
 pub use layers::StreamState;
 pub use loaded::{fill, pack, Continuous, IntegerModel, Model, ModelSource};
 pub use predictor::Predictor;
+pub use quantized::dequantize;
 pub use tokenizer::Tokenizer;

@@ -10,7 +10,7 @@ use tch::{Kind, Tensor};
 
 use super::optimizer::Optimizer;
 use super::schedule::Schedule;
-use crate::model::{ModelConfig, PredictorConfig, TensorFile};
+use crate::model::{dequantize, ModelConfig, PredictorConfig, TensorFile};
 
 /// What a stage starts from and leaves behind.
 #[derive(Default)]
@@ -31,7 +31,8 @@ impl Checkpoint {
     /// A run that starts from a model file: its configuration and networks, without what optimisers remember. The
     /// context models start anew, since integers cannot be trained.
     pub fn from_model(path: &Path) -> Result<Checkpoint> {
-        let model = TensorFile::read(path).with_context(|| format!("reading {}", path.display()))?;
+        let mut model = TensorFile::read(path).with_context(|| format!("reading {}", path.display()))?;
+        dequantize(&mut model.tensors)?;
         let mut checkpoint = Checkpoint::default();
         let config = model.metadata.get("config").context("it has no configuration")?;
         checkpoint.file.metadata.insert("config".into(), config.clone());

@@ -11,7 +11,7 @@ use tch::Kind;
 
 use crate::model;
 
-/// Writes the averaged weights of all stages as a model file. `card`: lines about data and results, for people.
+/// Writes the averaged weights of all stages as a model file, large ones as bytes. `card`: lines about data and results, for people.
 pub fn run(checkpoint: &Path, out: &Path, card: &[(String, String)]) -> Result<()> {
     let checkpoint = Checkpoint::open(checkpoint)?;
     let config = checkpoint.config()?.context("the checkpoint has no configuration")?;
@@ -28,6 +28,6 @@ pub fn run(checkpoint: &Path, out: &Path, card: &[(String, String)]) -> Result<(
     let mut networks = checkpoint.averages("tokenizer");
     networks.retain(|name, _| !name.starts_with("prior."));
     networks.extend(checkpoint.averages("predictor"));
-    let file = model::pack(&config, networks, Kind::BFloat16, &integers, &card)?;
+    let file = model::pack(&config, networks, Kind::Int8, &integers, &card)?;
     Ok(file.write(out)?)
 }

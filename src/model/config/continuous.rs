@@ -50,7 +50,7 @@ impl ContinuousConfig {
         let encoder = LevelConfig {
             width: 112,
             hidden: 112,
-            blocks: 2,
+            blocks: 4,
             temporal_blocks: 1,
             halve_time: false,
             halve_space: false,

@@ -139,13 +139,13 @@ impl LevelNetworks {
             },
             encoder: vec![
                 level(64, 64, 0, 0, false, true),
-                level(128, 128, 2, 1, true, true),
+                level(128, 128, 3, 1, true, true),
                 level(224, 112, 4, 2, false, false),
             ],
             decoder: vec![
-                level(96, 96, 2, 0, false, true),
-                level(160, 160, 3, 1, true, true),
-                level(256, 128, 4, 2, false, false),
+                level(96, 96, 3, 1, false, true),
+                level(160, 160, 4, 2, true, true),
+                level(256, 128, 6, 3, false, false),
             ],
         }
     }
@@ -156,6 +156,7 @@ impl LevelNetworks {
             level.width = level.width.min(16);
             level.hidden = 8;
             level.blocks = level.blocks.min(2);
+            level.temporal_blocks = level.temporal_blocks.min(level.blocks);
         }
         networks
     }
