@@ -10,7 +10,7 @@ use gsttvc::bitstream::CodingScale;
 use gsttvc::codec::{
     DecoderSettings, EncoderSettings, MaskingStrategy, OperatingPoint, Restoration, DEFAULT_QUANTIZER,
 };
-use gsttvc::entropy::LATENT_STEPS;
+use gsttvc::entropy::{Rounding, LATENT_STEPS};
 use gsttvc::eval;
 use gsttvc::model::{cosmos, Model, ModelSource};
 use gsttvc::train::clips::{find, Clip};
@@ -93,7 +93,8 @@ struct EvalArguments {
     /// Rates to measure instead, bits per pixel.
     #[arg(long, value_delimiter = ',', conflicts_with = "quantizer")]
     bpp: Vec<f64>,
-    /// Operating points to measure instead, as DEAD_ZONE:LATENT_STEP:MASK_RATIO; a step of - means no latents.
+    /// Operating points to measure instead, as DEAD_ZONE:LATENT_STEP:MASK_RATIO, with :BIT_PRICE behind if not the usual one; a step of -
+    /// means no latents.
     #[arg(long, value_delimiter = ',', value_parser = parse_point, conflicts_with_all = ["quantizer", "bpp", "bitrate"])]
     point: Vec<OperatingPoint>,
     /// How much larger pictures are coded: 1, 1.5 or 2; without it, as the quantizer or the rate ask for.
@@ -155,8 +156,8 @@ struct CompareArguments {
 
 fn parse_point(text: &str) -> Result<OperatingPoint, String> {
     let parts: Vec<&str> = text.split(':').collect();
-    let [dead_zone, step, mask_ratio] = parts[..] else {
-        return Err("expected DEAD_ZONE:LATENT_STEP:MASK_RATIO".into());
+    let [dead_zone, step, mask_ratio, ref price @ ..] = parts[..] else {
+        return Err("expected DEAD_ZONE:LATENT_STEP:MASK_RATIO[:BIT_PRICE]".into());
     };
     let number = |text: &str| text.parse::<f64>().map_err(|e| format!("{text}: {e}"));
     let latent_step = match step {
@@ -166,11 +167,18 @@ fn parse_point(text: &str) -> Result<OperatingPoint, String> {
     if latent_step.is_some_and(|step: usize| step >= LATENT_STEPS) {
         return Err(format!("latent step {step}, legal are 0 to {}", LATENT_STEPS - 1));
     }
+    let usual = gsttvc::codec::operating_point(DEFAULT_QUANTIZER, CodingScale::Single).rounding;
     Ok(OperatingPoint {
         dead_zone: number(dead_zone)?,
         latent_step,
         mask_ratio: number(mask_ratio)?,
-        ..gsttvc::codec::operating_point(gsttvc::codec::DEFAULT_QUANTIZER, CodingScale::Single)
+        rounding: match price {
+            [] => usual,
+            [price] => Rounding {
+                bit_price: number(price)? as f32,
+            },
+            _ => return Err("more than four numbers".into()),
+        },
     })
 }
 
@@ -322,7 +330,7 @@ impl EvalArguments {
         if !self.point.is_empty() {
             let named = |p: &OperatingPoint| {
                 let step = p.latent_step.map_or("-".into(), |s| s.to_string());
-                let name = format!("{}:{step}:{}", p.dead_zone, p.mask_ratio);
+                let name = format!("{}:{step}:{}:{}", p.dead_zone, p.mask_ratio, p.rounding.bit_price);
                 (
                     name,
                     EncoderSettings {

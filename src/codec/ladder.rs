@@ -9,17 +9,11 @@ pub const MAX_QUANTIZER: u32 = 63;
 /// Middle of the range.
 pub const DEFAULT_QUANTIZER: u32 = 32;
 /// From here on there are no latents: tokens alone.
-const FIRST_WITHOUT_LATENTS: u32 = 52;
-
-/// The best of some prices in LPIPS at equal bits where latents are coarse; where they are fine, twice as much is no worse.
-const BIT_PRICE: f32 = 0.06;
-/// After this quantizer the price doubles each time: from the coarsest step to no latents at all is half of the bits, too
-/// much for rate control to leap over.
-const LAST_AT_BIT_PRICE: u32 = 46;
+const FIRST_WITHOUT_LATENTS: u32 = 54;
 
 /// The scales that enlarge, the largest first, and the last quantizer of each: finer ones stand for it too, or for a larger
 /// one, where that is not too large.
-pub const ENLARGED: [(CodingScale, u32); 2] = [(CodingScale::Double, 7), (CodingScale::OneAndAHalf, 15)];
+pub const ENLARGED: [(CodingScale, u32); 2] = [(CodingScale::Double, 9), (CodingScale::OneAndAHalf, 19)];
 /// No picture is enlarged to more than this by itself, 640x360: what two cores code in real time.
 const MAX_CODED_SAMPLES: u64 = 640 * 360;
 
@@ -36,28 +30,32 @@ pub struct OperatingPoint {
     pub rounding: Rounding,
 }
 
-/// A quantizer with its dead zone, latent step and mask ratio; between two of them they change evenly.
-struct Anchor(u32, f64, f64, f64);
+/// A quantizer with its dead zone, latent step, mask ratio and bit price; between two of them they change evenly.
+struct Anchor(u32, f64, f64, f64, f64);
 
 /// The points on the lower edge of LPIPS over bits among some sixty combinations, on clips that the model was trained on.
-/// Latents finer than the first cost bits and show nothing for them. The tokens that are masked first are those that
-/// hardly cost anything: masking starts where it saves something.
-const ANCHORS: [Anchor; 9] = [
-    Anchor(0, 0.5, 12.0, 0.0),
-    Anchor(22, 0.5, 34.0, 0.0),
-    Anchor(32, 0.65, 39.0, 0.0),
-    Anchor(40, 0.8, 42.0, 0.0),
-    Anchor(44, 0.9, 44.0, 0.0),
-    Anchor(48, 1.2, 46.0, 0.0),
-    Anchor(52, 1.9, 47.0, 0.0),
-    Anchor(53, 1.7, 47.0, 0.55),
-    Anchor(63, 1.5, 47.0, 0.9),
+/// Latents finer than the first cost bits and show nothing for them. From the coarsest step to no latents at all is half of
+/// the bits, too much for rate control to leap over: there the price of a bit rises. The tokens that are masked first are
+/// those that hardly cost anything: masking starts where it saves something.
+const ANCHORS: [Anchor; 12] = [
+    Anchor(0, 0.5, 12.0, 0.0, 0.06),
+    Anchor(20, 0.5, 36.0, 0.0, 0.06),
+    Anchor(32, 0.65, 39.0, 0.0, 0.06),
+    Anchor(40, 0.8, 42.0, 0.0, 0.06),
+    Anchor(44, 0.9, 44.0, 0.0, 0.06),
+    Anchor(47, 1.2, 46.0, 0.0, 0.06),
+    Anchor(49, 1.5, 46.0, 0.0, 0.1),
+    Anchor(51, 1.5, 46.0, 0.0, 0.2),
+    Anchor(53, 1.8, 46.0, 0.0, 0.45),
+    Anchor(55, 2.2, 47.0, 0.0, 0.5),
+    Anchor(56, 1.8, 47.0, 0.6, 0.5),
+    Anchor(63, 1.5, 47.0, 0.9, 0.5),
 ];
 
 /// At which of [`ANCHORS`]' places the points of an enlarged picture stand: a quantizer and its place. Between two of them
 /// places change evenly.
-const ONE_AND_A_HALF: [(u32, u32); 4] = [(0, 8), (8, 24), (16, 40), (63, 63)];
-const DOUBLE: [(u32, u32); 3] = [(0, 24), (8, 40), (63, 63)];
+const ONE_AND_A_HALF: [(u32, u32); 4] = [(0, 12), (10, 28), (19, 43), (63, 63)];
+const DOUBLE: [(u32, u32); 3] = [(0, 18), (9, 42), (63, 63)];
 
 /// The largest scale that the codec chooses for pictures of a width and height.
 pub fn largest_scale((width, height): (u32, u32)) -> CodingScale {
@@ -100,7 +98,7 @@ fn point_at(quantizer: u32) -> OperatingPoint {
         latent_step: (quantizer < FIRST_WITHOUT_LATENTS).then(|| between(from.2, to.2).round() as usize),
         mask_ratio: between(from.3, to.3),
         rounding: Rounding {
-            bit_price: BIT_PRICE * 2f32.powi(quantizer.saturating_sub(LAST_AT_BIT_PRICE) as i32),
+            bit_price: between(from.4, to.4) as f32,
         },
     }
 }

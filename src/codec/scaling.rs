@@ -11,7 +11,7 @@ const PATIENCE: u32 = 10;
 /// A larger scale is asked for by a mean quantizer this far within its own range, ...
 const ABOVE: f64 = 2.0;
 /// ... and given up by one this far beyond it: then most of the bits go into tokens.
-const BEYOND: f64 = 12.0;
+const BEYOND: f64 = 6.0;
 
 /// The scale of a stream that keeps to a rate.
 #[derive(Debug, Default)]
@@ -76,10 +76,10 @@ mod tests {
         use CodingScale::{Double, OneAndAHalf, Single};
         for (scale, quantizer, wanted) in [
             (Single, 30, Single),
-            (Single, 15, Single),
-            (Single, 10, OneAndAHalf),
+            (Single, 18, Single),
+            (Single, 15, OneAndAHalf),
             (Single, 1, Double),
-            (OneAndAHalf, 20, OneAndAHalf),
+            (OneAndAHalf, 25, OneAndAHalf),
             (OneAndAHalf, 40, Single),
             (Double, 14, Double),
             (Double, 63, Single),

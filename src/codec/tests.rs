@@ -148,7 +148,7 @@ fn fine_quantizers_and_high_rates_code_larger_pictures() {
         };
         scales(&encode(&model, settings, (0..9).map(|t| frame(t, 2))))[0]
     };
-    let by_quantizer = [0, 7, 8, 15, 16, 63].map(|quantizer| first(quantizer, 0.0));
+    let by_quantizer = [0, 9, 10, 19, 20, 63].map(|quantizer| first(quantizer, 0.0));
     use CodingScale::{Double, OneAndAHalf, Single};
     assert_eq!(by_quantizer, [Double, Double, OneAndAHalf, OneAndAHalf, Single, Single]);
     assert_eq!(first(0, 1e3), Single);
