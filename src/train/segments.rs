@@ -13,7 +13,7 @@ use super::optimizer::Optimizer;
 use super::progress::{progress_bar, Log};
 use super::schedule::{Budget, Schedule};
 use crate::bitstream::CodingScale;
-use crate::codec::{largest_scale, operating_point, scale_of};
+use crate::codec::{operating_point, scale_of};
 use crate::entropy::LATENT_SCALE;
 use crate::model::picture::{self, Ycbcr};
 use crate::model::{fill, Fusion, ModelConfig, StreamState, Tokenizer};
@@ -155,7 +155,7 @@ impl Networks {
     }
 
     fn segment(&self, quads: &Tensor, quantizer: u32) -> Result<Segment> {
-        let scale = self.scale(quads, quantizer);
+        let scale = self.scale(quantizer);
         let quads = &self.enlarged(quads, scale)?;
         let pictures = picture::to_network(quads, self.tokenizer.config.colour(), Ycbcr::BT601)?;
         let (zs, features) = self
@@ -179,23 +179,29 @@ impl Networks {
         })
     }
 
-    /// At which scale the codec would code pictures.
-    fn scale(&self, quads: &Tensor, quantizer: u32) -> CodingScale {
-        if self.tokenizer.config.is_cosmos() {
-            return CodingScale::Single;
+    /// At which scale the codec codes pictures that are small enough.
+    fn scale(&self, quantizer: u32) -> CodingScale {
+        match self.tokenizer.config.is_cosmos() {
+            true => CodingScale::Single,
+            false => scale_of(quantizer),
         }
-        let side = |dim: usize| 2 * quads.size()[dim] as u32;
-        scale_of(quantizer).min(largest_scale((side(4), side(3))))
     }
 
-    /// Pictures in the coded size, cut to whole tokens.
+    /// The middle of pictures, so much of it that it is about as large as they are when it is coded at the scale: whole
+    /// tokens.
     fn enlarged(&self, quads: &Tensor, scale: CodingScale) -> Result<Tensor> {
         if scale == CodingScale::Single {
             return Ok(quads.shallow_clone());
         }
         let token = self.tokenizer.config.spatial_factor();
-        let side = |dim: usize| i64::from(scale.coded(2 * quads.size()[dim] as u32)) / token * token;
-        Ok(picture::resize_quads(quads, [side(3), side(4)])?)
+        let (mut shown, mut coded) = (quads.shallow_clone(), [0, 0]);
+        for (dim, coded) in [3, 4].into_iter().zip(&mut coded) {
+            let size = quads.size()[dim];
+            let part = size * size / i64::from(scale.coded(size as u32));
+            shown = shown.f_narrow(dim as i64, (size - part) / 2, part)?;
+            *coded = (i64::from(scale.coded(2 * part as u32)) / token).max(1) * token;
+        }
+        Ok(picture::resize_quads(&shown, coded)?)
     }
 }
 
