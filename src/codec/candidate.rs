@@ -13,8 +13,8 @@ use crate::bitstream::{Clock, CodingScale, SequenceHeader};
 use crate::entropy::{LatentContextModel, LatentMap, LatentMode, Masking, TokenMap, UnitEncoder};
 use crate::model::Model;
 
-/// Latents are held where at most one in this many moved ...
-const HELD_SHARE: usize = 200;
+/// Latents are held where at no place more than one in this many moved: a walker far off is a few places of hundreds ...
+const HELD_SHARE: usize = 16;
 /// ... by more than this many quarters of a step.
 const HELD_QUARTERS: i64 = 3;
 
@@ -138,8 +138,10 @@ fn latent_mode(context: &LatentContextModel, wanted: &LatentMap, past: &Past, st
     };
     let bound = i64::from(context.weights().steps[step]) * HELD_QUARTERS;
     let moved = |(a, b): &(&i32, &i32)| (i64::from(**a) - i64::from(**b)).abs() * 4 > bound;
-    let count = wanted.values.iter().zip(&previous.values).filter(moved).count();
-    if count * HELD_SHARE <= wanted.values.len() {
+    let channels = wanted.channels;
+    let mut places = wanted.values.chunks(channels).zip(previous.values.chunks(channels));
+    let is_still = |(a, b): (&[i32], &[i32])| a.iter().zip(b).filter(moved).count() * HELD_SHARE <= channels;
+    if places.all(is_still) {
         LatentMode::Held
     } else {
         LatentMode::Coded(step)
