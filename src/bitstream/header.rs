@@ -138,15 +138,12 @@ impl SequenceHeader {
             }
             Ok((num as u32, den as u32))
         };
-        let (frame_rate, pixel_aspect_ratio) = (
-            fraction(reader, "frame rate", 0)?,
-            fraction(reader, "pixel aspect ratio", 1)?,
-        );
+        let frame_rate = fraction(reader, "frame rate", 0)?;
+        let pixel_aspect_ratio = fraction(reader, "pixel aspect ratio", 1)?;
         let colorimetry = reader.bytes()?;
         let code = reader.u8()?;
-        let fits = |scale: &CodingScale| scale.coded(width.max(height)) <= MAX_SIZE;
         let coding_scale = CodingScale::from_code(code)
-            .filter(fits)
+            .filter(|scale| scale.fits(width, height))
             .ok_or_else(|| malformed("coding scale", code.into(), "0 to 2, coded sides up to 8192"))?;
         Ok(SequenceHeader {
             width,
@@ -263,8 +260,10 @@ mod tests {
         )
             .prop_map(
                 |((width, height), frame_rate, par, (colorimetry, scale), model_id, pts)| {
-                    let fitting = CodingScale::ALL.map(|scale| scale.coded(width.max(height)) <= MAX_SIZE);
-                    let count = fitting.iter().filter(|fits| **fits).count();
+                    let count = CodingScale::ALL
+                        .iter()
+                        .filter(|scale| scale.fits(width, height))
+                        .count();
                     SequenceHeader {
                         width,
                         height,

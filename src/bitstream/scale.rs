@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
+use super::header::MAX_SIZE;
+
 /// How much larger pictures are coded than they are shown: tokens are of one size, so a larger picture has finer ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CodingScale {
@@ -24,6 +26,11 @@ impl CodingScale {
     pub fn coded(self, shown: u32) -> u32 {
         let halves = 2 + self as u32;
         (shown * halves).div_ceil(2)
+    }
+
+    /// Whether the bitstream has room for pictures of a shown width and height at this scale.
+    pub fn fits(self, width: u32, height: u32) -> bool {
+        self.coded(width.max(height)) <= MAX_SIZE
     }
 }
 

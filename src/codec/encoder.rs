@@ -22,10 +22,11 @@ const ASSUMED_FRAME_SECONDS: f64 = 1.0 / 30.0;
 /// What stands around a unit's symbols, about: header, times.
 const DELTA_HEADER_BITS: usize = 7 * 8;
 const KEY_HEADER_BITS: usize = 40 * 8;
+
 /// What may change while frames flow.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EncoderSettings {
-    /// 0 (best) to 63 (smallest): see [`operating_point`]. Not used with a rate.
+    /// 0 (best) to 63 (smallest): see [`super::operating_point`]. Not used with a rate.
     pub quantizer: u32,
     /// How much larger pictures are coded, from the next key unit on; None = as quantizer or rate ask for. Pictures that
     /// would be too large for the bitstream are coded as they are.
@@ -196,10 +197,9 @@ impl Encoder {
 
     /// The scale of a key unit.
     fn scale_for(&self, frame: &Frame) -> Result<CodingScale, CodecError> {
-        let (width, height) = (self.sequence.width, self.sequence.height);
         if let Some(scale) = self.settings.scale {
-            let is_legal = scale.coded(width.max(height)) <= MAX_SIZE;
-            return Ok(if is_legal { scale } else { CodingScale::Single });
+            let fits = scale.fits(self.sequence.width, self.sequence.height);
+            return Ok(if fits { scale } else { CodingScale::Single });
         }
         let largest = self.largest_scale();
         if self.settings.rate <= 0.0 {

@@ -51,13 +51,7 @@ impl Frame {
         let (luma, chroma) = (picture::to_u8(&luma)?, picture::to_u8(&chroma)?);
         let cut = |plane: Tensor, number: usize| -> Result<Vec<u8>, tch::TchError> {
             let (w, h) = Frame::plane_size(width, height, number);
-            let plane = plane
-                .f_narrow(0, 0, h as i64)?
-                .f_narrow(1, 0, w as i64)?
-                .f_contiguous()?;
-            let mut bytes = vec![0; w * h];
-            plane.f_to_device(tch::Device::Cpu)?.f_copy_data(&mut bytes, w * h)?;
-            Ok(bytes)
+            samples(&plane.f_narrow(0, 0, h as i64)?.f_narrow(1, 0, w as i64)?)
         };
         let frame = |t: i64| -> Result<Frame, tch::TchError> {
             let chroma = chroma.f_select(0, t)?;
@@ -83,11 +77,7 @@ impl Frame {
             let (w, h) = Frame::plane_size(width, height, number);
             let plane = Tensor::f_from_slice(&self.planes[number])?.f_view([1, 1, from_h as i64, from_w as i64])?;
             let resized = picture::resize(&plane.f_to_kind(Kind::Float)?, [h as i64, w as i64])?;
-            let mut bytes = vec![0; w * h];
-            picture::to_u8(&resized)?
-                .f_contiguous()?
-                .f_copy_data(&mut bytes, w * h)?;
-            Ok(bytes)
+            samples(&picture::to_u8(&resized)?)
         };
         Ok(Frame {
             width,
@@ -104,6 +94,14 @@ impl Frame {
             plane.extend(rows);
         }
     }
+}
+
+/// The samples of a u8 plane, row by row.
+fn samples(plane: &Tensor) -> Result<Vec<u8>, tch::TchError> {
+    let plane = plane.f_contiguous()?.f_to_device(tch::Device::Cpu)?;
+    let mut samples = vec![0; plane.numel()];
+    plane.f_copy_data(&mut samples, plane.numel())?;
+    Ok(samples)
 }
 
 /// Appends rows of a plane, its last column and row repeated.

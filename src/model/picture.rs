@@ -27,6 +27,10 @@ pub fn planes_from_quad(quad: &Tensor) -> Result<(Tensor, Tensor)> {
 
 /// Planes `[n, c, h, w]` f32 in another size, `[height, width]`: bicubic, and without aliases where that is smaller.
 pub fn resize(planes: &Tensor, size: [i64; 2]) -> Result<Tensor> {
+    let (_, _, height, width) = planes.size4()?;
+    if [height, width] == size {
+        return Ok(planes.shallow_clone());
+    }
     planes.f_internal_upsample_bicubic2d_aa(size, false, None, None)
 }
 

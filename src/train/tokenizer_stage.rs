@@ -132,8 +132,6 @@ const VALIDATION_STEPS: [f64; 3] = [0.25, 1.0, 4.0];
 /// How much larger, and at which step, clips are coded that are looked at once more.
 const ENLARGEMENT: f64 = 1.5;
 const ENLARGED_STEP: f64 = 4.0;
-/// Luma samples of a token each way.
-const TOKEN_SIDE: f64 = 16.0;
 
 /// Steps of 8-bit samples from 0 to 1.
 const HALF_RANGE: f64 = 127.5;
@@ -175,7 +173,8 @@ fn validate_at(stage: &Stage, clips: &[Clip], step: Option<f64>, enlargement: f6
             .quads(0, VALIDATION_FRAMES)?
             .to_device(stage.tokenizer.last_weight().device());
         let (width, height) = clip.size();
-        let coded = [height, width].map(|side| ((side as f64 * enlargement / TOKEN_SIDE).ceil() * TOKEN_SIDE) as i64);
+        let token = stage.tokenizer.config.spatial_factor();
+        let coded = [height, width].map(|side| (side as f64 * enlargement / token as f64).ceil() as i64 * token);
         let (ys, rate) = stage.reconstruct(&picture::resize_quads(&xs, coded)?, step)?;
         let ys = picture::resize_quads(&ys, [height, width])?;
         let samples = (coded[0] * coded[1]) as f64 / (width * height) as f64;
