@@ -284,7 +284,7 @@ fn pictures_coded_larger_from_a_key_unit_on_keep_their_size_and_caps() {
     let info = i420();
     let mut harness = encoder(&info);
     let element = harness.element().unwrap();
-    for (start, scale) in [(0, "1x"), (9, "2x"), (18, "1.5x")] {
+    for (start, scale) in [(0, "1x"), (9, "2x"), (18, "1.5x"), (27, "0.67x"), (36, "0.5x")] {
         element.set_property_from_str("coding-scale", scale);
         let wish = gst_video::UpstreamForceKeyUnitEvent::builder().build();
         assert!(harness.push_upstream_event(wish));
@@ -298,8 +298,8 @@ fn pictures_coded_larger_from_a_key_unit_on_keep_their_size_and_caps() {
         .iter()
         .map(|sequence| sequence.coded_size())
         .collect::<Vec<_>>();
-    let times = |halves: u32| (WIDTH * halves / 2, HEIGHT * halves / 2);
-    assert_eq!(coded, [times(2), times(4), times(3)]);
+    let times = |sixths: u32| ((WIDTH * sixths).div_ceil(6), (HEIGHT * sixths).div_ceil(6));
+    assert_eq!(coded, [times(6), times(12), times(9), times(4), times(3)]);
 
     let mut harness = decoder();
     units.into_iter().for_each(|unit| assert!(harness.push(unit).is_ok()));
@@ -310,6 +310,6 @@ fn pictures_coded_larger_from_a_key_unit_on_keep_their_size_and_caps() {
     }
     assert_eq!(announced, 1, "caps of one kind");
     let pictures = drain(&mut harness);
-    assert_eq!(pictures.len(), 27);
+    assert_eq!(pictures.len(), 45);
     assert!(pictures.iter().all(|picture| picture.size() == info.size()));
 }

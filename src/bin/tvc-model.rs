@@ -97,7 +97,7 @@ struct EvalArguments {
     /// means no latents.
     #[arg(long, value_delimiter = ',', value_parser = parse_point, conflicts_with_all = ["quantizer", "bpp", "bitrate"])]
     point: Vec<OperatingPoint>,
-    /// How much larger pictures are coded: 1, 1.5 or 2; without it, as the quantizer or the rate ask for.
+    /// How much larger pictures are coded: 0.5, 0.67, 1, 1.5 or 2; without it, as the quantizer or the rate ask for.
     #[arg(long)]
     coding_scale: Option<CodingScale>,
     /// Share of the tokens between key units that are masked, 0 to 0.9; without it, as the encoder chooses.

@@ -107,7 +107,7 @@ impl SequenceHeader {
             put_leb128(out, u64::from(den));
         }
         out.extend_from_slice(&self.colorimetry);
-        out.push(self.coding_scale as u8);
+        out.push(self.coding_scale.code());
         out.extend_from_slice(&self.model_id.to_be_bytes());
         put_leb128(out, self.pts.map_or(0, |pts| pts.saturating_add(1)));
     }
@@ -144,7 +144,7 @@ impl SequenceHeader {
         let code = reader.u8()?;
         let coding_scale = CodingScale::from_code(code)
             .filter(|scale| scale.fits(width, height))
-            .ok_or_else(|| malformed("coding scale", code.into(), "0 to 2, coded sides up to 8192"))?;
+            .ok_or_else(|| malformed("coding scale", code.into(), "0 to 4, coded sides up to 8192"))?;
         Ok(SequenceHeader {
             width,
             height,

@@ -2,30 +2,62 @@
 
 use super::header::MAX_SIZE;
 
-/// How much larger pictures are coded than they are shown: tokens are of one size, so a larger picture has finer ones.
+/// How much larger or smaller pictures are coded than they are shown: tokens are of one size, so a larger picture has finer
+/// ones, and a smaller one fewer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CodingScale {
+    /// Half as wide and as high.
+    Half,
+    /// Two thirds as wide and as high.
+    TwoThirds,
     /// As large as they are shown.
     #[default]
-    Single = 0,
+    Single,
     /// One and a half times as wide and as high.
-    OneAndAHalf = 1,
+    OneAndAHalf,
     /// Twice as wide and as high.
-    Double = 2,
+    Double,
 }
 
 impl CodingScale {
     /// All of them, the smallest first.
-    pub const ALL: [CodingScale; 3] = [CodingScale::Single, CodingScale::OneAndAHalf, CodingScale::Double];
+    pub const ALL: [CodingScale; 5] = [
+        CodingScale::Half,
+        CodingScale::TwoThirds,
+        CodingScale::Single,
+        CodingScale::OneAndAHalf,
+        CodingScale::Double,
+    ];
+
+    /// The number in the bitstream.
+    pub(super) fn code(self) -> u8 {
+        match self {
+            CodingScale::Single => 0,
+            CodingScale::OneAndAHalf => 1,
+            CodingScale::Double => 2,
+            CodingScale::TwoThirds => 3,
+            CodingScale::Half => 4,
+        }
+    }
 
     pub(super) fn from_code(code: u8) -> Option<CodingScale> {
-        CodingScale::ALL.get(usize::from(code)).copied()
+        CodingScale::ALL.into_iter().find(|scale| scale.code() == code)
+    }
+
+    /// Coded samples per six shown ones in a row.
+    fn sixths(self) -> u32 {
+        match self {
+            CodingScale::Half => 3,
+            CodingScale::TwoThirds => 4,
+            CodingScale::Single => 6,
+            CodingScale::OneAndAHalf => 9,
+            CodingScale::Double => 12,
+        }
     }
 
     /// The coded width or height of pictures `shown` samples wide or high: rounded up.
     pub fn coded(self, shown: u32) -> u32 {
-        let halves = 2 + self as u32;
-        (shown * halves).div_ceil(2)
+        (shown * self.sixths()).div_ceil(6)
     }
 
     /// Whether the bitstream has room for pictures of a shown width and height at this scale.
@@ -39,10 +71,12 @@ impl std::str::FromStr for CodingScale {
 
     fn from_str(text: &str) -> Result<CodingScale, Self::Err> {
         match text {
+            "0.5" => Ok(CodingScale::Half),
+            "0.67" => Ok(CodingScale::TwoThirds),
             "1" => Ok(CodingScale::Single),
             "1.5" => Ok(CodingScale::OneAndAHalf),
             "2" => Ok(CodingScale::Double),
-            _ => Err("legal are 1, 1.5 and 2"),
+            _ => Err("legal are 0.5, 0.67, 1, 1.5 and 2"),
         }
     }
 }
@@ -54,15 +88,15 @@ mod tests {
     #[test]
     fn coded_sides_are_rounded_up() {
         let coded = |shown| CodingScale::ALL.map(|scale| scale.coded(shown));
-        assert_eq!(coded(320), [320, 480, 640]);
-        assert_eq!(coded(17), [17, 26, 34]);
+        assert_eq!(coded(320), [160, 214, 320, 480, 640]);
+        assert_eq!(coded(17), [9, 12, 17, 26, 34]);
     }
 
     #[test]
     fn codes_are_those_of_the_specification() {
         for scale in CodingScale::ALL {
-            assert_eq!(CodingScale::from_code(scale as u8), Some(scale));
+            assert_eq!(CodingScale::from_code(scale.code()), Some(scale));
         }
-        assert_eq!(CodingScale::from_code(3), None);
+        assert_eq!(CodingScale::from_code(5), None);
     }
 }

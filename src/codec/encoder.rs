@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::candidate::{Candidate, Stream};
-use super::ladder::{largest_scale, scale_of, OperatingPoint, DEFAULT_QUANTIZER, ENLARGED};
+use super::ladder::{largest_scale, scale_of, OperatingPoint, DEFAULT_QUANTIZER, SCALES};
 use super::masking::MaskingStrategy;
 use super::rate::RateControl;
 use super::scaling::ScaleControl;
@@ -19,6 +19,8 @@ const AUTOMATIC_KEY_DISTANCE: u32 = 250;
 const AUTOMATIC_KEY_MIN_DISTANCE: u32 = 8;
 /// Assumed where neither times nor a frame rate tell how long a frame lasts, in seconds.
 const ASSUMED_FRAME_SECONDS: f64 = 1.0 / 30.0;
+/// What a delta unit of something that moves takes, about, in what a key unit of the same quantizer takes.
+const DELTA_SHARE: f64 = 0.65;
 /// What stands around a unit's symbols, about: header, times.
 const DELTA_HEADER_BITS: usize = 7 * 8;
 const KEY_HEADER_BITS: usize = 40 * 8;
@@ -155,8 +157,8 @@ impl Encoder {
         {
             return true;
         }
-        let is_automatic = self.settings.scale.is_none() && self.settings.rate > 0.0;
-        if self.pending.is_empty() && is_automatic && self.scaling.wants_key(self.largest_scale()) {
+        let is_free = self.settings.rate > 0.0 && self.chooses_scale();
+        if self.pending.is_empty() && is_free && self.scaling.wants_key(self.largest_scale()) {
             return true;
         }
         match self.settings.key_int_max {
@@ -177,12 +179,14 @@ impl Encoder {
         Ok(unit)
     }
 
-    /// The largest scale that is chosen without being asked for. Cosmos' networks have enough to say at one.
+    /// Whether the scale is the encoder's choice. What Cosmos' networks make of other sizes was never measured.
+    fn chooses_scale(&self) -> bool {
+        self.settings.scale.is_none() && !self.model.tokenizer.config.is_cosmos()
+    }
+
+    /// The largest scale that is chosen without being asked for.
     fn largest_scale(&self) -> CodingScale {
-        match self.model.tokenizer.config.is_cosmos() {
-            true => CodingScale::Single,
-            false => largest_scale((self.sequence.width, self.sequence.height)),
-        }
+        largest_scale((self.sequence.width, self.sequence.height))
     }
 
     /// What starts with a frame as a key unit.
@@ -197,7 +201,8 @@ impl Encoder {
 
     /// The scale of a key unit.
     fn scale_for(&self, frame: &Frame) -> Result<CodingScale, CodecError> {
-        if let Some(scale) = self.settings.scale {
+        if !self.chooses_scale() {
+            let scale = self.settings.scale.unwrap_or_default();
             let fits = scale.fits(self.sequence.width, self.sequence.height);
             return Ok(if fits { scale } else { CodingScale::Single });
         }
@@ -211,11 +216,13 @@ impl Encoder {
         }
     }
 
-    /// The largest scale at which the rate would pay for frames like this one in every unit, by a guess: a delta unit of
-    /// something that moves takes about as much as a key unit.
+    /// The largest scale at which the rate would pay for frames like this one, by a guess of what a delta unit takes.
     fn affordable_scale(&self, frame: &Frame, largest: CodingScale) -> Result<CodingScale, CodecError> {
         let seconds = self.seconds(&[frame]) * self.model.group_frames() as f64;
-        for (scale, coarsest) in ENLARGED.into_iter().filter(|(scale, _)| *scale <= largest) {
+        for (scale, coarsest) in SCALES.into_iter().filter(|(scale, _)| *scale <= largest) {
+            if scale == CodingScale::Half {
+                break;
+            }
             let mut stream = self.stream(frame, scale);
             let analysis = stream.analyse(&self.model, &[frame])?;
             let bits = stream
@@ -223,11 +230,11 @@ impl Encoder {
                 .payload
                 .len()
                 * 8;
-            if bits as f64 <= self.settings.rate * seconds {
+            if bits as f64 * DELTA_SHARE <= self.settings.rate * seconds {
                 return Ok(scale);
             }
         }
-        Ok(CodingScale::Single)
+        Ok(CodingScale::Half)
     }
 
     fn code_delta(&mut self) -> Result<Option<AccessUnit>, CodecError> {

@@ -8,12 +8,18 @@ use crate::entropy::Rounding;
 pub const MAX_QUANTIZER: u32 = 63;
 /// Middle of the range.
 pub const DEFAULT_QUANTIZER: u32 = 32;
-/// From here on there are no latents: tokens alone.
+/// From this place on there are no latents: tokens alone.
 const FIRST_WITHOUT_LATENTS: u32 = 54;
 
-/// The scales that enlarge, the largest first, and the last quantizer of each: finer ones stand for it too, or for a larger
-/// one, where that is not too large.
-pub const ENLARGED: [(CodingScale, u32); 2] = [(CodingScale::Double, 9), (CodingScale::OneAndAHalf, 19)];
+/// The scales, the largest first, and the last quantizer of each: where pictures are too large for a scale, its quantizers
+/// stand for the next one.
+pub const SCALES: [(CodingScale, u32); 5] = [
+    (CodingScale::Double, 7),
+    (CodingScale::OneAndAHalf, 15),
+    (CodingScale::Single, 41),
+    (CodingScale::TwoThirds, 51),
+    (CodingScale::Half, MAX_QUANTIZER),
+];
 /// No picture is enlarged to more than this by itself, 640x360: what two cores code in real time.
 const MAX_CODED_SAMPLES: u64 = 640 * 360;
 
@@ -30,7 +36,7 @@ pub struct OperatingPoint {
     pub rounding: Rounding,
 }
 
-/// A quantizer with its dead zone, latent step, mask ratio and bit price; between two of them they change evenly.
+/// A place with its dead zone, latent step, mask ratio and bit price; between two of them they change evenly.
 struct Anchor(u32, f64, f64, f64, f64);
 
 /// The points on the lower edge of LPIPS over bits among some sixty combinations, on clips that the model was trained on.
@@ -52,33 +58,48 @@ const ANCHORS: [Anchor; 12] = [
     Anchor(63, 1.5, 47.0, 0.9, 0.5),
 ];
 
-/// At which of [`ANCHORS`]' places the points of an enlarged picture stand: a quantizer and its place. Between two of them
-/// places change evenly.
-const ONE_AND_A_HALF: [(u32, u32); 4] = [(0, 12), (10, 28), (19, 43), (63, 63)];
-const DOUBLE: [(u32, u32); 3] = [(0, 18), (9, 42), (63, 63)];
+/// At which of [`ANCHORS`]' places the points of a scale stand: a quantizer and its place. Between two of them places change
+/// evenly. Where a picture without latents, or with most of its tokens masked, would be next, a smaller one is better at the
+/// same bits; masking is for what nothing else reaches.
+const HALF: [(u32, u32); 5] = [(0, 10), (52, 50), (57, 55), (58, 56), (63, 63)];
+const TWO_THIRDS: [(u32, u32); 4] = [(0, 10), (42, 47), (51, 55), (63, 63)];
+const SINGLE: [(u32, u32); 5] = [(0, 0), (16, 20), (30, 32), (41, 53), (63, 63)];
+const ONE_AND_A_HALF: [(u32, u32); 4] = [(0, 12), (8, 28), (15, 43), (63, 63)];
+const DOUBLE: [(u32, u32); 3] = [(0, 18), (7, 42), (63, 63)];
 
 /// The largest scale that the codec chooses for pictures of a width and height.
 pub fn largest_scale((width, height): (u32, u32)) -> CodingScale {
     let fits =
         |scale: &&CodingScale| u64::from(scale.coded(width)) * u64::from(scale.coded(height)) <= MAX_CODED_SAMPLES;
-    CodingScale::ALL.iter().rev().find(fits).copied().unwrap_or_default()
+    CodingScale::ALL
+        .iter()
+        .rev()
+        .find(fits)
+        .copied()
+        .unwrap_or_default()
+        .max(CodingScale::Single)
 }
 
 /// The scale that a quantizer stands for.
 pub fn scale_of(quantizer: u32) -> CodingScale {
-    let found = ENLARGED.iter().find(|(_, last)| quantizer <= *last);
-    found.map_or(CodingScale::Single, |(scale, _)| *scale)
+    let found = SCALES.iter().find(|(_, last)| quantizer <= *last);
+    found.map_or(CodingScale::Half, |(scale, _)| *scale)
 }
 
 /// The point of a quantizer, 0 (best) to 63 (smallest), for pictures coded at a scale: of each scale, first the latents get
 /// coarser, then tokens become more reluctant to change, then the latents are left out, then more and more of the tokens.
 pub fn operating_point(quantizer: u32, scale: CodingScale) -> OperatingPoint {
-    let quantizer = quantizer.min(MAX_QUANTIZER);
-    point_at(match scale {
-        CodingScale::Single => quantizer,
-        CodingScale::OneAndAHalf => place(&ONE_AND_A_HALF, quantizer),
-        CodingScale::Double => place(&DOUBLE, quantizer),
-    })
+    point_at(place(places(scale), quantizer.min(MAX_QUANTIZER)))
+}
+
+fn places(scale: CodingScale) -> &'static [(u32, u32)] {
+    match scale {
+        CodingScale::Half => &HALF,
+        CodingScale::TwoThirds => &TWO_THIRDS,
+        CodingScale::Single => &SINGLE,
+        CodingScale::OneAndAHalf => &ONE_AND_A_HALF,
+        CodingScale::Double => &DOUBLE,
+    }
 }
 
 /// The place of a quantizer in a table like [`DOUBLE`].
@@ -88,14 +109,14 @@ fn place(table: &[(u32, u32)], quantizer: u32) -> u32 {
     from.1 + (quantizer - from.0) * (to.1 - from.1) / (to.0 - from.0)
 }
 
-fn point_at(quantizer: u32) -> OperatingPoint {
-    let next = ANCHORS.partition_point(|anchor| anchor.0 < quantizer).max(1);
+fn point_at(place: u32) -> OperatingPoint {
+    let next = ANCHORS.partition_point(|anchor| anchor.0 < place).max(1);
     let (from, to) = (&ANCHORS[next - 1], &ANCHORS[next]);
-    let share = f64::from(quantizer - from.0) / f64::from(to.0 - from.0);
+    let share = f64::from(place - from.0) / f64::from(to.0 - from.0);
     let between = |from: f64, to: f64| from + (to - from) * share;
     OperatingPoint {
         dead_zone: between(from.1, to.1),
-        latent_step: (quantizer < FIRST_WITHOUT_LATENTS).then(|| between(from.2, to.2).round() as usize),
+        latent_step: (place < FIRST_WITHOUT_LATENTS).then(|| between(from.2, to.2).round() as usize),
         mask_ratio: between(from.3, to.3),
         rounding: Rounding {
             bit_price: between(from.4, to.4) as f32,
@@ -125,8 +146,9 @@ mod tests {
     }
 
     #[test]
-    fn enlarged_pictures_have_every_size_down_to_the_smallest() {
-        for table in [&ONE_AND_A_HALF[..], &DOUBLE] {
+    fn every_scale_goes_down_to_the_smallest() {
+        for scale in CodingScale::ALL {
+            let table = places(scale);
             let places: Vec<_> = (0..=MAX_QUANTIZER).map(|quantizer| place(table, quantizer)).collect();
             assert!(places.is_sorted(), "{places:?}");
             assert_eq!(places[63], MAX_QUANTIZER);
@@ -136,8 +158,21 @@ mod tests {
 
     #[test]
     fn only_small_pictures_are_enlarged() {
-        let scales = [(160, 120), (320, 180), (320, 240), (426, 240), (427, 241), (8192, 16)].map(largest_scale);
+        let scales = [
+            (160, 120),
+            (320, 180),
+            (320, 240),
+            (426, 240),
+            (427, 241),
+            (640, 360),
+            (641, 361),
+            (8192, 16),
+        ]
+        .map(largest_scale);
         use CodingScale::{Double, OneAndAHalf, Single};
-        assert_eq!(scales, [Double, Double, OneAndAHalf, OneAndAHalf, Single, Single]);
+        assert_eq!(
+            scales,
+            [Double, Double, OneAndAHalf, OneAndAHalf, Single, Single, Single, Single]
+        );
     }
 }

@@ -73,16 +73,22 @@ mod tests {
 
     #[test]
     fn a_scale_stays_until_the_quantizer_is_clearly_out_of_its_range() {
-        use CodingScale::{Double, OneAndAHalf, Single};
+        use CodingScale::{Double, Half, OneAndAHalf, Single, TwoThirds};
         for (scale, quantizer, wanted) in [
             (Single, 30, Single),
-            (Single, 18, Single),
-            (Single, 15, OneAndAHalf),
+            (Single, 14, Single),
+            (Single, 13, OneAndAHalf),
             (Single, 1, Double),
-            (OneAndAHalf, 25, OneAndAHalf),
+            (Single, 47, Single),
+            (Single, 48, TwoThirds),
+            (OneAndAHalf, 21, OneAndAHalf),
             (OneAndAHalf, 40, Single),
-            (Double, 14, Double),
-            (Double, 63, Single),
+            (Double, 13, Double),
+            (Double, 63, Half),
+            (TwoThirds, 40, TwoThirds),
+            (TwoThirds, 30, Single),
+            (Half, 63, Half),
+            (Half, 40, TwoThirds),
         ] {
             let control = after(scale, quantizer);
             assert_eq!(control.wanted(Double), Some(wanted), "{scale:?} at {quantizer}");

@@ -113,9 +113,12 @@ fn every_operating_point_decodes() {
 }
 
 #[test]
-fn pictures_coded_larger_come_back_in_their_size() {
+fn pictures_coded_in_another_size_come_back_in_their_own() {
     let model = tiny_model();
-    for (scale, coded) in CodingScale::ALL.into_iter().zip([(96, 80), (144, 120), (192, 160)]) {
+    for (scale, coded) in CodingScale::ALL
+        .into_iter()
+        .zip([(48, 40), (64, 54), (96, 80), (144, 120), (192, 160)])
+    {
         let settings = EncoderSettings {
             scale: Some(scale),
             ..EncoderSettings::default()
@@ -138,7 +141,7 @@ fn scales(units: &[AccessUnit]) -> Vec<CodingScale> {
 }
 
 #[test]
-fn fine_quantizers_and_high_rates_code_larger_pictures() {
+fn the_finer_the_quantizer_or_the_higher_the_rate_the_larger_pictures_are_coded() {
     let model = tiny_model();
     let first = |quantizer, rate| {
         let settings = EncoderSettings {
@@ -148,10 +151,22 @@ fn fine_quantizers_and_high_rates_code_larger_pictures() {
         };
         scales(&encode(&model, settings, (0..9).map(|t| frame(t, 2))))[0]
     };
-    let by_quantizer = [0, 9, 10, 19, 20, 63].map(|quantizer| first(quantizer, 0.0));
-    use CodingScale::{Double, OneAndAHalf, Single};
-    assert_eq!(by_quantizer, [Double, Double, OneAndAHalf, OneAndAHalf, Single, Single]);
-    assert_eq!(first(0, 1e3), Single);
+    let by_quantizer = [7, 8, 15, 16, 41, 42, 51, 52].map(|quantizer| first(quantizer, 0.0));
+    use CodingScale::{Double, Half, OneAndAHalf, Single, TwoThirds};
+    assert_eq!(
+        by_quantizer,
+        [
+            Double,
+            OneAndAHalf,
+            OneAndAHalf,
+            Single,
+            Single,
+            TwoThirds,
+            TwoThirds,
+            Half
+        ]
+    );
+    assert_eq!(first(0, 1e2), Half);
     assert_eq!(first(0, 1e7), Double);
 }
 
@@ -168,9 +183,9 @@ fn a_rate_that_rises_gets_larger_pictures_and_one_that_falls_smaller_ones() {
         let units: Vec<AccessUnit> = times.flat_map(|t| encoder.push(frame(t, 2), false).unwrap()).collect();
         scales(&units)
     };
-    assert_eq!(run(1e3, 0..97), [CodingScale::Single]);
+    assert_eq!(run(1e2, 0..97), [CodingScale::Half]);
     assert_eq!(run(1e7, 97..321).last(), Some(&CodingScale::Double));
-    assert_eq!(run(1e3, 321..561).last(), Some(&CodingScale::Single));
+    assert_eq!(run(1e2, 321..561).last(), Some(&CodingScale::Half));
 }
 
 #[test]

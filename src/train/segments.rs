@@ -156,7 +156,7 @@ impl Networks {
 
     fn segment(&self, quads: &Tensor, quantizer: u32) -> Result<Segment> {
         let scale = self.scale(quantizer);
-        let quads = &self.enlarged(quads, scale)?;
+        let quads = &self.resized(quads, scale)?;
         let pictures = picture::to_network(quads, self.tokenizer.config.colour(), Ycbcr::BT601)?;
         let (zs, features) = self
             .tokenizer
@@ -187,9 +187,9 @@ impl Networks {
         }
     }
 
-    /// The middle of pictures, so much of it that it is about as large as they are when it is coded at the scale: whole
-    /// tokens.
-    fn enlarged(&self, quads: &Tensor, scale: CodingScale) -> Result<Tensor> {
+    /// Pictures in the size in which they are coded at the scale, whole tokens; of enlarged ones only so much of the middle that
+    /// they are about as large as before.
+    fn resized(&self, quads: &Tensor, scale: CodingScale) -> Result<Tensor> {
         if scale == CodingScale::Single {
             return Ok(quads.shallow_clone());
         }
@@ -197,7 +197,7 @@ impl Networks {
         let (mut shown, mut coded) = (quads.shallow_clone(), [0, 0]);
         for (dim, coded) in [3, 4].into_iter().zip(&mut coded) {
             let size = quads.size()[dim];
-            let part = size * size / i64::from(scale.coded(size as u32));
+            let part = (size * size / i64::from(scale.coded(size as u32))).min(size);
             shown = shown.f_narrow(dim as i64, (size - part) / 2, part)?;
             *coded = (i64::from(scale.coded(2 * part as u32)) / token).max(1) * token;
         }

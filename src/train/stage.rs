@@ -6,12 +6,12 @@ use tch::{nn, Device, Kind, Tensor};
 
 use super::checkpoint::Checkpoint;
 use super::discriminator::Discriminator;
-use super::enlarged::Enlargement;
 use super::joint::{uniform, Joint};
 use super::losses;
 use super::lpips::Lpips;
 use super::masked::MaskedTokens;
 use super::optimizer::Optimizer;
+use super::resized::Resizing;
 use super::tokenizer_stage::{Options, Weights};
 use crate::model::picture::{self, Ycbcr};
 use crate::model::{ModelConfig, StreamState, Tokenizer};
@@ -188,24 +188,23 @@ impl Stage {
             .joint
             .as_ref()
             .and_then(|joint| (uniform() >= joint.weights.discrete_share).then(Joint::draw_step));
-        // Finer tokens are for those who pay: such a picture has latents.
-        let enlargement = quantisation.and_then(|_| Enlargement::draw(self.weights.enlarged_share, xs.size()[4] * 2));
-        let (xs, coded) = match &enlargement {
-            Some(enlargement) => {
-                let cut = enlargement.cut(xs)?;
-                let coded = enlargement.enlarge(&cut)?;
+        let resizing = Resizing::draw(self.weights.resized_share, xs.size()[4] * 2, quantisation.is_some());
+        let (xs, coded) = match &resizing {
+            Some(resizing) => {
+                let cut = resizing.cut(xs)?;
+                let coded = resizing.to_coded(&cut)?;
                 (cut, coded)
             }
             None => (xs.shallow_clone(), xs.shallow_clone()),
         };
         let (ys, rate) = self.reconstruct(&coded, quantisation)?;
-        let mesh = losses::mesh(&ys, &coded);
-        let ys = enlargement.map_or(Ok(ys.shallow_clone()), |enlargement| enlargement.shrink(&ys))?;
+        let excess = losses::excess(&ys, &coded);
+        let ys = resizing.map_or(Ok(ys.shallow_clone()), |resizing| resizing.to_shown(&ys))?;
         let xs = &xs;
         let mut loss = losses::pixel(&ys, xs)
             + losses::gradient(&ys, xs) * self.weights.gradient_weight
             + losses::temporal(&ys, xs) * self.weights.temporal_weight
-            + mesh * self.weights.mesh_weight;
+            + excess * self.weights.excess_weight;
         let mut perceptual = f64::NAN;
         if let Some(lpips) = self.lpips.as_ref().filter(|_| progress >= self.weights.lpips_from) {
             let distance = perceptual_loss(lpips, &ys, xs)?;

@@ -24,12 +24,12 @@ pub struct Weights {
     /// Weight of the loss on changes from frame to frame.
     #[arg(long, default_value_t = 1.0)]
     pub temporal_weight: f64,
-    /// Weight of the loss on what repeats in the period of the tokens and does not in the source.
-    #[arg(long, default_value_t = 40.0)]
-    pub mesh_weight: f64,
-    /// Share of the steps with latents whose pictures are coded larger than they are, as the finest quantizers do.
+    /// Weight of the loss on frequencies of which the decoded picture has more than the source: meshes and lines.
+    #[arg(long, default_value_t = 0.05)]
+    pub excess_weight: f64,
+    /// Share of the steps whose pictures are coded larger or smaller than they are, as the finest and the coarsest quantizers do.
     #[arg(long, default_value_t = 0.0)]
-    pub enlarged_share: f64,
+    pub resized_share: f64,
     /// Weight of the perceptual loss (needs --lpips).
     #[arg(long, default_value_t = 0.5)]
     pub lpips_weight: f64,
@@ -129,9 +129,9 @@ fn configuration(checkpoint: &Checkpoint, has_latents: bool) -> Result<ModelConf
 /// Quantisation steps of the latents that are looked at.
 const VALIDATION_STEPS: [f64; 3] = [0.25, 1.0, 4.0];
 
-/// How much larger, and at which step, clips are coded that are looked at once more.
-const ENLARGEMENT: f64 = 1.5;
-const ENLARGED_STEP: f64 = 4.0;
+/// How much larger clips are coded that are looked at once more, and at which step.
+const RESIZED: [f64; 2] = [1.5, 2.0 / 3.0];
+const RESIZED_STEP: f64 = 4.0;
 
 /// Steps of 8-bit samples from 0 to 1.
 const HALF_RANGE: f64 = 127.5;
@@ -150,9 +150,9 @@ fn validate(stage: &mut Stage, clips: &[Clip]) -> Result<String> {
         for step in VALIDATION_STEPS.iter().filter(|_| stage.joint.is_some()) {
             line += &format!("; step {step}: {}", validate_at(stage, clips, Some(*step), 1.0)?);
         }
-        if stage.joint.is_some() {
-            let measures = validate_at(stage, clips, Some(ENLARGED_STEP), ENLARGEMENT)?;
-            line += &format!("; {ENLARGEMENT} times the size, step {ENLARGED_STEP}: {measures}");
+        for scale in RESIZED.iter().filter(|_| stage.joint.is_some()) {
+            let measures = validate_at(stage, clips, Some(RESIZED_STEP), *scale)?;
+            line += &format!("; {scale:.2} times the size, step {RESIZED_STEP}: {measures}");
         }
         Ok(line)
     });
@@ -161,26 +161,26 @@ fn validate(stage: &mut Stage, clips: &[Clip]) -> Result<String> {
     result
 }
 
-/// Mean PSNR, flicker, mesh (in squared luma levels), LPIPS and rate of the latents over the clips, coded `enlargement` times
+/// Mean PSNR, flicker, excess of amplitudes, LPIPS and rate of the latents over the clips, coded `scale` times
 /// as wide and as high as they are, in whole tokens. LPIPS is that of pictures
 /// in the grid of the tokens, and that of pictures cut out of it, which tells whether networks fit LPIPS rather than what it
 /// measures.
-fn validate_at(stage: &Stage, clips: &[Clip], step: Option<f64>, enlargement: f64) -> Result<String> {
-    let (mut psnr, mut flicker, mut mesh, mut bits) = (0.0, 0.0, 0.0, 0.0);
+fn validate_at(stage: &Stage, clips: &[Clip], step: Option<f64>, scale: f64) -> Result<String> {
+    let (mut psnr, mut flicker, mut excess, mut bits) = (0.0, 0.0, 0.0, 0.0);
     let mut perceptual = [0.0; 2];
     for clip in clips {
         let xs = clip
             .quads(0, VALIDATION_FRAMES)?
             .to_device(stage.tokenizer.last_weight().device());
-        let (width, height) = clip.size();
+        let (height, width) = (xs.size()[3] * 2, xs.size()[4] * 2);
         let token = stage.tokenizer.config.spatial_factor();
-        let coded = [height, width].map(|side| (side as f64 * enlargement / token as f64).ceil() as i64 * token);
+        let coded = [height, width].map(|side| (side as f64 * scale / token as f64).ceil() as i64 * token);
         let (ys, rate) = stage.reconstruct(&picture::resize_quads(&xs, coded)?, step)?;
         let ys = picture::resize_quads(&ys, [height, width])?;
         let samples = (coded[0] * coded[1]) as f64 / (width * height) as f64;
         psnr += losses::psnr_luma(&ys, &xs);
         flicker += f64::try_from(losses::temporal(&ys, &xs))? * HALF_RANGE;
-        mesh += f64::try_from(losses::mesh(&ys, &xs))? * HALF_RANGE.powi(2);
+        excess += f64::try_from(losses::excess(&ys, &xs))?;
         bits += rate.map_or(Ok(0.0), f64::try_from)? * samples;
         if let Some(lpips) = &stage.lpips {
             let rgb = |quad: &Tensor| quads_to_rgb(&quad.squeeze_dim(0).slice(0, 0, None, 6));
@@ -196,9 +196,9 @@ fn validate_at(stage: &Stage, clips: &[Clip], step: Option<f64>, enlargement: f6
         Some(_) => format!(" at {:.4} bits per sample", bits / n),
         None => String::new(),
     };
-    let (psnr, flicker, mesh) = (psnr / n, flicker / n, mesh / n);
+    let (psnr, flicker, excess) = (psnr / n, flicker / n, excess / n);
     let [aligned, shifted] = perceptual.map(|sum| sum / n);
     Ok(format!(
-        "PSNR {psnr:.2} dB, flicker {flicker:.2}, mesh {mesh:.0}, LPIPS {aligned:.4} (off the grid {shifted:.4}){rate}"
+        "PSNR {psnr:.2} dB, flicker {flicker:.2}, excess {excess:.2}, LPIPS {aligned:.4} (off the grid {shifted:.4}){rate}"
     ))
 }

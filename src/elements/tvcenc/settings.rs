@@ -22,6 +22,10 @@ pub enum Scale {
     #[default]
     #[enum_value(name = "As bitrate or quantizer ask for, up to 640x360 coded samples", nick = "auto")]
     Auto,
+    #[enum_value(name = "Half as wide and as high", nick = "0.5x")]
+    Half,
+    #[enum_value(name = "Two thirds as wide and as high", nick = "0.67x")]
+    TwoThirds,
     #[enum_value(name = "As large as they are shown", nick = "1x")]
     Single,
     #[enum_value(name = "One and a half times as wide and as high", nick = "1.5x")]
@@ -34,6 +38,8 @@ impl Scale {
     fn coding_scale(self) -> Option<CodingScale> {
         match self {
             Scale::Auto => None,
+            Scale::Half => Some(CodingScale::Half),
+            Scale::TwoThirds => Some(CodingScale::TwoThirds),
             Scale::Single => Some(CodingScale::Single),
             Scale::OneAndAHalf => Some(CodingScale::OneAndAHalf),
             Scale::Double => Some(CodingScale::Double),
