@@ -79,6 +79,29 @@ fn a_new_checkpoint_can_start_from_a_model_file() {
 }
 
 /// The built-in model's file after `change`.
+#[test]
+fn a_frozen_encoder_stays_and_the_decoder_learns() {
+    let folder = tempfile::tempdir().unwrap();
+    write_clip(&folder.path().join("clip.y4m"), 10);
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/models/tvc-small.safetensors");
+    let common =
+        "--clips clip.y4m --validation clip.y4m --device cpu --steps 1 --batch 2 --frames 9 --size 64 --lr 1e-2";
+    train(
+        folder.path(),
+        &format!("fusion {common} --checkpoint a.ckpt --model {model} --freeze-encoder --discrete-share 0"),
+    );
+    let checkpoint = TensorFile::read(&folder.path().join("a.ckpt")).unwrap();
+    let mut original = TensorFile::read(Path::new(model)).unwrap().tensors;
+    gsttvc::model::dequantize(&mut original).unwrap();
+    let stays = |name: &str| {
+        let part = |kind: &str| checkpoint.tensors[&format!("tokenizer/{kind}.{name}")] == original[name];
+        assert_eq!(part("weight"), part("average"), "{name}");
+        part("weight")
+    };
+    assert!(stays("tokenizer.encoder.conv_in.weight") && stays("fusion.encoder.conv_out.weight"));
+    assert!(!stays("tokenizer.decoder.conv_out.weight") && !stays("fusion.control.conv_in.weight"));
+}
+
 fn changed_model(change: impl Fn(&mut TensorFile)) -> ModelError {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");

@@ -163,6 +163,10 @@ impl Optimizer {
                         _ => missing.push(name),
                     }
                 }
+                if slot.lr_scale == 0.0 {
+                    // What will not change any more has its place in what others learn as it will be exported.
+                    slot.weight.shallow_clone().copy_(&slot.average);
+                }
             }
         });
         for (name, steps) in [("steps", &mut self.steps), ("average_steps", &mut self.average_steps)] {

@@ -131,8 +131,12 @@ impl Stage {
                 joint.weights.discrete_share = 0.0;
             }
         }
-        if self.adversary.is_some() {
+        if self.adversary.is_some() || self.weights.freeze_encoder {
             optimizer.freeze("tokenizer.encoder");
+        }
+        if self.weights.freeze_encoder {
+            optimizer.freeze("fusion.encoder");
+            optimizer.freeze("prior.");
         }
     }
 

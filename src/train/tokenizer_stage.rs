@@ -36,6 +36,9 @@ pub struct Weights {
     /// Share of the run after which the perceptual loss begins.
     #[arg(long, default_value_t = 0.2)]
     pub lpips_from: f64,
+    /// Trains only what makes pictures: streams stay what they are, and the models of the later stages fit as before.
+    #[arg(long)]
+    pub freeze_encoder: bool,
     /// Weight of the adversarial loss, relative to the others at the decoder's last layer; 0 = none. While it
     /// is on, the encoder is frozen: tokens keep their meaning.
     #[arg(long, default_value_t = 0.0)]
