@@ -25,7 +25,7 @@ pub struct Weights {
     #[arg(long, default_value_t = 1.0)]
     pub temporal_weight: f64,
     /// Weight of the loss on frequencies of which the decoded picture has more than the source: meshes and lines.
-    #[arg(long, default_value_t = 0.05)]
+    #[arg(long, default_value_t = 0.025)]
     pub excess_weight: f64,
     /// Share of the steps whose pictures are coded larger or smaller than they are, as the finest and the coarsest quantizers do.
     #[arg(long, default_value_t = 0.0)]
