@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MPL-2.0
 //! How large pictures are coded where the rate decides: finer tokens once the quantizer has nothing finer to offer.
 
-use super::ladder::scale_of;
+use super::ladder::{scale_of, MAX_QUANTIZER};
 use crate::bitstream::CodingScale;
 
 /// How fast the mean quantizer follows.
 const FOLLOW: f64 = 0.15;
 /// Units after a key unit before another scale is worth the next one.
 const PATIENCE: u32 = 10;
+/// Units in a row at an end of the quantizer's range before the next scale is worth a key unit: the rate cannot be kept.
+const STUCK: u32 = 3;
 /// A larger scale is asked for by a mean quantizer this far within its own range, ...
 const ABOVE: f64 = 2.0;
 /// ... and given up by one this far beyond it: then most of the bits go into tokens.
@@ -21,12 +23,20 @@ pub struct ScaleControl {
     mean_quantizer: Option<f64>,
     /// Units since the key unit.
     units: u32,
+    /// The last units of these, all at the first or all at the last quantizer: which one, and how many.
+    stuck: (u32, u32),
 }
 
 impl ScaleControl {
     /// What the next key unit is to be coded at, at most `largest`; `None` before anything is known.
     pub fn wanted(&self, largest: CodingScale) -> Option<CodingScale> {
         let scale = self.scale?;
+        if self.is_stuck() {
+            let larger = CodingScale::ALL.into_iter().find(|other| *other > scale);
+            let smaller = CodingScale::ALL.into_iter().rev().find(|other| *other < scale);
+            let next = if self.stuck.0 == 0 { larger } else { smaller };
+            return Some(next.unwrap_or(scale).min(largest));
+        }
         let Some(mean) = self.mean_quantizer else {
             return Some(scale);
         };
@@ -39,7 +49,11 @@ impl ScaleControl {
 
     /// Whether that is worth a key unit of its own.
     pub fn wants_key(&self, largest: CodingScale) -> bool {
-        self.units >= PATIENCE && self.wanted(largest) != self.scale
+        (self.units >= PATIENCE || self.is_stuck()) && self.wanted(largest) != self.scale
+    }
+
+    fn is_stuck(&self) -> bool {
+        self.stuck.1 >= STUCK
     }
 
     /// Notes a key unit.
@@ -49,10 +63,14 @@ impl ScaleControl {
         }
         self.scale = Some(scale);
         self.units = 0;
+        self.stuck = (0, 0);
     }
 
     /// Notes a delta unit.
     pub fn push(&mut self, quantizer: u32) {
+        let is_end = [0, MAX_QUANTIZER].contains(&quantizer);
+        let before = if self.stuck.0 == quantizer { self.stuck.1 } else { 0 };
+        self.stuck = if is_end { (quantizer, before + 1) } else { (0, 0) };
         let quantizer = f64::from(quantizer);
         let mean = self.mean_quantizer.get_or_insert(quantizer);
         *mean += FOLLOW * (quantizer - *mean);
@@ -79,12 +97,14 @@ mod tests {
             (Single, 14, Single),
             (Single, 13, OneAndAHalf),
             (Single, 1, Double),
+            (Single, 0, OneAndAHalf),
             (Single, 47, Single),
             (Single, 48, TwoThirds),
             (OneAndAHalf, 21, OneAndAHalf),
             (OneAndAHalf, 40, Single),
             (Double, 13, Double),
-            (Double, 63, Half),
+            (Double, 62, Half),
+            (Double, 63, OneAndAHalf),
             (TwoThirds, 40, TwoThirds),
             (TwoThirds, 30, Single),
             (Half, 63, Half),
@@ -99,7 +119,26 @@ mod tests {
     #[test]
     fn no_scale_is_larger_than_allowed() {
         let largest = CodingScale::OneAndAHalf;
-        assert_eq!(after(CodingScale::Single, 0).wanted(largest), Some(largest));
+        assert_eq!(after(CodingScale::Single, 1).wanted(largest), Some(largest));
+        assert_eq!(after(largest, 0).wanted(largest), Some(largest));
+    }
+
+    #[test]
+    fn a_rate_that_a_scale_cannot_keep_gets_the_next_one_soon() {
+        use CodingScale::{Half, Single, TwoThirds};
+        for (scale, quantizers, wanted) in [
+            (TwoThirds, [5, 0, 0, 0], Some(Single)),
+            (TwoThirds, [0, 0, 1, 0], None),
+            (Single, [40, 63, 63, 63], Some(TwoThirds)),
+            (Half, [63, 63, 63, 63], None),
+            (Single, [0, 63, 63, 0], None),
+        ] {
+            let mut control = ScaleControl::default();
+            control.start(scale);
+            quantizers.into_iter().for_each(|quantizer| control.push(quantizer));
+            assert_eq!(control.wants_key(Single), wanted.is_some(), "{scale:?} {quantizers:?}");
+            assert!(wanted.is_none() || control.wanted(Single) == wanted);
+        }
     }
 
     #[test]
