@@ -21,6 +21,8 @@ const AUTOMATIC_KEY_MIN_DISTANCE: u32 = 8;
 const ASSUMED_FRAME_SECONDS: f64 = 1.0 / 30.0;
 /// What a delta unit of something that moves takes, about, in what a key unit of the same quantizer takes.
 const DELTA_SHARE: f64 = 0.65;
+/// Seconds of the rate that a key unit may take before its scale is too large: a little more than what it is meant to.
+const MAX_KEY_SECONDS: f64 = 0.5;
 /// What stands around a unit's symbols, about: header, times.
 const DELTA_HEADER_BITS: usize = 7 * 8;
 const KEY_HEADER_BITS: usize = 40 * 8;
@@ -168,15 +170,29 @@ impl Encoder {
     }
 
     fn code_key(&mut self, frame: &Frame) -> Result<AccessUnit, CodecError> {
-        let scale = self.scale_for(frame)?;
-        let mut stream = self.stream(frame, scale);
-        let coded = self.code(&[frame], 1, &mut stream)?;
+        let budget = self.budget(&[frame], true);
+        let (mut stream, coded) = self.key_within(frame, budget)?;
         let unit = assemble(Some(stream.sequence), 1, Timing::Grid, &coded, coded.payload.clone());
         self.charge(&unit, coded.quantizer);
-        self.scaling.start(scale);
+        self.scaling.start(stream.sequence.coding_scale);
         self.remember(&mut stream, coded)?;
         self.stream = Some(stream);
         Ok(unit)
+    }
+
+    /// A frame as a key unit, at the next smaller scale where the one that suited the scene before is too dear.
+    fn key_within(&self, frame: &Frame, budget: Option<f64>) -> Result<(Stream, Candidate), CodecError> {
+        let mut scale = self.scale_for(frame)?;
+        loop {
+            let mut stream = self.stream(frame, scale);
+            let coded = self.code(&[frame], budget, &mut stream)?;
+            let is_dear = coded.payload.len() as f64 * 8.0 > MAX_KEY_SECONDS * self.settings.rate;
+            let smaller = CodingScale::ALL.into_iter().rev().find(|other| *other < scale);
+            match smaller.filter(|_| is_dear && budget.is_some() && self.chooses_scale()) {
+                Some(smaller) => scale = smaller,
+                None => return Ok((stream, coded)),
+            }
+        }
     }
 
     /// Whether the scale is the encoder's choice. What Cosmos' networks make of other sizes was never measured.
@@ -245,7 +261,8 @@ impl Encoder {
         // The networks take whole groups: a short one is filled up with its last frame.
         let count = self.model.group_frames();
         let group: Vec<&Frame> = frames.iter().chain(std::iter::repeat(last)).take(count).collect();
-        let coded = self.code(&group, frames.len(), &mut stream)?;
+        let budget = self.budget(&frames.iter().collect::<Vec<_>>(), false);
+        let coded = self.code(&group, budget, &mut stream)?;
         let times: Vec<_> = frames.iter().map(|f| f.pts).collect();
         let mut payload = Vec::new();
         let timing = stream.clock.pack(&times, &mut payload);
@@ -263,7 +280,7 @@ impl Encoder {
     /// Tells the rate control what a unit takes.
     fn charge(&mut self, unit: &AccessUnit, quantizer: u32) {
         if self.settings.rate > 0.0 {
-            self.rate.spend(unit.bytes.len() * 8, quantizer);
+            self.rate.spend(unit.bytes.len() * 8, quantizer, unit.is_key);
         }
     }
 
@@ -276,23 +293,27 @@ impl Encoder {
         Ok(())
     }
 
-    /// Codes a group of frames, the first `count` of which are real, at the quantizer or at the rate.
-    fn code(&mut self, group: &[&Frame], count: usize, stream: &mut Stream) -> Result<Candidate, CodecError> {
+    /// The bits for a unit of frames; `None`: of constant quality.
+    fn budget(&mut self, frames: &[&Frame], is_key: bool) -> Option<f64> {
+        let (rate, seconds) = (self.settings.rate, self.seconds(frames));
+        (rate > 0.0).then(|| self.rate.budget(rate, frames[0].pts, seconds, is_key))
+    }
+
+    /// Codes a group of frames within a budget, or at the quantizer.
+    fn code(&self, group: &[&Frame], budget: Option<f64>, stream: &mut Stream) -> Result<Candidate, CodecError> {
         let analysis = stream.analyse(&self.model, group)?;
-        let rate = self.settings.rate;
-        if rate <= 0.0 {
-            return stream.candidate(&self.model, &self.settings, &analysis, self.settings.quantizer);
-        }
-        let seconds = self.seconds(&group[..count]);
+        let code = |quantizer| stream.candidate(&self.model, &self.settings, &analysis, quantizer);
+        let Some(budget) = budget else {
+            return code(self.settings.quantizer);
+        };
         let is_key = stream.past.tokens.previous.is_none();
-        let budget = self.rate.budget(rate, group[0].pts, seconds, is_key);
         let header = if is_key { KEY_HEADER_BITS } else { DELTA_HEADER_BITS };
-        let code = |quantizer| {
-            let candidate = stream.candidate(&self.model, &self.settings, &analysis, quantizer)?;
+        let sized = |quantizer| {
+            let candidate = code(quantizer)?;
             let bits = candidate.payload.len() * 8 + header;
             Ok((candidate, bits))
         };
-        Ok(self.rate.choose(budget, is_key, code)?.unit)
+        Ok(self.rate.choose(budget, is_key, sized)?.unit)
     }
 
     /// How long frames last: their spacing, or what the frame rate says.

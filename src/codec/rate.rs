@@ -6,16 +6,17 @@ use super::CodecError;
 
 /// What has been spent too much is made up for over this many seconds.
 const HORIZON: f64 = 2.0;
-/// What has been spent too little goes to the units of this many seconds: quantizers are steps, and the finest one that
-/// fits always leaves something.
-const CREDIT_HORIZON: f64 = 0.4;
+/// What has been spent too little goes to the units of this many seconds, that is to the next one mostly: quantizers are steps,
+/// and the finest one that fits always leaves something. Between a unit that holds its latents and one that codes them
+/// lies half of the bits: with less credit at once, content that hardly moves would never get the dearer one.
+const CREDIT_HORIZON: f64 = 0.25;
 /// Seconds of the rate that are kept in reserve.
-const RESERVE: f64 = 0.05;
+const RESERVE: f64 = 0.04;
 /// Seconds of the rate that may be saved up where the content cannot use them.
-const MAX_CREDIT: f64 = 0.1;
+const MAX_CREDIT: f64 = 0.14;
 /// Seconds of the rate that a key unit may take. The balance moves between what this leaves and the largest credit: that
 /// bounds the error over ten seconds.
-const KEY_SECONDS: f64 = 0.45;
+const KEY_SECONDS: f64 = 0.44;
 /// How far the quantizer goes down or up from one delta unit to the next while the budget allows.
 const MAX_FINER: u32 = 8;
 const MAX_COARSER: u32 = 8;
@@ -25,7 +26,7 @@ const MAX_COARSER: u32 = 8;
 pub struct RateControl {
     /// Bits that are left over, or were borrowed where negative.
     balance: f64,
-    /// Quantizer of the previous unit.
+    /// Quantizer of the previous unit, unless that was a key unit: what suits one says little of the units after it.
     last: Option<u32>,
     /// Presentation time in ns at which the budget of the units so far ends.
     paid_until: Option<f64>,
@@ -79,9 +80,9 @@ impl RateControl {
     }
 
     /// Notes what the unit took, headers included.
-    pub fn spend(&mut self, bits: usize, quantizer: u32) {
+    pub fn spend(&mut self, bits: usize, quantizer: u32, is_key: bool) {
         self.balance -= bits as f64;
-        self.last = Some(quantizer);
+        self.last = (!is_key).then_some(quantizer);
     }
 }
 
@@ -133,7 +134,7 @@ mod tests {
             let scale = if is_key { 2.0 } else { 1.0 };
             let size = |q: u32| (scale * complexity(unit) * 0.5f64.powf(f64::from(q) / 8.0)) as usize;
             let chosen = control.choose(budget, is_key, |q| Ok(((), size(q)))).unwrap();
-            control.spend(chosen.bits, chosen.quantizer);
+            control.spend(chosen.bits, chosen.quantizer, is_key);
             sizes.push(chosen.bits as f64);
         }
         (sizes.iter().sum::<f64>() / (188.0 * seconds), sizes)
@@ -165,7 +166,7 @@ mod tests {
         let budget_after = |bits: usize| {
             let mut control = RateControl::default();
             control.budget(20e3, Some(0), 0.32, false);
-            control.spend(bits, 40);
+            control.spend(bits, 40, false);
             control.budget(20e3, Some(320_000_000), 0.32, false)
         };
         assert!(budget_after(6800) < budget_after(6400));
