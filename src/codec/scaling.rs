@@ -8,6 +8,8 @@ use crate::bitstream::CodingScale;
 const FOLLOW: f64 = 0.15;
 /// Units after a key unit before another scale is worth the next one.
 const PATIENCE: u32 = 10;
+/// Units at a scale before its quantizers say that a larger one would suit: where cuts follow each other, key units take it all.
+const EVIDENCE: u32 = 10;
 /// Units in a row at an end of the quantizer's range before the next scale is worth a key unit: the rate cannot be kept.
 const STUCK: u32 = 3;
 /// A larger scale is asked for by a mean quantizer this far within its own range, ...
@@ -21,6 +23,8 @@ pub struct ScaleControl {
     scale: Option<CodingScale>,
     /// Of the delta units, about over the last two seconds.
     mean_quantizer: Option<f64>,
+    /// Delta units since the scale changed.
+    seen: u32,
     /// Units since the key unit.
     units: u32,
     /// The last units of these, all at the first or all at the last quantizer: which one, and how many.
@@ -40,10 +44,9 @@ impl ScaleControl {
         let Some(mean) = self.mean_quantizer else {
             return Some(scale);
         };
-        let (least, most) = (
-            scale_of((mean + ABOVE) as u32),
-            scale_of((mean - BEYOND).max(0.0) as u32),
-        );
+        let least = scale_of((mean + ABOVE) as u32);
+        let most = scale_of((mean - BEYOND).max(0.0) as u32);
+        let least = if self.seen < EVIDENCE { least.min(scale) } else { least };
         Some(scale.clamp(least, most).min(largest))
     }
 
@@ -60,6 +63,7 @@ impl ScaleControl {
     pub fn start(&mut self, scale: CodingScale) {
         if self.scale != Some(scale) {
             self.mean_quantizer = None;
+            self.seen = 0;
         }
         self.scale = Some(scale);
         self.units = 0;
@@ -75,6 +79,7 @@ impl ScaleControl {
         let mean = self.mean_quantizer.get_or_insert(quantizer);
         *mean += FOLLOW * (quantizer - *mean);
         self.units += 1;
+        self.seen += 1;
     }
 }
 

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The numbers of a continuous context model, as they stand in the model file, and what they mean.
 
+use std::ops::Range;
+
 use super::weights::{rows_before, Layer, ROWS_PER_SOURCE};
 use super::EntropyError;
 use super::DIGITS;
 
 /// Where a latent's context comes from: unit (0 current, 1 previous, 2 the one before), column and row offset.
-pub const LATENT_SOURCES: [(u8, isize, isize); 10] = [
+pub const LATENT_SOURCES: [(u8, isize, isize); 14] = [
     (0, 0, -1),
     (0, -1, 0),
     (0, 1, 0),
@@ -17,7 +19,31 @@ pub const LATENT_SOURCES: [(u8, isize, isize); 10] = [
     (1, 1, 0),
     (1, 0, 1),
     (2, 0, 0),
+    (0, -1, -1),
+    (0, 1, -1),
+    (0, -1, 1),
+    (0, 1, 1),
 ];
+
+/// Phases in which the places of a unit are coded: the checkerboard's two colours, each in two halves.
+pub const LATENT_PHASES: usize = 4;
+/// Groups of channels at a place, coded one after the other: each sees what was unexpected in those before.
+pub const LATENT_GROUPS: usize = 4;
+
+/// The phase of a place: in each 2x2 square first the upper left one, then the one across, then the upper right, the lower left.
+pub const fn latent_phase(x: isize, y: isize) -> usize {
+    match (x.rem_euclid(2), y.rem_euclid(2)) {
+        (0, 0) => 0,
+        (1, 1) => 1,
+        (_, 0) => 2,
+        _ => 3,
+    }
+}
+
+/// Channels of a group, but for the last ones.
+pub const fn group_size(channels: usize) -> usize {
+    channels.div_ceil(LATENT_GROUPS)
+}
 
 /// Places whose tokens are compared with those of the previous unit.
 pub const CHANGE_SOURCES: [(isize, isize); 5] = [(0, 0), (0, -1), (-1, 0), (1, 0), (0, 1)];
@@ -39,11 +65,13 @@ pub const LATENT_SYMBOLS: usize = 33;
 /// Entries of the companding table.
 pub const COMPANDING: usize = 1024;
 
-/// First row of the digits of this unit's token, of the place comparisons, of the steps.
+/// First row of the place comparisons, of the steps, of the phases, of the groups; those before are the digits of this unit's token.
 pub const CHANGE_ROWS: usize = ROWS_PER_SOURCE;
 pub const STEP_ROWS: usize = CHANGE_ROWS + CHANGE_SOURCES.len() * ROWS_PER_CHANGE;
+pub const PHASE_ROWS: usize = STEP_ROWS + LATENT_STEPS;
+pub const GROUP_ROWS: usize = PHASE_ROWS + LATENT_PHASES;
 /// Rows of [`LatentWeights::tables`].
-pub const LATENT_TABLE_ROWS: usize = STEP_ROWS + LATENT_STEPS;
+pub const LATENT_TABLE_ROWS: usize = GROUP_ROWS + LATENT_GROUPS;
 
 /// Row of a digit of this unit's token.
 pub const fn digit_row(digit: usize, value: u8) -> usize {
@@ -61,10 +89,12 @@ pub struct LatentWeights {
     pub steps: Vec<i32>,
     /// `[1024]`: magnitudes in eighths of a step to network inputs of -127 to 127.
     pub companding: Vec<i32>,
-    /// `[10 sources * channels]` -> width, from the companded context.
+    /// `[14 sources * channels]` -> width, from the companded context.
     pub input: Layer,
-    /// `[table rows][width]`: see [`digit_row`], [`CHANGE_ROWS`], [`STEP_ROWS`].
+    /// `[table rows][width]`: see [`digit_row`], [`CHANGE_ROWS`], [`STEP_ROWS`], [`PHASE_ROWS`], [`GROUP_ROWS`].
     pub tables: Vec<i16>,
+    /// channels -> width, from by how much the values of the groups before missed their means, companded.
+    pub earlier: Layer,
     /// width -> width.
     pub trunk: Layer,
     /// width -> `[3][channels]`: mean in eighths of a step, gain of the previous unit's value, index of the scale.
@@ -80,6 +110,17 @@ impl LatentWeights {
         LATENT_SOURCES.len() * self.channels
     }
 
+    /// The part of [`Self::output`] that is about some channels.
+    pub(super) fn output_of(&self, channels: Range<usize>) -> Layer {
+        let rows = || (0..3).flat_map(|part| channels.clone().map(move |c| part * self.channels + c));
+        let weights = |row: usize| self.output.weights[row * self.width..][..self.width].iter().copied();
+        Layer {
+            weights: rows().flat_map(weights).collect(),
+            biases: rows().map(|row| self.output.biases[row]).collect(),
+            multipliers: rows().map(|row| self.output.multipliers[row]).collect(),
+        }
+    }
+
     /// Fails if a size does not fit or a number could overflow a sum.
     pub(super) fn check(&self) -> Result<(), EntropyError> {
         let wrong = |what: &str| Err(EntropyError::Model(format!("continuous context model: {what}")));
@@ -87,6 +128,7 @@ impl LatentWeights {
             return wrong("size out of range");
         }
         self.input.check("input", self.inputs(), self.width)?;
+        self.earlier.check("earlier", self.channels, self.width)?;
         self.trunk.check("trunk", self.width, self.width)?;
         self.output.check("output", self.width, 3 * self.channels)?;
         if self.tables.len() != LATENT_TABLE_ROWS * self.width {
@@ -116,7 +158,7 @@ impl LatentWeights {
         ints(&self.steps);
         ints(&self.companding);
         ints(&self.tables.iter().map(|&v| v.into()).collect::<Vec<_>>());
-        for layer in [&self.input, &self.trunk, &self.output] {
+        for layer in [&self.input, &self.earlier, &self.trunk, &self.output] {
             layer.each(&mut ints);
         }
         ints(&self.probabilities);

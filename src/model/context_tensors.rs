@@ -64,6 +64,7 @@ pub fn write_latent(weights: &LatentWeights) -> Result<Named, ModelError> {
         ("probabilities".into(), probabilities),
     ];
     write_layer(&mut out, "input", &weights.input)?;
+    write_layer(&mut out, "earlier", &weights.earlier)?;
     write_layer(&mut out, "trunk", &weights.trunk)?;
     write_layer(&mut out, "output", &weights.output)?;
     Ok(out)
@@ -146,6 +147,7 @@ pub fn read_latent(tensors: &HashMap<String, Tensor>) -> Result<LatentWeights, M
         companding: reader.ints("companding")?,
         input: reader.layer("input")?,
         tables: reader.shorts("tables")?,
+        earlier: reader.layer("earlier")?,
         trunk,
         output,
         probabilities: (reader.shorts("probabilities")?.into_iter())

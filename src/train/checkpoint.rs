@@ -29,7 +29,7 @@ impl Checkpoint {
     }
 
     /// A run that starts from a model file: its configuration and networks, without what optimisers remember. The
-    /// context models start anew, since integers cannot be trained.
+    /// context models' integers are taken up by their own stage.
     pub fn from_model(path: &Path) -> Result<Checkpoint> {
         let mut model = TensorFile::read(path).with_context(|| format!("reading {}", path.display()))?;
         dequantize(&mut model.tensors)?;

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The float twin of the integer context model: the same numbers, rounded the same way, with gradients.
 
+use anyhow::Result;
 use tch::{nn, Kind, Tensor};
 
-use super::quantized::{activate, to_i32, Linear};
+use super::quantized::{activate, set, to_i32, Linear};
 use crate::entropy::{rows_before, ContextWeights, ACTIVATION_SCALE, DIGITS, LOGIT_SCALE, TABLE_SCALE};
 use crate::model::powers;
 use crate::FSQ_LEVELS;
@@ -67,6 +68,28 @@ impl ContextNet {
             bits -= log_probabilities.gather(1, &digit, false).squeeze_dim(1) / std::f64::consts::LN_2;
         }
         bits
+    }
+
+    /// Inverse of [`Self::export`]: to go on from a model whose floats are gone. Fails if it is of another size.
+    pub fn import(&mut self, weights: &ContextWeights) -> Result<()> {
+        let table_scale = f64::from(TABLE_SCALE);
+        set(
+            &mut self.tables,
+            &(Tensor::from_slice(&weights.tables).to_kind(Kind::Double) / table_scale),
+        )?;
+        set(
+            &mut self.table_bias,
+            &(Tensor::from_slice(&weights.table_bias).to_kind(Kind::Double) / table_scale),
+        )?;
+        self.trunk.import(&weights.trunk, |_| ACTIVATION_SCALE)?;
+        for k in 0..DIGITS {
+            self.hidden[k].import(&weights.hidden[k], |_| ACTIVATION_SCALE)?;
+            self.output[k].import(&weights.output[k], |_| LOGIT_SCALE)?;
+            let unit = self.hidden[k].steps().squeeze_dim(1) / f64::from(ACTIVATION_SCALE);
+            let rows = Tensor::from_slice(&weights.earlier[k]).f_view([-1, HEAD_WIDTH])?;
+            set(&mut self.earlier[k].narrow(0, 0, earlier_rows(k)), &(rows * unit))?;
+        }
+        Ok(())
     }
 
     /// The integers that a decoder computes with.
@@ -188,5 +211,8 @@ mod tests {
                 "{float} bits in floats, {exact} in integers"
             );
         }
+        let mut other = ContextNet::new(nn::VarStore::new(Device::Cpu).root());
+        other.import(&net.export()).unwrap();
+        assert_eq!(other.export(), net.export(), "a model can be taken up again");
     }
 }

@@ -17,7 +17,7 @@ use super::progress::Log;
 use super::segments::{learn, Learned, Networks, Options, Segment};
 use crate::codec::{DEFAULT_QUANTIZER, MAX_QUANTIZER};
 use crate::entropy::{LATENT_STEPS, MASKED};
-use crate::model::{fill, IntegerModel, ModelConfig};
+use crate::model::{fill, IntegerModel, ModelConfig, TensorFile};
 
 /// Share of the run after which the rounding of the integer model is simulated.
 const QUANTIZE_FROM: f64 = 0.6;
@@ -112,6 +112,18 @@ impl Nets {
     }
 }
 
+impl Nets {
+    /// Takes up the integer models of a model file.
+    fn import(&mut self, file: &TensorFile, config: &ModelConfig) -> Result<()> {
+        let integers = IntegerModel::read(file, config)?;
+        self.tokens.import(&integers.context)?;
+        match (&mut self.latents, &integers.latent_context) {
+            (Some(net), Some(weights)) => net.import(weights),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The integer models of a checkpoint.
 pub fn export(checkpoint: &Checkpoint) -> Result<IntegerModel> {
     let config = checkpoint
@@ -139,7 +151,15 @@ pub fn run(options: &Options, clips: &[Clip], validation: &[Clip]) -> Result<()>
     let segments = networks.segments(clips, || rng.borrow_mut().random_range(0..=MAX_QUANTIZER))?;
     let validation = networks.segments(validation, || DEFAULT_QUANTIZER)?;
     let vs = nn::VarStore::new(options.device);
-    let nets = Nets::new(&vs, &config);
+    let mut nets = Nets::new(&vs, &config);
+    if let Some(model) = options
+        .model
+        .as_ref()
+        .filter(|_| checkpoint.averages("context").is_empty())
+    {
+        nets.import(&TensorFile::read(model)?, &config)
+            .with_context(|| format!("going on from {}", model.display()))?;
+    }
     let mut optimizer = Optimizer::new(&vs, 1e-4);
     let step = |progress| {
         let drawn: Vec<Unit> = (0..options.batch)

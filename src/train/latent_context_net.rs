@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The float twin of the continuous context model: the same numbers, rounded the same way, with gradients.
 
+use anyhow::Result;
 use tch::{nn, Kind, Tensor};
 
-use super::quantized::{activate, pass_through, to_i32, Linear};
+use super::quantized::{activate, pass_through, set, to_i32, Linear};
 use crate::entropy::{
-    rows_before, LatentWeights, ACTIVATION_SCALE, CHANGE_ROWS, CHANGE_SOURCES, COMPANDING, DIGITS, GAIN_SCALE,
-    LATENT_SCALE, LATENT_SCALES, LATENT_SOURCES, LATENT_STEPS, LATENT_SYMBOLS, LATENT_TABLE_ROWS, MEAN_SCALE,
-    ROWS_PER_CHANGE, STEP_ROWS, TABLE_SCALE,
+    group_size, latent_phase, rows_before, LatentWeights, ACTIVATION_SCALE, CHANGE_ROWS, CHANGE_SOURCES, COMPANDING,
+    DIGITS, GAIN_SCALE, GROUP_ROWS, LATENT_SCALE, LATENT_SCALES, LATENT_SOURCES, LATENT_STEPS, LATENT_SYMBOLS,
+    LATENT_TABLE_ROWS, MEAN_SCALE, PHASE_ROWS, ROWS_PER_CHANGE, STEP_ROWS, TABLE_SCALE,
 };
 use crate::FSQ_LEVELS;
 
@@ -18,6 +19,8 @@ const STEPS_PER_OCTAVE: f64 = 8.0;
 /// log2 of the scale of index 0, in steps, and scales per octave.
 const LEAST_SCALE: f64 = -5.25;
 const SCALES_PER_OCTAVE: f64 = 4.0;
+/// Units in 1 of the three results: offset, gain, index of the scale.
+const OUTPUT_SCALES: [i32; 3] = [MEAN_SCALE, GAIN_SCALE, 1];
 /// Index of the scale that an untrained model starts from.
 const FIRST_SCALE: f64 = 18.0;
 /// Less cannot be coded.
@@ -50,9 +53,9 @@ pub struct LatentUnit<'a> {
 
 /// What the network is given for each place of a unit, and what it has to predict.
 pub struct LatentSamples {
-    /// `[n, 10 * channels]`, companded, in 1/32.
+    /// `[n, 14 * channels]`, companded, in 1/32.
     context: Tensor,
-    /// `[n, 12]` i64: rows of the tables.
+    /// `[n, 13]` i64: rows of the tables.
     rows: Tensor,
     /// `[n, channels]`: the previous unit's values in steps.
     previous: Tensor,
@@ -80,7 +83,6 @@ impl LatentSamples {
         let pad = |map: Tensor| map.permute([2, 0, 1]).constant_pad_nd([1, 1, 1, 1]).permute([1, 2, 0]);
         let nothing = unit.latents.zeros_like();
         let maps = [Some(unit.latents), unit.previous, unit.older].map(|map| pad(compand(map.unwrap_or(&nothing))));
-        let is_other = anchors(h, w, device).logical_not().unsqueeze(2);
         let context: Vec<Tensor> = LATENT_SOURCES
             .iter()
             .map(|&(source, dx, dy)| {
@@ -88,7 +90,7 @@ impl LatentSamples {
                     .narrow(0, 1 + dy as i64, h)
                     .narrow(1, 1 + dx as i64, w);
                 if source == 0 {
-                    values * &is_other
+                    values * coded_before((h, w), (dx, dy), device).unsqueeze(2)
                 } else {
                     values
                 }
@@ -119,13 +121,23 @@ impl LatentSamples {
     }
 }
 
-/// True where column + row is even. `[h, w]`
-fn anchors(h: i64, w: i64, device: tch::Device) -> Tensor {
-    let ramp = |n: i64| Tensor::arange(n, (Kind::Int64, device));
-    (ramp(h).unsqueeze(1) + ramp(w)).remainder(2).eq(0)
+/// A number for each place of a map, `[h, w]` i64.
+fn by_place((h, w): (i64, i64), device: tch::Device, number: impl Fn(isize, isize) -> i64) -> Tensor {
+    let numbers: Vec<i64> = (0..h as isize)
+        .flat_map(|y| (0..w as isize).map(move |x| (x, y)))
+        .map(|(x, y)| number(x, y))
+        .collect();
+    Tensor::from_slice(&numbers).view([h, w]).to_device(device)
 }
 
-/// `[h * w, 12]` i64: rows of this unit's digits, of the changes around, of the step.
+/// 1 where the neighbour at an offset is coded in an earlier phase, 0 elsewhere: `[h, w]`.
+fn coded_before(size: (i64, i64), (dx, dy): (isize, isize), device: tch::Device) -> Tensor {
+    by_place(size, device, |x, y| {
+        i64::from(latent_phase(x + dx, y + dy) < latent_phase(x, y))
+    })
+}
+
+/// `[h * w, 13]` i64: rows of this unit's digits, of the changes around, of the step, of the phase.
 fn table_rows(tokens: &Tensor, previous: Option<&Tensor>, step: usize) -> Tensor {
     let (h, w, _) = tokens.size3().expect("a map has three dimensions");
     let bases: Vec<i64> = (0..DIGITS).map(|k| rows_before(k) as i64).collect();
@@ -151,6 +163,8 @@ fn table_rows(tokens: &Tensor, previous: Option<&Tensor>, step: usize) -> Tensor
             .full_like((STEP_ROWS + step) as i64)
             .unsqueeze(2),
     );
+    let phase = |x, y| (PHASE_ROWS + latent_phase(x, y)) as i64;
+    rows.push(by_place((h, w), tokens.device(), phase).unsqueeze(2));
     Tensor::cat(&rows, 2).view([h * w, -1])
 }
 
@@ -159,6 +173,7 @@ pub struct LatentContextNet {
     channels: i64,
     input: Linear,
     tables: Tensor,
+    earlier: Linear,
     trunk: Linear,
     output: Linear,
 }
@@ -171,6 +186,7 @@ impl LatentContextNet {
             channels,
             input: Linear::new(&vs / "input", inputs, WIDTH),
             tables: vs.var("tables", &[LATENT_TABLE_ROWS as i64, WIDTH], small),
+            earlier: Linear::new(&vs / "earlier", channels, WIDTH),
             trunk: Linear::new(&vs / "trunk", WIDTH, WIDTH),
             output: Linear::new(&vs / "output", WIDTH, 3 * channels),
         }
@@ -184,28 +200,53 @@ impl LatentContextNet {
             .index_select(0, &samples.rows.flatten(0, -1))
             .view([n, -1, WIDTH])
             .sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
-        let features = activate(&(self.input.forward(&samples.context, quantize) + tables), quantize);
+        let place = self.input.forward(&samples.context, quantize) + tables;
+        let size = group_size(self.channels as usize) as i64;
+        let mut surprises = place.new_zeros([n, self.channels], (Kind::Float, place.device()));
+        let mut bits = Vec::new();
+        for (group, first) in (0..self.channels).step_by(size as usize).enumerate() {
+            let members = size.min(self.channels - first);
+            let sums = &place
+                + self.earlier.forward(&surprises, quantize)
+                + self.tables.select(0, (GROUP_ROWS + group) as i64);
+            let output = self.output(&sums, quantize);
+            let part = |i: i64| output.narrow(1, i * self.channels + first, members);
+            let gain = rounded(part(1).clamp(0.0, 1.0), f64::from(GAIN_SCALE), quantize);
+            let carried = samples.previous.narrow(1, first, members) * gain;
+            let mean = rounded(part(0) + carried, f64::from(MEAN_SCALE), quantize);
+            let missed = samples.values.narrow(1, first, members) - mean;
+            bits.push(cost(&missed, &part(2), quantize));
+            let last = self.channels - first - members;
+            surprises = Tensor::cat(
+                &[
+                    surprises.narrow(1, 0, first),
+                    compand_eighths(&(missed * f64::from(MEAN_SCALE)), quantize),
+                    surprises.narrow(1, first + members, last),
+                ],
+                1,
+            );
+        }
+        Tensor::cat(&bits, 1)
+    }
+
+    /// The layers behind the first one's sums.
+    fn output(&self, sums: &Tensor, quantize: bool) -> Tensor {
+        let features = activate(sums, quantize);
         let trunk = activate(&self.trunk.forward(&features, quantize), quantize);
-        let output = self.output.forward(&trunk, quantize);
-        let part = |i: i64| output.narrow(1, i * self.channels, self.channels);
-        let round = |xs: Tensor, scale: f64| {
-            if quantize {
-                let rounded = (&xs * scale).round() / scale;
-                pass_through(&xs, rounded)
-            } else {
-                xs
-            }
-        };
-        let gain = round(part(1).clamp(0.0, 1.0), f64::from(GAIN_SCALE));
-        let mean = round(part(0) + &samples.previous * gain, f64::from(MEAN_SCALE));
-        let index = round((part(2) + FIRST_SCALE).clamp(0.0, LATENT_SCALES as f64 - 1.0), 1.0);
-        let scale = (index / SCALES_PER_OCTAVE + LEAST_SCALE).exp2();
-        let distance = (&samples.values - mean).abs();
-        // On the side of the tail: differences of numbers near 1 would lose all digits.
-        let probability = ((-&distance + 0.5) / &scale).sigmoid() - ((-&distance - 0.5) / &scale).sigmoid();
-        // Far away the gradient of the clamped probability is nothing: this keeps one.
-        let slope = (&distance - 0.5).relu() * 1e-3;
-        -(probability + LEAST_PROBABILITY).clamp_max(1.0).log2() + slope
+        self.output.forward(&trunk, quantize)
+    }
+
+    /// Inverse of [`Self::export`]: to go on from a model whose floats are gone. Fails if it is of another size.
+    pub fn import(&mut self, weights: &LatentWeights) -> Result<()> {
+        let tables = Tensor::from_slice(&weights.tables).to_kind(Kind::Double);
+        set(&mut self.tables, &(tables / f64::from(TABLE_SCALE)))?;
+        self.input.import(&weights.input, |_| TABLE_SCALE)?;
+        self.earlier.import(&weights.earlier, |_| TABLE_SCALE)?;
+        self.trunk.import(&weights.trunk, |_| ACTIVATION_SCALE)?;
+        let channels = self.channels as usize;
+        self.output.import(&weights.output, |o| OUTPUT_SCALES[o / channels])?;
+        self.output.add_to_biases(2 * self.channels, -FIRST_SCALE);
+        Ok(())
     }
 
     /// The integers that a decoder computes with.
@@ -213,8 +254,7 @@ impl LatentContextNet {
         let limit = f64::from(i16::MAX);
         let tables = (&self.tables * f64::from(TABLE_SCALE)).round().clamp(-limit, limit);
         let channels = self.channels as usize;
-        let scales = [MEAN_SCALE, GAIN_SCALE, 1];
-        let mut output = self.output.export(|o| scales[o / channels]);
+        let mut output = self.output.export(|o| OUTPUT_SCALES[o / channels]);
         let first: Vec<i32> = to_i32(
             &(self.output.steps().squeeze_dim(1).pow_tensor_scalar(-1.0) * (FIRST_SCALE * f64::from(ACTIVATION_SCALE)))
                 .round(),
@@ -229,6 +269,7 @@ impl LatentContextNet {
             companding: companding(),
             input: self.input.export(|_| TABLE_SCALE),
             tables: Vec::try_from(tables.to_kind(Kind::Int16).flatten(0, -1)).expect("i16 tables"),
+            earlier: self.earlier.export(|_| TABLE_SCALE),
             trunk: self.trunk.export(|_| ACTIVATION_SCALE),
             output,
             probabilities: (1..LATENT_SCALES)
@@ -236,6 +277,33 @@ impl LatentContextNet {
                 .collect(),
         }
     }
+}
+
+/// Rounds to shares of 1 where asked for; the gradient passes.
+fn rounded(xs: Tensor, shares: f64, quantize: bool) -> Tensor {
+    if !quantize {
+        return xs;
+    }
+    let rounded = (&xs * shares).round() / shares;
+    pass_through(&xs, rounded)
+}
+
+/// The companding table as a function with a gradient: eighths of a step to network inputs.
+fn compand_eighths(eighths: &Tensor, quantize: bool) -> Tensor {
+    let magnitude = (eighths.abs().clamp_max(COMPANDING as f64 - 1.0) / 4.0).log1p() * 24.0;
+    rounded(magnitude.clamp_max(127.0), 1.0, quantize) * eighths.sign() / f64::from(ACTIVATION_SCALE)
+}
+
+/// Bits of values that miss their means by so many steps. `scale`: from the network.
+fn cost(missed: &Tensor, scale: &Tensor, quantize: bool) -> Tensor {
+    let index = (scale + FIRST_SCALE).clamp(0.0, LATENT_SCALES as f64 - 1.0);
+    let scale = (rounded(index, 1.0, quantize) / SCALES_PER_OCTAVE + LEAST_SCALE).exp2();
+    let distance = missed.abs();
+    // On the side of the tail: differences of numbers near 1 would lose all digits.
+    let probability = ((-&distance + 0.5) / &scale).sigmoid() - ((-&distance - 0.5) / &scale).sigmoid();
+    // Far away the gradient of the clamped probability is nothing: this keeps one.
+    let slope = (&distance - 0.5).relu() * 1e-3;
+    -(probability + LEAST_PROBABILITY).clamp_max(1.0).log2() + slope
 }
 
 /// Probabilities of the values from -15 to 15 around a mean of (fraction - 4) / 8 steps, and of what is beyond, in
@@ -347,6 +415,9 @@ mod tests {
                 "{float} bits in floats, {exact} in integers"
             );
         }
+        let mut other = LatentContextNet::new(nn::VarStore::new(Device::Cpu).root(), channels);
+        other.import(&net.export()).unwrap();
+        assert_eq!(other.export(), net.export(), "a model can be taken up again");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Layers of the context models' float twins: the same numbers as in integers, rounded the same way, with gradients.
 
+use anyhow::Result;
 use tch::{nn, Kind, Tensor};
 
 use crate::entropy::{Layer, ACTIVATION_SCALE, MULTIPLIER_BITS};
@@ -40,6 +41,30 @@ impl Linear {
         xs.linear(&pass_through(&self.weight, rounded), Some(&self.bias))
     }
 
+    /// Inverse of [`Self::export`].
+    pub(super) fn import(&mut self, layer: &Layer, result_scale: impl Fn(usize) -> i32) -> Result<()> {
+        let activation = f64::from(ACTIVATION_SCALE);
+        let steps: Vec<f64> = layer
+            .multipliers
+            .iter()
+            .enumerate()
+            .map(|(o, &m)| f64::from(m) / f64::from(1 << MULTIPLIER_BITS) * activation / f64::from(result_scale(o)))
+            .collect();
+        let steps = Tensor::from_slice(&steps).unsqueeze(1);
+        let weights = Tensor::from_slice(&layer.weights).f_view(self.weight.size().as_slice())?;
+        set(&mut self.weight, &(weights * &steps))?;
+        let biases = Tensor::from_slice(&layer.biases).to_kind(Kind::Double);
+        set(&mut self.bias, &(biases * steps.squeeze_dim(1) / activation))
+    }
+
+    /// Adds a number to the biases from an output on.
+    pub(super) fn add_to_biases(&mut self, from: i64, number: f64) {
+        let count = self.bias.size()[0] - from;
+        tch::no_grad(|| {
+            let _ = self.bias.narrow(0, from, count).g_add_scalar_(number);
+        });
+    }
+
     /// `result_scale`: steps of an output's result in 1.
     pub(super) fn export(&self, result_scale: impl Fn(usize) -> i32) -> Layer {
         let steps = self.steps();
@@ -56,6 +81,13 @@ impl Linear {
             multipliers: to_i32(&multipliers),
         }
     }
+}
+
+/// Gives a variable its values; fails where the sizes differ.
+pub(super) fn set(variable: &mut Tensor, values: &Tensor) -> Result<()> {
+    let values = values.f_view(variable.size().as_slice())?.to_device(variable.device());
+    tch::no_grad(|| variable.copy_(&values.to_kind(Kind::Float)));
+    Ok(())
 }
 
 pub(super) fn to_i32(xs: &Tensor) -> Vec<i32> {
