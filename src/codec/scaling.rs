@@ -147,6 +147,21 @@ mod tests {
     }
 
     #[test]
+    fn one_cut_after_another_makes_no_scale_larger() {
+        let mut control = ScaleControl::default();
+        for cut in 0..EVIDENCE {
+            control.start(CodingScale::Single);
+            assert_eq!(
+                control.wanted(CodingScale::Double),
+                Some(CodingScale::Single),
+                "cut {cut}"
+            );
+            control.push(8);
+        }
+        assert_eq!(control.wanted(CodingScale::Double), Some(CodingScale::OneAndAHalf));
+    }
+
+    #[test]
     fn a_key_unit_starts_the_patience_anew() {
         let mut control = after(CodingScale::Single, 0);
         control.start(CodingScale::Double);

@@ -225,6 +225,22 @@ fn latents_of_a_still_picture_cost_next_to_nothing() {
     }
 }
 
+#[test]
+fn a_key_unit_that_is_too_dear_at_its_scale_is_coded_at_a_smaller_one() {
+    let settings = |rate| EncoderSettings {
+        rate,
+        key_int_max: 1000,
+        ..EncoderSettings::default()
+    };
+    let mut encoder = Encoder::new(tiny_model(), sequence(), settings(1e7)).unwrap();
+    let first = encoder.push(frame(0, 2), true).unwrap();
+    assert_eq!(scales(&first), [CodingScale::Double]);
+    encoder.set_settings(settings(1e3));
+    let second = encoder.push(frame(1, 2), true).unwrap();
+    assert!(scales(&second)[0] < CodingScale::Single, "{:?}", scales(&second));
+    assert!(second[0].bytes.len() < first[0].bytes.len() / 2);
+}
+
 /// A rate between those of the finest and of the coarsest quantizer, in bits per second.
 fn middle_rate(model: &Arc<Model>, frames: usize) -> f64 {
     let rate = |quantizer| {
