@@ -150,3 +150,22 @@ fn a_configuration_out_of_range_is_refused() {
     });
     assert!(matches!(error, ModelError::Config(_)), "{error}");
 }
+
+#[test]
+fn the_context_stage_goes_on_from_the_integers_of_a_model() {
+    let folder = tempfile::tempdir().unwrap();
+    write_clip(&folder.path().join("clip.y4m"), 30);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tvc-small.safetensors");
+    let common = "--checkpoint run.ckpt --clips clip.y4m --validation clip.y4m --device cpu --batch 1";
+    let start = format!("--model {} --steps 1 --lr 0", path.display());
+    train(folder.path(), &format!("context {common} {start}"));
+    train(folder.path(), "export --checkpoint run.ckpt --out model.safetensors");
+    let [before, after] = [path, folder.path().join("model.safetensors")].map(|path| TensorFile::read(&path).unwrap());
+    for name in [
+        "context.tables",
+        "context.trunk.weights",
+        "latent_context.earlier.weights",
+    ] {
+        assert_eq!(after.tensors[name], before.tensors[name], "{name}");
+    }
+}

@@ -70,6 +70,11 @@ impl ContextNet {
         bits
     }
 
+    /// Whether [`Self::import`] can take such numbers: imported Cosmos models have other ones that have learned nothing.
+    pub fn fits(weights: &ContextWeights) -> bool {
+        (weights.width, weights.head_width) == (WIDTH as usize, HEAD_WIDTH as usize)
+    }
+
     /// Inverse of [`Self::export`]: to go on from a model whose floats are gone. Fails if it is of another size.
     pub fn import(&mut self, weights: &ContextWeights) -> Result<()> {
         let table_scale = f64::from(TABLE_SCALE);

@@ -113,12 +113,14 @@ impl Nets {
 }
 
 impl Nets {
-    /// Takes up the integer models of a model file.
+    /// Takes up the integer models of a model file, as far as they are of the size that is trained.
     fn import(&mut self, file: &TensorFile, config: &ModelConfig) -> Result<()> {
         let integers = IntegerModel::read(file, config)?;
-        self.tokens.import(&integers.context)?;
+        if ContextNet::fits(&integers.context) {
+            self.tokens.import(&integers.context)?;
+        }
         match (&mut self.latents, &integers.latent_context) {
-            (Some(net), Some(weights)) => net.import(weights),
+            (Some(net), Some(weights)) if net.fits(weights) => net.import(weights),
             _ => Ok(()),
         }
     }

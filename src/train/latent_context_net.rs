@@ -236,6 +236,11 @@ impl LatentContextNet {
         self.output.forward(&trunk, quantize)
     }
 
+    /// Whether [`Self::import`] can take such numbers.
+    pub fn fits(&self, weights: &LatentWeights) -> bool {
+        (weights.width, weights.channels) == (WIDTH as usize, self.channels as usize)
+    }
+
     /// Inverse of [`Self::export`]: to go on from a model whose floats are gone. Fails if it is of another size.
     pub fn import(&mut self, weights: &LatentWeights) -> Result<()> {
         let tables = Tensor::from_slice(&weights.tables).to_kind(Kind::Double);
