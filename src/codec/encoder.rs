@@ -187,8 +187,10 @@ impl Encoder {
             let mut stream = self.stream(frame, scale);
             let coded = self.code(&[frame], budget, &mut stream)?;
             let is_dear = coded.payload.len() as f64 * 8.0 > MAX_KEY_SECONDS * self.settings.rate;
-            let smaller = CodingScale::ALL.into_iter().rev().find(|other| *other < scale);
-            match smaller.filter(|_| is_dear && budget.is_some() && self.chooses_scale()) {
+            match scale
+                .smaller()
+                .filter(|_| is_dear && budget.is_some() && self.chooses_scale())
+            {
                 Some(smaller) => scale = smaller,
                 None => return Ok((stream, coded)),
             }
@@ -261,7 +263,7 @@ impl Encoder {
         // The networks take whole groups: a short one is filled up with its last frame.
         let count = self.model.group_frames();
         let group: Vec<&Frame> = frames.iter().chain(std::iter::repeat(last)).take(count).collect();
-        let budget = self.budget(&frames.iter().collect::<Vec<_>>(), false);
+        let budget = self.budget(&group[..frames.len()], false);
         let coded = self.code(&group, budget, &mut stream)?;
         let times: Vec<_> = frames.iter().map(|f| f.pts).collect();
         let mut payload = Vec::new();

@@ -36,9 +36,11 @@ impl ScaleControl {
     pub fn wanted(&self, largest: CodingScale) -> Option<CodingScale> {
         let scale = self.scale?;
         if self.is_stuck() {
-            let larger = CodingScale::ALL.into_iter().find(|other| *other > scale);
-            let smaller = CodingScale::ALL.into_iter().rev().find(|other| *other < scale);
-            let next = if self.stuck.0 == 0 { larger } else { smaller };
+            let next = if self.stuck.0 == 0 {
+                scale.larger()
+            } else {
+                scale.smaller()
+            };
             return Some(next.unwrap_or(scale).min(largest));
         }
         let Some(mean) = self.mean_quantizer else {

@@ -7,12 +7,10 @@
 //! where they changed. At a place the channels follow each other in groups, and each sees how far those before missed their means
 //! (Minnen and Singh, "Channel-wise Autoregressive Entropy Models for Learned Image Compression", 2020).
 
-use std::ops::Range;
-
 use super::coder::SymbolCoder;
 use super::dense::{activate, add_rows, Dense};
 use super::latent_weights::{
-    digit_row, group_size, latent_phase, LatentWeights, CHANGE_ROWS, CHANGE_SOURCES, COMPANDING, GAIN_SCALE,
+    channel_groups, digit_row, latent_phase, LatentWeights, CHANGE_ROWS, CHANGE_SOURCES, COMPANDING, GAIN_SCALE,
     GROUP_ROWS, LATENT_PHASES, LATENT_SCALES, LATENT_SOURCES, LATENT_STEPS, LATENT_SYMBOLS, MEAN_SCALE, PHASE_ROWS,
     ROWS_PER_CHANGE, STEP_ROWS,
 };
@@ -151,7 +149,7 @@ impl LatentContextModel {
             input: Dense::new(&weights.input),
             earlier: Dense::new(&weights.earlier),
             trunk: Dense::new(&weights.trunk),
-            output: groups(weights.channels)
+            output: channel_groups(weights.channels)
                 .map(|group| Dense::new(&weights.output_of(group)))
                 .collect(),
             tables: weights.probabilities.chunks(LATENT_SYMBOLS).map(table).collect(),
@@ -220,7 +218,7 @@ impl LatentContextModel {
                 }
                 self.look_around(history, (tokens, before), &map, place, step, &mut scratch);
                 let first = (y * map.width + x) * channels;
-                for (group, members) in groups(channels).enumerate() {
+                for (group, members) in channel_groups(channels).enumerate() {
                     self.run(group, &mut scratch);
                     for (member, channel) in members.clone().enumerate() {
                         let prediction =
@@ -371,14 +369,6 @@ impl LatentContextModel {
         }
         Ok(level)
     }
-}
-
-/// The groups of channels.
-fn groups(channels: usize) -> impl Iterator<Item = Range<usize>> {
-    let size = group_size(channels);
-    (0..channels)
-        .step_by(size)
-        .map(move |first| first..(first + size).min(channels))
 }
 
 /// Far more than a sum of table rows can be, and far from an overflow.

@@ -40,9 +40,12 @@ pub const fn latent_phase(x: isize, y: isize) -> usize {
     }
 }
 
-/// Channels of a group, but for the last ones.
-pub const fn group_size(channels: usize) -> usize {
-    channels.div_ceil(LATENT_GROUPS)
+/// The groups of channels: of one size, but for the last.
+pub fn channel_groups(channels: usize) -> impl Iterator<Item = Range<usize>> {
+    let size = channels.div_ceil(LATENT_GROUPS);
+    (0..channels)
+        .step_by(size)
+        .map(move |first| first..(first + size).min(channels))
 }
 
 /// Places whose tokens are compared with those of the previous unit.

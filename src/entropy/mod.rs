@@ -19,7 +19,7 @@ pub use coder::{BitCounter, SymbolCoder, UnitDecoder, UnitEncoder};
 pub use context::ContextModel;
 pub use latent::{LatentContextModel, LatentHistory, LatentMap, LatentMode};
 pub use latent_weights::{
-    digit_row, group_size, latent_phase, LatentWeights, CHANGE_ROWS, CHANGE_SOURCES, COMPANDING, GAIN_SCALE,
+    channel_groups, digit_row, latent_phase, LatentWeights, CHANGE_ROWS, CHANGE_SOURCES, COMPANDING, GAIN_SCALE,
     GROUP_ROWS, LATENT_GROUPS, LATENT_PHASES, LATENT_SCALE, LATENT_SCALES, LATENT_SOURCES, LATENT_STEPS,
     LATENT_SYMBOLS, LATENT_TABLE_ROWS, MEAN_SCALE, PHASE_ROWS, ROWS_PER_CHANGE, STEP_ROWS,
 };

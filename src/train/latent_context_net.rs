@@ -6,9 +6,9 @@ use tch::{nn, Kind, Tensor};
 
 use super::quantized::{activate, pass_through, set, to_i32, Linear};
 use crate::entropy::{
-    group_size, latent_phase, rows_before, LatentWeights, ACTIVATION_SCALE, CHANGE_ROWS, CHANGE_SOURCES, COMPANDING,
-    DIGITS, GAIN_SCALE, GROUP_ROWS, LATENT_SCALE, LATENT_SCALES, LATENT_SOURCES, LATENT_STEPS, LATENT_SYMBOLS,
-    LATENT_TABLE_ROWS, MEAN_SCALE, PHASE_ROWS, ROWS_PER_CHANGE, STEP_ROWS, TABLE_SCALE,
+    channel_groups, latent_phase, rows_before, LatentWeights, ACTIVATION_SCALE, CHANGE_ROWS, CHANGE_SOURCES,
+    COMPANDING, DIGITS, GAIN_SCALE, GROUP_ROWS, LATENT_SCALE, LATENT_SCALES, LATENT_SOURCES, LATENT_STEPS,
+    LATENT_SYMBOLS, LATENT_TABLE_ROWS, MEAN_SCALE, PHASE_ROWS, ROWS_PER_CHANGE, STEP_ROWS, TABLE_SCALE,
 };
 use crate::FSQ_LEVELS;
 
@@ -33,9 +33,18 @@ pub fn latent_steps() -> Vec<i32> {
         .collect()
 }
 
+/// Network inputs of 1 nat, eighths of a step of 1, the largest input.
+const COMPANDING_GAIN: f64 = 24.0;
+const COMPANDING_KNEE: f64 = 4.0;
+const COMPANDED_LIMIT: f64 = 127.0;
+
 fn companding() -> Vec<i32> {
     (0..COMPANDING)
-        .map(|x| (24.0 * (1.0 + x as f64 / 4.0).ln()).round().min(127.0) as i32)
+        .map(|x| {
+            (COMPANDING_GAIN * (1.0 + x as f64 / COMPANDING_KNEE).ln())
+                .round()
+                .min(COMPANDED_LIMIT) as i32
+        })
         .collect()
 }
 
@@ -201,11 +210,10 @@ impl LatentContextNet {
             .view([n, -1, WIDTH])
             .sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
         let place = self.input.forward(&samples.context, quantize) + tables;
-        let size = group_size(self.channels as usize) as i64;
         let mut surprises = place.new_zeros([n, self.channels], (Kind::Float, place.device()));
         let mut bits = Vec::new();
-        for (group, first) in (0..self.channels).step_by(size as usize).enumerate() {
-            let members = size.min(self.channels - first);
+        for (group, range) in channel_groups(self.channels as usize).enumerate() {
+            let (first, members) = (range.start as i64, range.len() as i64);
             let sums = &place
                 + self.earlier.forward(&surprises, quantize)
                 + self.tables.select(0, (GROUP_ROWS + group) as i64);
@@ -295,8 +303,8 @@ fn rounded(xs: Tensor, shares: f64, quantize: bool) -> Tensor {
 
 /// The companding table as a function with a gradient: eighths of a step to network inputs.
 fn compand_eighths(eighths: &Tensor, quantize: bool) -> Tensor {
-    let magnitude = (eighths.abs().clamp_max(COMPANDING as f64 - 1.0) / 4.0).log1p() * 24.0;
-    rounded(magnitude.clamp_max(127.0), 1.0, quantize) * eighths.sign() / f64::from(ACTIVATION_SCALE)
+    let magnitude = (eighths.abs().clamp_max(COMPANDING as f64 - 1.0) / COMPANDING_KNEE).log1p() * COMPANDING_GAIN;
+    rounded(magnitude.clamp_max(COMPANDED_LIMIT), 1.0, quantize) * eighths.sign() / f64::from(ACTIVATION_SCALE)
 }
 
 /// Bits of values that miss their means by so many steps. `scale`: from the network.
