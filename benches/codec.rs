@@ -7,7 +7,7 @@ use criterion::{criterion_group, criterion_main, Criterion, Throughput};
 use gsttvc::bitstream::{SequenceHeader, DELTA_FRAMES};
 use gsttvc::codec::{AccessUnit, Decoder, Encoder, EncoderSettings, Frame};
 use gsttvc::entropy::{
-    History, LatentHistory, LatentMap, LatentMode, Masking, Rounding, TokenMap, UnitDecoder, UnitEncoder,
+    History, LatentHistory, LatentMap, LatentMode, Masking, Rounding, TokenMap, UnitDecoder, UnitEncoder, WantedLatents,
 };
 use gsttvc::model::{Model, ModelSource};
 use gsttvc::FSQ_LEVELS;
@@ -104,15 +104,13 @@ fn entropy(c: &mut Criterion, model: &Model) {
         values.for_each(|(i, v)| *v = if i % 8 == 0 { (i % 5) as i32 * 256 - 512 } else { 0 });
         let (past, context) = (LatentHistory::default(), &continuous.context);
         let mut coder = UnitEncoder::new();
-        let rounding = Rounding::default();
+        let wanted = WantedLatents {
+            latents: &wanted,
+            rounding: Rounding::default(),
+            held: &[],
+        };
         context
-            .encode(
-                &mut coder,
-                &past,
-                (&tokens, &history),
-                LatentMode::Coded(24),
-                (&wanted, rounding),
-            )
+            .encode(&mut coder, &past, (&tokens, &history), LatentMode::Coded(24), wanted)
             .expect("latents are in range");
         let bytes = coder.finish();
         group.bench_function("decode latents, frames", |b| {

@@ -93,7 +93,7 @@ struct EvalArguments {
     /// Rates to measure instead, bits per pixel.
     #[arg(long, value_delimiter = ',', conflicts_with = "quantizer")]
     bpp: Vec<f64>,
-    /// Operating points to measure instead, as DEAD_ZONE:LATENT_STEP:MASK_RATIO, with :BIT_PRICE behind if not the usual one; a step of -
+    /// Operating points to measure instead, as DEAD_ZONE:LATENT_STEP:MASK_RATIO, with :BIT_PRICE, :HOLD and :KEY_FINER behind if not the usual ones; a step of -
     /// means no latents.
     #[arg(long, value_delimiter = ',', value_parser = parse_point, conflicts_with_all = ["quantizer", "bpp", "bitrate"])]
     point: Vec<OperatingPoint>,
@@ -156,8 +156,8 @@ struct CompareArguments {
 
 fn parse_point(text: &str) -> Result<OperatingPoint, String> {
     let parts: Vec<&str> = text.split(':').collect();
-    let [dead_zone, step, mask_ratio, ref price @ ..] = parts[..] else {
-        return Err("expected DEAD_ZONE:LATENT_STEP:MASK_RATIO[:BIT_PRICE]".into());
+    let [dead_zone, step, mask_ratio, ref others @ ..] = parts[..] else {
+        return Err("expected DEAD_ZONE:LATENT_STEP:MASK_RATIO[:BIT_PRICE[:HOLD[:KEY_FINER]]]".into());
     };
     let number = |text: &str| text.parse::<f64>().map_err(|e| format!("{text}: {e}"));
     let latent_step = match step {
@@ -167,18 +167,20 @@ fn parse_point(text: &str) -> Result<OperatingPoint, String> {
     if latent_step.is_some_and(|step: usize| step >= LATENT_STEPS) {
         return Err(format!("latent step {step}, legal are 0 to {}", LATENT_STEPS - 1));
     }
-    let usual = gsttvc::codec::operating_point(DEFAULT_QUANTIZER, CodingScale::Single).rounding;
+    let usual = gsttvc::codec::operating_point(DEFAULT_QUANTIZER, CodingScale::Single);
+    if others.len() > 3 {
+        return Err("more than six numbers".into());
+    }
+    let other = |at: usize, usual: f64| others.get(at).map_or(Ok(usual), |text| number(text));
     Ok(OperatingPoint {
         dead_zone: number(dead_zone)?,
         latent_step,
         mask_ratio: number(mask_ratio)?,
-        rounding: match price {
-            [] => usual,
-            [price] => Rounding {
-                bit_price: number(price)? as f32,
-            },
-            _ => return Err("more than four numbers".into()),
+        rounding: Rounding {
+            bit_price: other(0, usual.rounding.bit_price.into())? as f32,
         },
+        hold: other(1, usual.hold)?,
+        key_finer: other(2, usual.key_finer as f64)? as usize,
     })
 }
 
@@ -330,7 +332,8 @@ impl EvalArguments {
         if !self.point.is_empty() {
             let named = |p: &OperatingPoint| {
                 let step = p.latent_step.map_or("-".into(), |s| s.to_string());
-                let name = format!("{}:{step}:{}:{}", p.dead_zone, p.mask_ratio, p.rounding.bit_price);
+                let (price, hold) = (p.rounding.bit_price, p.hold);
+                let name = format!("{}:{step}:{}:{price}:{hold}:{}", p.dead_zone, p.mask_ratio, p.key_finer);
                 (
                     name,
                     EncoderSettings {

@@ -82,11 +82,12 @@ impl Analysis {
         })
     }
 
-    /// Rounds the digits. One keeps its value of the previous unit while the new one is not further away than
-    /// `dead_zone` steps: that costs next to nothing to code.
-    pub fn tokens(&self, previous: Option<&TokenMap>, dead_zone: f64) -> TokenMap {
+    /// Rounds the digits. One keeps its value of the previous unit while the new one is not further away than its place's
+    /// `dead_zone` in steps: that costs next to nothing to code.
+    pub fn tokens(&self, previous: Option<&TokenMap>, dead_zone: impl Fn(usize) -> f64) -> TokenMap {
         let mut map = TokenMap::zero(self.width, self.height);
         for (at, token) in map.tokens.iter_mut().enumerate() {
+            let dead_zone = dead_zone(at);
             for (k, digit) in token.iter_mut().enumerate() {
                 let value = self.digits[at * DIGITS + k];
                 let last = previous.map(|map| map.tokens[at][k]);

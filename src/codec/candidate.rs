@@ -3,6 +3,7 @@
 
 use super::analysis::{Analysis, AnalysisState};
 use super::encoder::EncoderSettings;
+use super::holding::{held_places, is_still};
 use super::ladder::{operating_point, OperatingPoint};
 use super::masking::{mask_adaptive, mask_pattern, MaskingStrategy};
 use super::past::Past;
@@ -10,13 +11,14 @@ use super::restore::Restorer;
 use super::strips::Strip;
 use super::{CodecError, Frame};
 use crate::bitstream::{Clock, CodingScale, SequenceHeader};
-use crate::entropy::{LatentContextModel, LatentMap, LatentMode, Masking, TokenMap, UnitEncoder};
+use crate::entropy::{LatentMap, LatentMode, Masking, TokenMap, UnitEncoder, WantedLatents};
 use crate::model::Model;
 
-/// Latents are held where at no place more than one in this many moved: a walker far off is a few places of hundreds ...
-const HELD_SHARE: usize = 16;
-/// ... by more than this many quarters of a step.
-const HELD_QUARTERS: i64 = 3;
+/// Index of the coarsest step at which single places are held; beyond it, all are or none is: where hardly any latent is more than a
+/// step, standing still costs less than saying so.
+const COARSEST_IN_PLACES: usize = 43;
+/// Dead zone of the tokens, at least, where the latents are held: see [`OperatingPoint::dead_zone`].
+const HELD_ZONE: f64 = 0.8;
 
 /// What lasts from a key unit to the next.
 pub(super) struct Stream {
@@ -75,23 +77,26 @@ impl Stream {
         let scale = self.sequence.coding_scale;
         let point = settings.point.unwrap_or_else(|| operating_point(quantizer, scale));
         let past = &self.past;
-        let mut tokens = analysis.tokens(past.tokens.previous.as_ref(), point.dead_zone);
+        let (mode, held) = self.latent_plan(model, analysis, &point);
+        let dead_zone = |at| match held.get(at) {
+            Some(true) => point.dead_zone.max(HELD_ZONE),
+            _ => point.dead_zone,
+        };
+        let mut tokens = analysis.tokens(past.tokens.previous.as_ref(), dead_zone);
         let masking = self.mask(model, settings, (analysis, &point), &mut tokens)?;
         let mut coder = UnitEncoder::new();
         model.context.code(&mut coder, &past.tokens, masking, &mut tokens)?;
         let mut latents = None;
         if let (Some(continuous), Some(wanted)) = (&model.continuous, &analysis.latents) {
-            let mode = match point.latent_step {
-                None => LatentMode::Absent,
-                Some(step) => latent_mode(&continuous.context, wanted, past, step),
+            let wanted = WantedLatents {
+                latents: wanted,
+                rounding: point.rounding,
+                held: &held,
             };
-            latents = Some(continuous.context.encode(
-                &mut coder,
-                &past.latents,
-                (&tokens, &past.tokens),
-                mode,
-                (wanted, point.rounding),
-            )?);
+            let coded = continuous
+                .context
+                .encode(&mut coder, &past.latents, (&tokens, &past.tokens), mode, wanted)?;
+            latents = Some(coded);
         }
         Ok(Candidate {
             quantizer,
@@ -99,6 +104,26 @@ impl Stream {
             latents,
             payload: coder.finish(),
         })
+    }
+
+    /// How the unit's latents are coded at an operating point, and which places are held.
+    fn latent_plan(&self, model: &Model, analysis: &Analysis, point: &OperatingPoint) -> (LatentMode, Vec<bool>) {
+        let (Some(continuous), Some(wanted), Some(step)) = (&model.continuous, &analysis.latents, point.latent_step)
+        else {
+            return (LatentMode::Absent, vec![]);
+        };
+        let Some(previous) = &self.past.latents.previous else {
+            return (LatentMode::Coded(step.saturating_sub(point.key_finer)), vec![]);
+        };
+        let size = continuous.context.weights().steps[step];
+        let held = match step <= COARSEST_IN_PLACES {
+            true => held_places(wanted, previous, size, point.hold),
+            false => vec![is_still(wanted, previous, size); wanted.values.len() / wanted.channels],
+        };
+        match held.contains(&false) {
+            true => (LatentMode::Coded(step), held),
+            false => (LatentMode::Held, held),
+        }
     }
 
     /// Masks tokens of a delta unit as the settings or the operating point ask for. Key units are always complete.
@@ -128,22 +153,5 @@ impl Stream {
         };
         let errors = self.restorer.errors(model, tokens, latents)?;
         Ok(mask_adaptive(tokens, history, ratio, &errors))
-    }
-}
-
-/// Latents that hardly moved are held: a still picture costs nothing.
-fn latent_mode(context: &LatentContextModel, wanted: &LatentMap, past: &Past, step: usize) -> LatentMode {
-    let Some(previous) = &past.latents.previous else {
-        return LatentMode::Coded(step);
-    };
-    let bound = i64::from(context.weights().steps[step]) * HELD_QUARTERS;
-    let moved = |(a, b): &(&i32, &i32)| (i64::from(**a) - i64::from(**b)).abs() * 4 > bound;
-    let channels = wanted.channels;
-    let mut places = wanted.values.chunks(channels).zip(previous.values.chunks(channels));
-    let is_still = |(a, b): (&[i32], &[i32])| a.iter().zip(b).filter(moved).count() * HELD_SHARE <= channels;
-    if places.all(is_still) {
-        LatentMode::Held
-    } else {
-        LatentMode::Coded(step)
     }
 }

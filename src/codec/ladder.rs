@@ -30,10 +30,15 @@ pub struct OperatingPoint {
     pub dead_zone: f64,
     /// Index of the latents' quantisation step; None = no latents.
     pub latent_step: Option<usize>,
+    /// By how many indices finer key units are quantised: what stands still after them is held, and stays as good.
+    pub key_finer: usize,
     /// Share of the tokens that are not sent, 0 to 0.9.
     pub mask_ratio: f64,
     /// How the latents are rounded.
     pub rounding: Rounding,
+    /// What a bit is worth in squared steps where places are held, that is keep the latents of the unit before; 0 holds none but
+    /// those that are better as they were.
+    pub hold: f64,
 }
 
 /// A place with its dead zone, latent step, mask ratio and bit price; between two of them they change evenly.
@@ -57,6 +62,12 @@ const ANCHORS: [Anchor; 12] = [
     Anchor(56, 1.8, 47.0, 0.6, 0.5),
     Anchor(63, 1.5, 47.0, 0.9, 0.5),
 ];
+
+/// See [`OperatingPoint::hold`].
+const HOLD: f64 = 0.08;
+/// See [`OperatingPoint::key_finer`]: at the places up to this one, and one less with each place after it.
+const KEY_FINER: usize = 6;
+const KEY_FINER_UP_TO: u32 = 40;
 
 /// At which of [`ANCHORS`]' places the points of a scale stand: a quantizer and its place. Between two of them places change
 /// evenly. Where a picture without latents, or with most of its tokens masked, would be next, a smaller one is better at the
@@ -121,6 +132,8 @@ fn point_at(place: u32) -> OperatingPoint {
         rounding: Rounding {
             bit_price: between(from.4, to.4) as f32,
         },
+        hold: HOLD,
+        key_finer: KEY_FINER.saturating_sub(place.saturating_sub(KEY_FINER_UP_TO) as usize),
     }
 }
 

@@ -226,6 +226,35 @@ fn latents_of_a_still_picture_cost_next_to_nothing() {
 }
 
 #[test]
+fn what_stands_still_beside_something_that_moves_is_held() {
+    let model = tiny_model();
+    let half_still = |t: usize| {
+        let (mut moving, still) = (frame(t, 3), frame(0, 0));
+        for number in 0..3 {
+            let width = Frame::plane_size(WIDTH, HEIGHT, number).0;
+            let rows = moving.planes[number].chunks_mut(width);
+            for (row, still) in rows.zip(still.planes[number].chunks(width)) {
+                row[..width / 2].copy_from_slice(&still[..width / 2]);
+            }
+        }
+        moving
+    };
+    let size = |hold| {
+        let settings = EncoderSettings {
+            point: Some(OperatingPoint {
+                hold,
+                ..operating_point(20, CodingScale::Single)
+            }),
+            key_int_max: 1000,
+            ..EncoderSettings::default()
+        };
+        bits(&encode(&model, settings, (0..65).map(half_still)))
+    };
+    let (held, coded) = (size(0.08), size(-1.0));
+    assert!(held * 10 < coded * 9, "{held} bits, {coded} with nothing held");
+}
+
+#[test]
 fn a_key_unit_that_is_too_dear_at_its_scale_is_coded_at_a_smaller_one() {
     let settings = |rate| EncoderSettings {
         rate,

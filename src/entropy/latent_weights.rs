@@ -68,13 +68,14 @@ pub const LATENT_SYMBOLS: usize = 33;
 /// Entries of the companding table.
 pub const COMPANDING: usize = 1024;
 
-/// First row of the place comparisons, of the steps, of the phases, of the groups; those before are the digits of this unit's token.
+/// First row of the place comparisons, of the steps, of the phases, of the groups, of how many of the eight neighbours are held; those before are the digits of this unit's token.
 pub const CHANGE_ROWS: usize = ROWS_PER_SOURCE;
 pub const STEP_ROWS: usize = CHANGE_ROWS + CHANGE_SOURCES.len() * ROWS_PER_CHANGE;
 pub const PHASE_ROWS: usize = STEP_ROWS + LATENT_STEPS;
 pub const GROUP_ROWS: usize = PHASE_ROWS + LATENT_PHASES;
+pub const HELD_ROWS: usize = GROUP_ROWS + LATENT_GROUPS;
 /// Rows of [`LatentWeights::tables`].
-pub const LATENT_TABLE_ROWS: usize = GROUP_ROWS + LATENT_GROUPS;
+pub const LATENT_TABLE_ROWS: usize = HELD_ROWS + 9;
 
 /// Row of a digit of this unit's token.
 pub const fn digit_row(digit: usize, value: u8) -> usize {
@@ -94,7 +95,7 @@ pub struct LatentWeights {
     pub companding: Vec<i32>,
     /// `[14 sources * channels]` -> width, from the companded context.
     pub input: Layer,
-    /// `[table rows][width]`: see [`digit_row`], [`CHANGE_ROWS`], [`STEP_ROWS`], [`PHASE_ROWS`], [`GROUP_ROWS`].
+    /// `[table rows][width]`: see [`digit_row`], [`CHANGE_ROWS`], [`STEP_ROWS`], [`PHASE_ROWS`], [`GROUP_ROWS`], [`HELD_ROWS`].
     pub tables: Vec<i16>,
     /// channels -> width, from by how much the values of the groups before missed their means, companded.
     pub earlier: Layer,

@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Which tokens of a unit are sent.
 
+use super::adaptive::AdaptiveBits;
 use super::coder::SymbolCoder;
 use super::map::{History, TokenMap, DIGITS, MASKED};
 use super::probability::Probabilities;
 use super::EntropyError;
 
-/// Probability of 1/2 in units of 2^-16.
-const HALF: u32 = 1 << 15;
-/// Each bit moves its probability by 1/16 of the error.
+/// Probabilities in 2^-16 that a token is masked, before any is known: one for each of the contexts.
+const FIRST: [u16; 16] = [1 << 15; 16];
+/// log2 of how slowly they move.
 const RATE: u32 = 4;
-/// How close to 0 and 1 probabilities come.
-const LEAST: u32 = 1 << 7;
 
 /// How a unit says which of its tokens are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +60,7 @@ pub(super) fn code_mask(
 ) -> Result<(), EntropyError> {
     let kind = coder.code(&Probabilities::uniform(Masking::KINDS), masking.index())?;
     let masking = Masking::from_index(kind);
-    let mut bits = AdaptiveBits::default();
+    let mut bits = AdaptiveBits::new(FIRST, RATE);
     for y in 0..map.height {
         for x in 0..map.width {
             let at = y * map.width + x;
@@ -83,7 +82,7 @@ pub(super) fn code_mask(
     Ok(())
 }
 
-/// Left, upper and upper right neighbour, and the same place in the unit before: 16 contexts.
+/// Left, upper and upper right neighbour, and the same place in the unit before.
 fn mask_context(history: &History, map: &TokenMap, x: usize, y: usize) -> usize {
     let (x, y) = (x as isize, y as isize);
     let neighbour = |dx, dy| usize::from(map.get(x + dx, y + dy).is_some_and(|t| *t == MASKED));
@@ -93,24 +92,4 @@ fn mask_context(history: &History, map: &TokenMap, x: usize, y: usize) -> usize 
         .copied()
         .unwrap_or(false);
     neighbour(-1, 0) + 2 * neighbour(0, -1) + 4 * neighbour(1, -1) + 8 * usize::from(before)
-}
-
-/// Adaptive probabilities of a bit in each context.
-struct AdaptiveBits([u32; 16]);
-
-impl Default for AdaptiveBits {
-    fn default() -> Self {
-        AdaptiveBits([HALF; 16])
-    }
-}
-
-impl AdaptiveBits {
-    fn code(&mut self, coder: &mut impl SymbolCoder, context: usize, bit: bool) -> Result<bool, EntropyError> {
-        let one = &mut self.0[context];
-        let bit = coder.code(&Probabilities::binary(*one as u16), usize::from(bit))? == 1;
-        let target = if bit { 2 * HALF - LEAST } else { LEAST };
-        *one = (*one * ((1 << RATE) - 1) + target) >> RATE;
-        *one = (*one).clamp(LEAST, 2 * HALF - LEAST);
-        Ok(bit)
-    }
 }

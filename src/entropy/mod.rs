@@ -2,9 +2,11 @@
 //! Lossless coding of token maps and of quantised latents. Everything that a decoder needs is computed with
 //! integers, so that a stream made on one machine decodes on every other.
 
+mod adaptive;
 mod coder;
 mod context;
 mod dense;
+mod held;
 mod latent;
 mod latent_weights;
 mod map;
@@ -17,15 +19,15 @@ mod weights;
 
 pub use coder::{BitCounter, SymbolCoder, UnitDecoder, UnitEncoder};
 pub use context::ContextModel;
-pub use latent::{LatentContextModel, LatentHistory, LatentMap, LatentMode};
+pub use latent::{LatentContextModel, LatentHistory, LatentMap, LatentMode, WantedLatents};
 pub use latent_weights::{
     channel_groups, digit_row, latent_phase, LatentWeights, CHANGE_ROWS, CHANGE_SOURCES, COMPANDING, GAIN_SCALE,
-    GROUP_ROWS, LATENT_GROUPS, LATENT_PHASES, LATENT_SCALE, LATENT_SCALES, LATENT_SOURCES, LATENT_STEPS,
+    GROUP_ROWS, HELD_ROWS, LATENT_GROUPS, LATENT_PHASES, LATENT_SCALE, LATENT_SCALES, LATENT_SOURCES, LATENT_STEPS,
     LATENT_SYMBOLS, LATENT_TABLE_ROWS, MEAN_SCALE, PHASE_ROWS, ROWS_PER_CHANGE, STEP_ROWS,
 };
 pub use map::{History, Token, TokenMap, DIGITS, MASKED};
 pub use mask::{pattern_masks, Masking};
-pub use probability::{Probabilities, PRECISION};
+pub use probability::{Probabilities, SymbolModel, PRECISION};
 pub use rounding::Rounding;
 pub use weights::{
     rows_before, ContextWeights, Layer, ACTIVATION_SCALE, LOGIT_SCALE, MULTIPLIER_BITS, ROWS_PER_SOURCE, SOURCES,

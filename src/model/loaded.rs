@@ -15,7 +15,7 @@ use crate::entropy::{ContextModel, ContextWeights, LatentContextModel, LatentWei
 
 const FORMAT: &str = "tvc-model";
 /// What is written and read.
-const VERSION: &str = "4";
+const VERSION: &str = "5";
 /// Metadata keys of the model card start with this.
 const CARD: &str = "card.";
 

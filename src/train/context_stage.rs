@@ -14,7 +14,7 @@ use super::context_net::{context_rows, ContextNet};
 use super::latent_context_net::{LatentContextNet, LatentSamples, LatentUnit};
 use super::optimizer::Optimizer;
 use super::progress::Log;
-use super::segments::{learn, Learned, Networks, Options, Segment};
+use super::segments::{learn, Learned, Networks, Options, QuantisedLatents, Segment, MAX_HOLD};
 use crate::codec::{DEFAULT_QUANTIZER, MAX_QUANTIZER};
 use crate::entropy::{LATENT_STEPS, MASKED};
 use crate::model::{fill, IntegerModel, ModelConfig, TensorFile};
@@ -24,6 +24,9 @@ const QUANTIZE_FROM: f64 = 0.6;
 
 /// Share of the units of a step whose tokens are partly masked.
 const MASKED_SHARE: f64 = 0.25;
+
+/// Share of the units of a step of which no places are held.
+const UNHELD_SHARE: f64 = 0.1;
 
 /// What a unit is coded from.
 struct Unit<'a> {
@@ -35,6 +38,8 @@ struct Unit<'a> {
     previous: Option<Tensor>,
     /// Quantisation step of the latents.
     step: usize,
+    /// See [`crate::codec::OperatingPoint::hold`]; negative: no places are held.
+    hold: f64,
 }
 
 impl Unit<'_> {
@@ -46,10 +51,11 @@ impl Unit<'_> {
             tokens: segment.tokens[at].shallow_clone(),
             previous: at.checked_sub(1).map(|u| segment.tokens[u].shallow_clone()),
             step,
+            hold: VALIDATION_HOLD,
         }
     }
 
-    /// A random unit; now and then some of its tokens and of those before are masked.
+    /// A random unit; now and then some of its tokens and of those before are masked, or no places are held.
     fn draw<'a>(segments: &'a [Segment], rng: &mut StdRng) -> Unit<'a> {
         let segment = &segments[rng.random_range(0..segments.len())];
         // One unit in seven is a key unit, or the model would hardly see any.
@@ -59,6 +65,10 @@ impl Unit<'_> {
             rng.random_range(0..segment.tokens.len())
         };
         let mut unit = Unit::whole(segment, at, rng.random_range(0..LATENT_STEPS));
+        unit.hold = match rng.random_bool(UNHELD_SHARE) {
+            true => -1.0,
+            false => rng.random_range(0.0..MAX_HOLD),
+        };
         let Some(previous) = unit.previous.as_ref().filter(|_| rng.random_bool(MASKED_SHARE)) else {
             return unit;
         };
@@ -83,14 +93,18 @@ impl Unit<'_> {
     }
 
     fn latent_samples(&self) -> Option<LatentSamples> {
-        let quantised = |unit| self.segment.quantised(unit, self.step);
-        let back = |n: usize| self.at.checked_sub(n).and_then(quantised);
+        let units = self.segment.quantised(self.at, self.step, self.hold)?;
+        let mut latest = units.iter().rev();
+        let unit = latest.next()?;
+        let values = |unit: &'_ QuantisedLatents| unit.values.shallow_clone();
+        let (previous, older) = (latest.next().map(values), latest.next().map(values));
         Some(LatentSamples::of(&LatentUnit {
-            latents: &quantised(self.at)?,
-            previous: back(1).as_ref(),
-            older: back(2).as_ref(),
+            latents: &unit.values,
+            previous: previous.as_ref(),
+            older: older.as_ref(),
             tokens: &self.tokens,
             previous_tokens: self.previous.as_ref(),
+            held: Some(&unit.held),
             step: self.step,
         }))
     }
@@ -188,7 +202,7 @@ pub fn run(options: &Options, clips: &[Clip], validation: &[Clip]) -> Result<()>
     report(&nets, &validation, &mut log)
 }
 
-/// Mean bits of a token and of the latents at a token's place.
+/// Mean bits of a token that is sent and of the latents at a place that is not held.
 fn mean_bits(nets: &Nets, units: &[Unit], quantize: bool) -> (Tensor, Tensor) {
     let (rows, digits): (Vec<_>, Vec<_>) = units.iter().map(Unit::token_samples).unzip();
     let token_bits = nets
@@ -199,16 +213,17 @@ fn mean_bits(nets: &Nets, units: &[Unit], quantize: bool) -> (Tensor, Tensor) {
         Some(net) => {
             let samples: Vec<_> = units.iter().filter_map(Unit::latent_samples).collect();
             let bits = net.bits(&LatentSamples::cat(&samples), quantize);
-            bits.sum_dim_intlist([1i64].as_slice(), false, Kind::Float)
-                .mean(Kind::Float)
+            // There may be no place that is not held.
+            bits.sum(Kind::Float) / bits.size()[0].max(1) as f64
         }
         None => token_bits.zeros_like(),
     };
     (token_bits, latent_bits)
 }
 
-/// Step of the latents that the validation clips are looked at with.
+/// Step of the latents that the validation clips are looked at with, and how far places are held there.
 const VALIDATION_STEP: usize = 24;
+const VALIDATION_HOLD: f64 = 0.07;
 
 /// Bits per token and per latent on the validation clips: float and simulated integers.
 fn report(nets: &Nets, validation: &[Segment], log: &mut Log) -> Result<()> {

@@ -7,7 +7,7 @@ use tch::{nn, Kind, Tensor};
 use super::quantized::{activate, pass_through, set, to_i32, Linear};
 use crate::entropy::{
     channel_groups, latent_phase, rows_before, LatentWeights, ACTIVATION_SCALE, CHANGE_ROWS, CHANGE_SOURCES,
-    COMPANDING, DIGITS, GAIN_SCALE, GROUP_ROWS, LATENT_SCALE, LATENT_SCALES, LATENT_SOURCES, LATENT_STEPS,
+    COMPANDING, DIGITS, GAIN_SCALE, GROUP_ROWS, HELD_ROWS, LATENT_SCALE, LATENT_SCALES, LATENT_SOURCES, LATENT_STEPS,
     LATENT_SYMBOLS, LATENT_TABLE_ROWS, MEAN_SCALE, PHASE_ROWS, ROWS_PER_CHANGE, STEP_ROWS, TABLE_SCALE,
 };
 use crate::FSQ_LEVELS;
@@ -56,15 +56,17 @@ pub struct LatentUnit<'a> {
     pub older: Option<&'a Tensor>,
     pub tokens: &'a Tensor,
     pub previous_tokens: Option<&'a Tensor>,
+    /// Which places keep the latents of the unit before, `[h, w]` bool.
+    pub held: Option<&'a Tensor>,
     /// Index of the quantisation step.
     pub step: usize,
 }
 
-/// What the network is given for each place of a unit, and what it has to predict.
+/// What the network is given for each place of a unit that is not held, and what it has to predict.
 pub struct LatentSamples {
     /// `[n, 14 * channels]`, companded, in 1/32.
     context: Tensor,
-    /// `[n, 13]` i64: rows of the tables.
+    /// `[n, 14]` i64: rows of the tables.
     rows: Tensor,
     /// `[n, channels]`: the previous unit's values in steps.
     previous: Tensor,
@@ -105,16 +107,16 @@ impl LatentSamples {
                 }
             })
             .collect();
+        let none = Tensor::zeros([h, w], (Kind::Bool, device));
+        let held = unit.held.unwrap_or(&none);
+        let coded = held.logical_not().flatten(0, 1).nonzero().squeeze_dim(1);
+        let sample = |map: Tensor| map.view([h * w, -1]).index_select(0, &coded);
+        let floats = |map: Tensor| sample(map).to_kind(Kind::Float);
         LatentSamples {
-            context: Tensor::cat(&context, 2).view([h * w, -1]).to_kind(Kind::Float),
-            rows: table_rows(unit.tokens, unit.previous_tokens, unit.step),
-            previous: (eighths(unit.previous.unwrap_or(&nothing)) / f64::from(MEAN_SCALE))
-                .view([h * w, -1])
-                .to_kind(Kind::Float),
-            values: (unit.latents.to_kind(Kind::Double) / size)
-                .round()
-                .view([h * w, -1])
-                .to_kind(Kind::Float),
+            context: floats(Tensor::cat(&context, 2)),
+            rows: sample(table_rows(unit, held)),
+            previous: floats(eighths(unit.previous.unwrap_or(&nothing)) / f64::from(MEAN_SCALE)),
+            values: floats((unit.latents.to_kind(Kind::Double) / size).round()),
         }
     }
 
@@ -146,8 +148,9 @@ fn coded_before(size: (i64, i64), (dx, dy): (isize, isize), device: tch::Device)
     })
 }
 
-/// `[h * w, 13]` i64: rows of this unit's digits, of the changes around, of the step, of the phase.
-fn table_rows(tokens: &Tensor, previous: Option<&Tensor>, step: usize) -> Tensor {
+/// `[h, w, 14]` i64: rows of this unit's digits, of the changes around, of the step, of the phase, of what is held around.
+fn table_rows(unit: &LatentUnit, held: &Tensor) -> Tensor {
+    let (tokens, previous, step) = (unit.tokens, unit.previous_tokens, unit.step);
     let (h, w, _) = tokens.size3().expect("a map has three dimensions");
     let bases: Vec<i64> = (0..DIGITS).map(|k| rows_before(k) as i64).collect();
     let digits = tokens + Tensor::from_slice(&bases).to_device(tokens.device());
@@ -174,7 +177,11 @@ fn table_rows(tokens: &Tensor, previous: Option<&Tensor>, step: usize) -> Tensor
     );
     let phase = |x, y| (PHASE_ROWS + latent_phase(x, y)) as i64;
     rows.push(by_place((h, w), tokens.device(), phase).unsqueeze(2));
-    Tensor::cat(&rows, 2).view([h * w, -1])
+    let padded = held.to_kind(Kind::Int64).constant_pad_nd([1, 1, 1, 1]);
+    let part = |i: i64| padded.narrow(0, i / 3, h).narrow(1, i % 3, w);
+    let around: Tensor = (0..9).filter(|i| *i != 4).map(part).sum();
+    rows.push((around + HELD_ROWS as i64).unsqueeze(2));
+    Tensor::cat(&rows, 2)
 }
 
 /// The network; see [`crate::entropy::LatentContextModel`] for its shape.
@@ -346,9 +353,23 @@ fn table(scale: usize, fraction: usize) -> Vec<i32> {
 mod tests {
     use super::*;
     use crate::entropy::{
-        BitCounter, History, LatentContextModel, LatentHistory, LatentMap, LatentMode, Rounding, TokenMap,
+        BitCounter, EntropyError, History, LatentContextModel, LatentHistory, LatentMap, LatentMode, Rounding,
+        SymbolCoder, SymbolModel, TokenMap, WantedLatents,
     };
     use tch::Device;
+
+    /// Counts the bits of what comes after the first so many symbols.
+    struct After(usize, BitCounter);
+
+    impl SymbolCoder for After {
+        fn code(&mut self, model: &impl SymbolModel, symbol: usize) -> Result<usize, EntropyError> {
+            if self.0 == 0 {
+                return self.1.code(model, symbol);
+            }
+            self.0 -= 1;
+            Ok(symbol)
+        }
+    }
 
     #[test]
     fn the_integer_model_costs_what_its_float_twin_says() {
@@ -391,38 +412,49 @@ mod tests {
         };
         let (older, previous, latents) = (random_latents(), random_latents(), random_latents());
         let (previous_tokens, tokens) = (random_tokens(), random_tokens());
+        let held = Tensor::rand([5, 7], (Kind::Float, Device::Cpu)).lt(0.3);
         for known in 0..3 {
+            let latents = match known {
+                0 => latents.shallow_clone(),
+                _ => previous.where_self(&held.unsqueeze(2), &latents),
+            };
             let unit = LatentUnit {
                 latents: &latents,
                 previous: (known > 0).then_some(&previous),
                 older: (known > 1).then_some(&older),
                 tokens: &tokens,
                 previous_tokens: (known > 0).then_some(&previous_tokens),
+                held: (known > 0).then_some(&held),
                 step,
             };
             let float = net.bits(&LatentSamples::of(&unit), true).sum(Kind::Double);
             let float = f64::try_from(float).unwrap();
             let (mut history, mut latent_history) = (History::default(), LatentHistory::default());
-            let known = [unit.older, unit.previous];
-            known
-                .into_iter()
-                .flatten()
-                .for_each(|map| latent_history.push(as_latents(map)));
+            for map in [unit.older, unit.previous].into_iter().flatten() {
+                latent_history.push(as_latents(map));
+            }
             unit.previous_tokens.iter().for_each(|map| history.push(as_tokens(map)));
-            let mut counter = BitCounter::default();
-            let mode = LatentMode::Coded(step);
-            let wanted = (&as_latents(&latents), Rounding::default());
+            // The mode is two symbols; whether places are held, and which ones, one each.
+            let mut counter = After(if known > 0 { 2 + 1 + 35 } else { 2 }, BitCounter::default());
+            let wanted = as_latents(&latents);
             let coded = integer
                 .encode(
                     &mut counter,
                     &latent_history,
                     (&as_tokens(&tokens), &history),
-                    mode,
-                    wanted,
+                    LatentMode::Coded(step),
+                    WantedLatents {
+                        latents: &wanted,
+                        rounding: Rounding::default(),
+                        held: &ints(&held.to_kind(Kind::Int64))
+                            .iter()
+                            .map(|&v| v == 1)
+                            .collect::<Vec<_>>(),
+                    },
                 )
                 .unwrap();
-            assert_eq!(coded, *wanted.0, "multiples of the step are coded as they are");
-            let exact = counter.0 - 6.0;
+            assert_eq!(coded, wanted, "multiples of the step are coded as they are");
+            let exact = counter.1 .0;
             assert!(
                 (float / exact - 1.0).abs() < 0.02,
                 "{float} bits in floats, {exact} in integers"

@@ -11,7 +11,7 @@ use tch::{nn, Kind, Tensor};
 use super::checkpoint::Checkpoint;
 use super::clips::Clip;
 use super::optimizer::Optimizer;
-use super::segments::{learn, Learned, Networks, Options, Segment};
+use super::segments::{learn, Learned, Networks, Options, Segment, MAX_HOLD};
 use crate::codec::{DEFAULT_QUANTIZER, MAX_QUANTIZER};
 use crate::entropy::{pattern_masks, LATENT_SCALE, LATENT_STEPS, MASKED};
 use crate::model::predictor::{Predictor, PREDICTOR_UNITS};
@@ -56,8 +56,8 @@ impl Samples {
 /// The latents of a unit and the two before at some step, or none: `[3, h, w, channels]` f32.
 fn latents(segment: &Segment, at: usize, rng: &mut StdRng) -> Option<Tensor> {
     let step = rng.random_range(0..LATENT_STEPS);
-    let units = [at.saturating_sub(2), at - 1, at].map(|unit| segment.quantised(unit, step));
-    let units: Vec<Tensor> = units.into_iter().collect::<Option<_>>()?;
+    let known = segment.quantised(at, step, rng.random_range(0.0..MAX_HOLD))?;
+    let units = [at.saturating_sub(2), at - 1, at].map(|unit| &known[unit].values);
     let stacked = Tensor::stack(&units, 0).to_kind(Kind::Float) / f64::from(LATENT_SCALE);
     Some(match rng.random_bool(WITHOUT_LATENTS) {
         true => stacked.zeros_like(),

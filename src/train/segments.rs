@@ -13,7 +13,7 @@ use super::optimizer::Optimizer;
 use super::progress::{progress_bar, Log};
 use super::schedule::{Budget, Schedule};
 use crate::bitstream::CodingScale;
-use crate::codec::{operating_point, scale_of};
+use crate::codec::{operating_point, scale_of, CHANGE_BITS, PLACE_BITS};
 use crate::entropy::LATENT_SCALE;
 use crate::model::picture::{self, Ycbcr};
 use crate::model::{fill, Fusion, ModelConfig, StreamState, Tokenizer};
@@ -90,6 +90,9 @@ pub fn learn(
 /// Frames from one key unit to the next when clips are encoded.
 const SEGMENT_FRAMES: i64 = 1 + 8 * 12;
 
+/// The highest price of a bit at which places are held: see [`crate::codec::OperatingPoint::hold`].
+pub const MAX_HOLD: f64 = 0.2;
+
 /// A stretch of video that starts with a key unit.
 pub struct Segment {
     /// Token maps `[h, w, 6]` i64.
@@ -99,12 +102,38 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Latents of a unit, quantised with the step of an index, in 1/256: `[h, w, channels]` i64.
-    pub fn quantised(&self, unit: usize, step: usize) -> Option<Tensor> {
+    /// The latents of the units up to one, oldest first, as the codec has them with the step of an index, in 1/256, and which of
+    /// their places are held: see [`crate::codec::OperatingPoint::hold`].
+    pub fn quantised(&self, last: usize, step: usize, hold: f64) -> Option<Vec<QuantisedLatents>> {
         let size = f64::from(latent_steps()[step]);
-        let latents = self.latents.as_ref()?.select(0, unit as i64);
-        Some(((latents / size).round() * size).to_kind(Kind::Int64))
+        let latents = self.latents.as_ref()?;
+        let mut units: Vec<QuantisedLatents> = Vec::new();
+        for unit in 0..=last {
+            let wanted = latents.select(0, unit as i64);
+            let mut values = ((&wanted / size).round() * size).to_kind(Kind::Int64);
+            let mut held = Tensor::zeros(&values.size()[..2], (Kind::Bool, values.device()));
+            if let Some(before) = units.last() {
+                let before_steps = before.values.to_kind(Kind::Float) / size;
+                let wanted = wanted / size;
+                let rounded = wanted.round();
+                let gained = (&wanted - &before_steps).square() - (&wanted - &rounded).square();
+                let changed = rounded.ne_tensor(&before_steps.round()).to_kind(Kind::Float);
+                let sum = |xs: Tensor| xs.sum_dim_intlist([2i64].as_slice(), false, Kind::Float);
+                held = sum(gained).le_tensor(&((sum(changed) * CHANGE_BITS + PLACE_BITS) * hold));
+                values = before.values.where_self(&held.unsqueeze(2), &values);
+            }
+            units.push(QuantisedLatents { values, held });
+        }
+        Some(units)
     }
+}
+
+/// A unit's latents as the codec has them.
+pub struct QuantisedLatents {
+    /// In 1/256: `[h, w, channels]` i64.
+    pub values: Tensor,
+    /// `[h, w]` bool.
+    pub held: Tensor,
 }
 
 /// Frozen networks that make segments.
