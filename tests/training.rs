@@ -129,7 +129,7 @@ fn a_model_of_another_version_is_refused_by_name() {
     let error = changed_model(|file| drop(file.metadata.insert("version".into(), "7".into())));
     assert_eq!(
         error.to_string(),
-        "model file of format version 7, this build reads version 4"
+        "model file of format version 7, this build reads version 5"
     );
 }
 

@@ -210,11 +210,11 @@ impl LatentContextNet {
 
     /// Cost of each value in bits, `[n, channels]`. `quantize`: with the rounding of the integer model.
     pub fn bits(&self, samples: &LatentSamples, quantize: bool) -> Tensor {
-        let n = samples.rows.size()[0];
+        let (n, rows) = samples.rows.size2().expect("rows of each place");
         let tables = self
             .tables
             .index_select(0, &samples.rows.flatten(0, -1))
-            .view([n, -1, WIDTH])
+            .view([n, rows, WIDTH])
             .sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
         let place = self.input.forward(&samples.context, quantize) + tables;
         let mut surprises = place.new_zeros([n, self.channels], (Kind::Float, place.device()));
@@ -460,6 +460,20 @@ mod tests {
                 "{float} bits in floats, {exact} in integers"
             );
         }
+        let nothing = LatentSamples::of(&LatentUnit {
+            latents: &latents,
+            previous: Some(&latents),
+            older: None,
+            tokens: &tokens,
+            previous_tokens: None,
+            held: Some(&held.ones_like()),
+            step,
+        });
+        assert_eq!(
+            net.bits(&nothing, true).size(),
+            [0, channels],
+            "no place is coded where all are held"
+        );
         let mut other = LatentContextNet::new(nn::VarStore::new(Device::Cpu).root(), channels);
         other.import(&net.export()).unwrap();
         assert_eq!(other.export(), net.export(), "a model can be taken up again");
