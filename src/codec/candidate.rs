@@ -3,7 +3,7 @@
 
 use super::analysis::{Analysis, AnalysisState};
 use super::encoder::EncoderSettings;
-use super::holding::{held_places, is_still};
+use super::holding::{held_places, is_still, COARSEST_IN_PLACES};
 use super::ladder::{operating_point, OperatingPoint};
 use super::masking::{mask_adaptive, mask_pattern, MaskingStrategy};
 use super::past::Past;
@@ -14,9 +14,6 @@ use crate::bitstream::{Clock, CodingScale, SequenceHeader};
 use crate::entropy::{LatentMap, LatentMode, Masking, TokenMap, UnitEncoder, WantedLatents};
 use crate::model::Model;
 
-/// Index of the coarsest step at which single places are held; beyond it, all are or none is: where hardly any latent is more than a
-/// step, standing still costs less than saying so.
-const COARSEST_IN_PLACES: usize = 43;
 /// Dead zone of the tokens, at least, where the latents are held: see [`OperatingPoint::dead_zone`].
 const HELD_ZONE: f64 = 0.8;
 

@@ -8,6 +8,9 @@ const STILL_SHARE: usize = 16;
 /// ... by more than this many quarters of a step.
 const STILL_QUARTERS: i64 = 3;
 
+/// Index of the coarsest step at which single places are held; beyond it, all are or none is: where hardly any latent is more than a
+/// step, standing still costs less than saying so.
+pub const COARSEST_IN_PLACES: usize = 43;
 /// Bits of the latents of a place that is not held, about, and of each of them that is not what it was.
 pub const PLACE_BITS: f64 = 1.5;
 pub const CHANGE_BITS: f64 = 5.0;

@@ -13,7 +13,7 @@ use super::optimizer::Optimizer;
 use super::progress::{progress_bar, Log};
 use super::schedule::{Budget, Schedule};
 use crate::bitstream::CodingScale;
-use crate::codec::{operating_point, scale_of, CHANGE_BITS, PLACE_BITS};
+use crate::codec::{operating_point, scale_of, CHANGE_BITS, COARSEST_IN_PLACES, PLACE_BITS};
 use crate::entropy::LATENT_SCALE;
 use crate::model::picture::{self, Ycbcr};
 use crate::model::{fill, Fusion, ModelConfig, StreamState, Tokenizer};
@@ -112,7 +112,7 @@ impl Segment {
             let wanted = latents.select(0, unit as i64);
             let mut values = ((&wanted / size).round() * size).to_kind(Kind::Int64);
             let mut held = Tensor::zeros(&values.size()[..2], (Kind::Bool, values.device()));
-            if let Some(before) = units.last() {
+            if let Some(before) = units.last().filter(|_| step <= COARSEST_IN_PLACES) {
                 let before_steps = before.values.to_kind(Kind::Float) / size;
                 let wanted = wanted / size;
                 let rounded = wanted.round();
