@@ -4,7 +4,7 @@
 use super::analysis::{Analysis, AnalysisState};
 use super::encoder::EncoderSettings;
 use super::holding::{held_places, is_still, COARSEST_IN_PLACES};
-use super::ladder::{operating_point, OperatingPoint};
+use super::ladder::{operating_point, OperatingPoint, Quality};
 use super::masking::{mask_adaptive, mask_pattern, MaskingStrategy};
 use super::past::Past;
 use super::restore::Restorer;
@@ -63,16 +63,17 @@ impl Stream {
         Analysis::of(model, &resized.iter().collect::<Vec<_>>(), sequence, state)
     }
 
-    /// The unit at a quantizer's operating point.
+    /// The unit at a quality's operating point.
     pub fn candidate(
         &self,
         model: &Model,
         settings: &EncoderSettings,
         analysis: &Analysis,
-        quantizer: u32,
+        quality: Quality,
     ) -> Result<Candidate, CodecError> {
-        let scale = self.sequence.coding_scale;
-        let point = settings.point.unwrap_or_else(|| operating_point(quantizer, scale));
+        let (quantizer, scale) = (quality.quantizer, self.sequence.coding_scale);
+        let mut point = settings.point.unwrap_or_else(|| operating_point(quantizer, scale));
+        point.hold *= quality.holding;
         let past = &self.past;
         let (mode, held) = self.latent_plan(model, analysis, &point);
         let dead_zone = |at| match held.get(at) {

@@ -21,8 +21,8 @@ const AUTOMATIC_KEY_MIN_DISTANCE: u32 = 8;
 const ASSUMED_FRAME_SECONDS: f64 = 1.0 / 30.0;
 /// What a delta unit of something that moves takes, about, in what a key unit of the same quantizer takes.
 const DELTA_SHARE: f64 = 0.65;
-/// Seconds of the rate that a key unit may take before its scale is too large: a little more than what it is meant to.
-const MAX_KEY_SECONDS: f64 = 0.5;
+/// Seconds of the rate that a key unit may always take, however much was borrowed for the one before.
+const LEAST_KEY_SECONDS: f64 = 0.1;
 /// What stands around a unit's symbols, about: header, times.
 const DELTA_HEADER_BITS: usize = 7 * 8;
 const KEY_HEADER_BITS: usize = 40 * 8;
@@ -123,6 +123,11 @@ impl Encoder {
             units.push(self.code_key(&frame)?);
             return Ok(units);
         }
+        if self.wants_scale() {
+            if let Some(unit) = self.change_scale(&frame)? {
+                return Ok(vec![unit]);
+            }
+        }
         self.pending.push(frame);
         if self.pending.len() < self.model.group_frames() {
             return Ok(vec![]);
@@ -159,22 +164,44 @@ impl Encoder {
         {
             return true;
         }
-        let is_free = self.settings.rate > 0.0 && self.chooses_scale();
-        if self.pending.is_empty() && is_free && self.scaling.wants_key(self.largest_scale()) {
-            return true;
-        }
         match self.settings.key_int_max {
             0 => (is_cut && frames >= AUTOMATIC_KEY_MIN_DISTANCE) || frames >= AUTOMATIC_KEY_DISTANCE,
             max => frames >= max,
         }
     }
 
+    /// Whether another scale would be worth a key unit.
+    fn wants_scale(&self) -> bool {
+        let is_free = self.settings.rate > 0.0 && self.chooses_scale();
+        self.pending.is_empty() && is_free && self.scaling.wants_key(self.largest_scale())
+    }
+
     fn code_key(&mut self, frame: &Frame) -> Result<AccessUnit, CodecError> {
         let budget = self.budget(&[frame], true);
-        let (mut stream, coded) = self.key_within(frame, budget)?;
+        let (stream, coded) = self.key_within(frame, budget)?;
+        self.start(stream, coded)
+    }
+
+    /// A frame as a key unit at the scale that the rate asks for, if it can be paid now.
+    fn change_scale(&mut self, frame: &Frame) -> Result<Option<AccessUnit>, CodecError> {
+        let present = self.stream.as_ref().map(|stream| stream.sequence.coding_scale);
+        let before = self.rate.clone();
+        let budget = self.budget(&[frame], true);
+        let (stream, coded) = self.key_within(frame, budget)?;
+        if Some(stream.sequence.coding_scale) == present {
+            self.rate = before;
+            self.rate.save_up();
+            self.scaling.put_off();
+            return Ok(None);
+        }
+        self.start(stream, coded).map(Some)
+    }
+
+    /// Goes on from a key unit.
+    fn start(&mut self, mut stream: Stream, coded: Candidate) -> Result<AccessUnit, CodecError> {
         let unit = assemble(Some(stream.sequence), 1, Timing::Grid, &coded, coded.payload.clone());
         self.charge(&unit, coded.quantizer);
-        self.scaling.start(stream.sequence.coding_scale);
+        self.scaling.start(stream.sequence.coding_scale, coded.quantizer);
         self.remember(&mut stream, coded)?;
         self.stream = Some(stream);
         Ok(unit)
@@ -183,14 +210,12 @@ impl Encoder {
     /// A frame as a key unit, at the next smaller scale where the one that suited the scene before is too dear.
     fn key_within(&self, frame: &Frame, budget: Option<f64>) -> Result<(Stream, Candidate), CodecError> {
         let mut scale = self.scale_for(frame)?;
+        let most = budget.map(|budget| budget.max(LEAST_KEY_SECONDS * self.settings.rate));
         loop {
             let mut stream = self.stream(frame, scale);
-            let coded = self.code(&[frame], budget, &mut stream)?;
-            let is_dear = coded.payload.len() as f64 * 8.0 > MAX_KEY_SECONDS * self.settings.rate;
-            match scale
-                .smaller()
-                .filter(|_| is_dear && budget.is_some() && self.chooses_scale())
-            {
+            let coded = self.code(&[frame], most, &mut stream)?;
+            let is_dear = most.is_some_and(|most| (coded.payload.len() * 8 + KEY_HEADER_BITS) as f64 > most);
+            match scale.smaller().filter(|_| is_dear && self.chooses_scale()) {
                 Some(smaller) => scale = smaller,
                 None => return Ok((stream, coded)),
             }
@@ -244,7 +269,7 @@ impl Encoder {
             let mut stream = self.stream(frame, scale);
             let analysis = stream.analyse(&self.model, &[frame])?;
             let bits = stream
-                .candidate(&self.model, &self.settings, &analysis, coarsest)?
+                .candidate(&self.model, &self.settings, &analysis, coarsest.into())?
                 .payload
                 .len()
                 * 8;
@@ -281,6 +306,14 @@ impl Encoder {
 
     /// Tells the rate control what a unit takes.
     fn charge(&mut self, unit: &AccessUnit, quantizer: u32) {
+        eprintln!(
+            "UNIT {} {} {} {:?} {:?}",
+            unit.is_key as u8,
+            unit.bytes.len(),
+            quantizer,
+            self.scaling,
+            self.rate
+        );
         if self.settings.rate > 0.0 {
             self.rate.spend(unit.bytes.len() * 8, quantizer, unit.is_key);
         }
@@ -304,14 +337,14 @@ impl Encoder {
     /// Codes a group of frames within a budget, or at the quantizer.
     fn code(&self, group: &[&Frame], budget: Option<f64>, stream: &mut Stream) -> Result<Candidate, CodecError> {
         let analysis = stream.analyse(&self.model, group)?;
-        let code = |quantizer| stream.candidate(&self.model, &self.settings, &analysis, quantizer);
+        let code = |quality| stream.candidate(&self.model, &self.settings, &analysis, quality);
         let Some(budget) = budget else {
-            return code(self.settings.quantizer);
+            return code(self.settings.quantizer.into());
         };
         let is_key = stream.past.tokens.previous.is_none();
         let header = if is_key { KEY_HEADER_BITS } else { DELTA_HEADER_BITS };
-        let sized = |quantizer| {
-            let candidate = code(quantizer)?;
+        let sized = |quality| {
+            let candidate = code(quality)?;
             let bits = candidate.payload.len() * 8 + header;
             Ok((candidate, bits))
         };

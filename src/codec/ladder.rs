@@ -41,6 +41,24 @@ pub struct OperatingPoint {
     pub hold: f64,
 }
 
+/// How good a unit is to be: a quantizer, and how much more of the picture is held than its point says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quality {
+    /// 0 (best) to 63 (smallest).
+    pub quantizer: u32,
+    /// Factor of [`OperatingPoint::hold`], 1 or more.
+    pub holding: f64,
+}
+
+impl From<u32> for Quality {
+    fn from(quantizer: u32) -> Quality {
+        Quality {
+            quantizer,
+            holding: 1.0,
+        }
+    }
+}
+
 /// A place with its dead zone, latent step, mask ratio and bit price; between two of them they change evenly.
 struct Anchor(u32, f64, f64, f64, f64);
 

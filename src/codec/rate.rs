@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Rate control: how many bits a unit may have, and which quantizer keeps to that.
 
-use super::ladder::MAX_QUANTIZER;
+use super::ladder::{Quality, MAX_QUANTIZER};
 use super::CodecError;
 
 /// What has been spent too much is made up for over this many seconds.
@@ -13,21 +13,30 @@ const CREDIT_HORIZON: f64 = 0.25;
 /// Seconds of the rate that are kept in reserve.
 const RESERVE: f64 = 0.04;
 /// Seconds of the rate that may be saved up where the content cannot use them.
-const MAX_CREDIT: f64 = 0.14;
+const MAX_CREDIT: f64 = 0.17;
+/// The same where a key unit is worth it but still too dear: see [`RateControl::save_up`].
+const MAX_SAVINGS: f64 = 0.45;
 /// Seconds of the rate that a key unit may take. The balance moves between what this leaves and the largest credit: that
 /// bounds the error over ten seconds.
-const KEY_SECONDS: f64 = 0.44;
+const KEY_SECONDS: f64 = 0.4;
 /// How far the quantizer goes down or up from one delta unit to the next while the budget allows.
 const MAX_FINER: u32 = 8;
 const MAX_COARSER: u32 = 8;
+/// Share of its budget that a unit should take where there is something left to be finer.
+const FILLED: f64 = 0.85;
+/// By how much changes are made dearer to hold more of a unit that is a quantizer too fine. Where nothing moves, all places
+/// would become finer with the same quantizer: too much at once, and until then nothing.
+const HOLD_FACTORS: [f64; 7] = [1.1, 1.2, 1.35, 1.5, 1.75, 2.0, 2.5];
 
 /// Keeps a stream at its rate.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct RateControl {
     /// Bits that are left over, or were borrowed where negative.
     balance: f64,
     /// Quantizer of the previous unit, unless that was a key unit: what suits one says little of the units after it.
     last: Option<u32>,
+    /// Whether more may be saved up than usual.
+    is_saving: bool,
     /// Presentation time in ns at which the budget of the units so far ends.
     paid_until: Option<f64>,
 }
@@ -48,13 +57,14 @@ impl RateControl {
             // Frames came later or earlier than the units before were paid for.
             self.balance += (start as f64 - paid) / 1e9 * rate;
         }
-        self.balance = self.balance.min(MAX_CREDIT * rate);
+        let most = if self.is_saving { MAX_SAVINGS } else { MAX_CREDIT };
+        self.balance = self.balance.min(most * rate);
         self.paid_until = start.map(|start| start as f64 + seconds * 1e9);
         let share = rate * seconds;
         let missing = self.balance - RESERVE * rate;
         self.balance += share;
         if is_key {
-            return (KEY_SECONDS * rate + missing.min(0.0)).max(share);
+            return (KEY_SECONDS * rate + missing).max(share);
         }
         let horizon = if missing > 0.0 { CREDIT_HORIZON } else { HORIZON };
         (share + missing * (seconds / horizon).min(1.0)).max(0.0)
@@ -66,31 +76,64 @@ impl RateControl {
         &self,
         budget: f64,
         is_key: bool,
-        mut code: impl FnMut(u32) -> Result<(T, usize), CodecError>,
+        mut code: impl FnMut(Quality) -> Result<(T, usize), CodecError>,
     ) -> Result<Chosen<T>, CodecError> {
         let nearby = self.last.filter(|_| !is_key).map(|last| {
             let coarsest = (last + MAX_COARSER).min(MAX_QUANTIZER);
             (last.saturating_sub(MAX_FINER), coarsest)
         });
-        let chosen = bisect(budget, nearby.unwrap_or((0, MAX_QUANTIZER)), &mut code)?;
-        if chosen.bits as f64 <= budget || chosen.quantizer == MAX_QUANTIZER {
+        let mut finest = |range| bisect(budget, range, |quantizer| code(quantizer.into()));
+        let chosen = finest(nearby.unwrap_or((0, MAX_QUANTIZER)))?;
+        if chosen.bits as f64 <= budget {
+            let is_wanting = !is_key && chosen.quantizer > 0 && (chosen.bits as f64) < FILLED * budget;
+            return match is_wanting {
+                true => fill(budget, chosen, code),
+                false => Ok(chosen),
+            };
+        }
+        if chosen.quantizer == MAX_QUANTIZER {
             return Ok(chosen);
         }
-        bisect(budget, (chosen.quantizer + 1, MAX_QUANTIZER), &mut code)
+        finest((chosen.quantizer + 1, MAX_QUANTIZER))
+    }
+
+    /// Keeps more than usual of what is left over, for a key unit, until that is coded or units can use it.
+    pub fn save_up(&mut self) {
+        self.is_saving = true;
     }
 
     /// Notes what the unit took, headers included.
     pub fn spend(&mut self, bits: usize, quantizer: u32, is_key: bool) {
         self.balance -= bits as f64;
+        // Nothing is left over where a unit could have been finer.
+        self.is_saving &= !is_key && quantizer == 0;
         self.last = (!is_key).then_some(quantizer);
     }
 }
 
-/// The finest of a range of quantizers whose unit keeps to the budget, or else the coarsest. Sizes fall with the quantizer, nearly always.
+/// A unit that leaves much of its budget, or one that is a quantizer finer in some places and holds more of the others.
+fn fill<T>(
+    budget: f64,
+    chosen: Chosen<T>,
+    mut code: impl FnMut(Quality) -> Result<(T, usize), CodecError>,
+) -> Result<Chosen<T>, CodecError> {
+    let quantizer = chosen.quantizer - 1;
+    let filled = bisect(budget, (0, HOLD_FACTORS.len() as u32 - 1), |at| {
+        let holding = HOLD_FACTORS[at as usize];
+        code(Quality { quantizer, holding })
+    })?;
+    let is_better = filled.bits as f64 <= budget && filled.bits > chosen.bits;
+    Ok(match is_better {
+        true => Chosen { quantizer, ..filled },
+        false => chosen,
+    })
+}
+
+/// The first of a range of qualities whose unit keeps to the budget, or else the last. Sizes fall from one to the next, nearly always.
 fn bisect<T>(
     budget: f64,
     (mut finest, mut coarsest): (u32, u32),
-    code: &mut impl FnMut(u32) -> Result<(T, usize), CodecError>,
+    mut code: impl FnMut(u32) -> Result<(T, usize), CodecError>,
 ) -> Result<Chosen<T>, CodecError> {
     let mut fitting = None;
     while finest < coarsest {
@@ -133,7 +176,9 @@ mod tests {
             let budget = control.budget(rate, Some(start), seconds, is_key);
             let scale = if is_key { 2.0 } else { 1.0 };
             let size = |q: u32| (scale * complexity(unit) * 0.5f64.powf(f64::from(q) / 8.0)) as usize;
-            let chosen = control.choose(budget, is_key, |q| Ok(((), size(q)))).unwrap();
+            let chosen = control
+                .choose(budget, is_key, |quality| Ok(((), size(quality.quantizer))))
+                .unwrap();
             control.spend(chosen.bits, chosen.quantizer, is_key);
             sizes.push(chosen.bits as f64);
         }
@@ -173,9 +218,41 @@ mod tests {
     }
 
     #[test]
+    fn a_quantizer_that_is_too_fine_everywhere_is_taken_in_some_places() {
+        let mut control = RateControl::default();
+        control.spend(0, 20, false);
+        // Below 18 all of a hundred places change, fewer of them the dearer that is; from there on none does.
+        let size = |quality: Quality| match quality.quantizer < 18 {
+            true => (1000.0 * (2.0 - quality.holding).clamp(0.0, 1.0)) as usize,
+            false => 10,
+        };
+        let chosen = control
+            .choose(500.0, false, |quality| Ok((quality, size(quality))))
+            .unwrap();
+        assert_eq!(chosen.quantizer, 17);
+        assert!((200..=500).contains(&chosen.bits), "{chosen:?}");
+    }
+
+    #[test]
+    fn what_is_saved_up_pays_for_a_key_unit_and_for_nothing_else() {
+        let key_budget_after = |quantizers: [u32; 3]| {
+            let mut control = RateControl::default();
+            control.save_up();
+            for (unit, quantizer) in quantizers.into_iter().enumerate() {
+                control.budget(20e3, Some(unit as u64 * 320_000_000), 0.32, false);
+                control.spend(2000, quantizer, false);
+            }
+            control.budget(20e3, Some(960_000_000), 0.04, true)
+        };
+        assert!(key_budget_after([0, 0, 0]) > 1.3 * key_budget_after([0, 0, 1]));
+    }
+
+    #[test]
     fn below_the_floor_the_coarsest_is_taken() {
         let control = RateControl::default();
-        let chosen = control.choose(10.0, false, |q| Ok(((), 1000 - q as usize))).unwrap();
+        let chosen = control
+            .choose(10.0, false, |quality| Ok(((), 1000 - quality.quantizer as usize)))
+            .unwrap();
         assert_eq!(chosen.quantizer, MAX_QUANTIZER);
     }
 }

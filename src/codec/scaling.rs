@@ -11,7 +11,7 @@ const PATIENCE: u32 = 10;
 /// Units at a scale before its quantizers say that a larger one would suit: where cuts follow each other, key units take it all.
 const EVIDENCE: u32 = 10;
 /// Units in a row at an end of the quantizer's range before the next scale is worth a key unit: the rate cannot be kept.
-const STUCK: u32 = 3;
+const STUCK: u32 = 2;
 /// A larger scale is asked for by a mean quantizer this far within its own range, ...
 const ABOVE: f64 = 2.0;
 /// ... and given up by one this far beyond it: then most of the bits go into tokens.
@@ -25,7 +25,7 @@ pub struct ScaleControl {
     mean_quantizer: Option<f64>,
     /// Delta units since the scale changed.
     seen: u32,
-    /// Units since the key unit.
+    /// Units since the key unit, or since another scale was put off.
     units: u32,
     /// The last units of these, all at the first or all at the last quantizer: which one, and how many.
     stuck: (u32, u32),
@@ -62,26 +62,37 @@ impl ScaleControl {
     }
 
     /// Notes a key unit.
-    pub fn start(&mut self, scale: CodingScale) {
+    pub fn start(&mut self, scale: CodingScale, quantizer: u32) {
         if self.scale != Some(scale) {
             self.mean_quantizer = None;
             self.seen = 0;
+            self.stuck = (0, 0);
         }
         self.scale = Some(scale);
         self.units = 0;
-        self.stuck = (0, 0);
+        self.note_end(quantizer);
+    }
+
+    /// Notes that the scale stays as it is: what is wanted cannot be paid for the time being.
+    pub fn put_off(&mut self) {
+        self.units = 0;
+        self.stuck.1 = self.stuck.1.min(STUCK - 1);
     }
 
     /// Notes a delta unit.
     pub fn push(&mut self, quantizer: u32) {
-        let is_end = [0, MAX_QUANTIZER].contains(&quantizer);
-        let before = if self.stuck.0 == quantizer { self.stuck.1 } else { 0 };
-        self.stuck = if is_end { (quantizer, before + 1) } else { (0, 0) };
+        self.note_end(quantizer);
         let quantizer = f64::from(quantizer);
         let mean = self.mean_quantizer.get_or_insert(quantizer);
         *mean += FOLLOW * (quantizer - *mean);
         self.units += 1;
         self.seen += 1;
+    }
+
+    fn note_end(&mut self, quantizer: u32) {
+        let is_end = [0, MAX_QUANTIZER].contains(&quantizer);
+        let before = if self.stuck.0 == quantizer { self.stuck.1 } else { 0 };
+        self.stuck = if is_end { (quantizer, before + 1) } else { (0, 0) };
     }
 }
 
@@ -91,7 +102,7 @@ mod tests {
 
     fn after(scale: CodingScale, quantizer: u32) -> ScaleControl {
         let mut control = ScaleControl::default();
-        control.start(scale);
+        control.start(scale, 30);
         (0..PATIENCE).for_each(|_| control.push(quantizer));
         control
     }
@@ -134,14 +145,14 @@ mod tests {
     fn a_rate_that_a_scale_cannot_keep_gets_the_next_one_soon() {
         use CodingScale::{Half, Single, TwoThirds};
         for (scale, quantizers, wanted) in [
-            (TwoThirds, [5, 0, 0, 0], Some(Single)),
+            (TwoThirds, [5, 5, 0, 0], Some(Single)),
             (TwoThirds, [0, 0, 1, 0], None),
-            (Single, [40, 63, 63, 63], Some(TwoThirds)),
+            (Single, [40, 40, 63, 63], Some(TwoThirds)),
             (Half, [63, 63, 63, 63], None),
-            (Single, [0, 63, 63, 0], None),
+            (Single, [0, 63, 0, 63], None),
         ] {
             let mut control = ScaleControl::default();
-            control.start(scale);
+            control.start(scale, 30);
             quantizers.into_iter().for_each(|quantizer| control.push(quantizer));
             assert_eq!(control.wants_key(Single), wanted.is_some(), "{scale:?} {quantizers:?}");
             assert!(wanted.is_none() || control.wanted(Single) == wanted);
@@ -149,10 +160,33 @@ mod tests {
     }
 
     #[test]
+    fn key_units_that_cannot_use_the_rate_either_do_not_hide_that_a_scale_cannot_keep_it() {
+        let mut control = ScaleControl::default();
+        for _ in 0..STUCK {
+            control.start(CodingScale::TwoThirds, 0);
+            control.push(0);
+        }
+        assert_eq!(control.wanted(CodingScale::Double), Some(CodingScale::Single));
+    }
+
+    #[test]
+    fn a_scale_that_was_put_off_is_wanted_again_as_long_as_the_rate_cannot_be_kept() {
+        let largest = CodingScale::Double;
+        let mut control = after(CodingScale::Single, 0);
+        control.put_off();
+        assert!(!control.wants_key(largest));
+        control.push(0);
+        assert!(control.wants_key(largest));
+        control.put_off();
+        control.push(2);
+        assert!(!control.wants_key(largest), "within its range again");
+    }
+
+    #[test]
     fn one_cut_after_another_makes_no_scale_larger() {
         let mut control = ScaleControl::default();
         for cut in 0..EVIDENCE {
-            control.start(CodingScale::Single);
+            control.start(CodingScale::Single, 30);
             assert_eq!(
                 control.wanted(CodingScale::Double),
                 Some(CodingScale::Single),
@@ -166,7 +200,7 @@ mod tests {
     #[test]
     fn a_key_unit_starts_the_patience_anew() {
         let mut control = after(CodingScale::Single, 0);
-        control.start(CodingScale::Double);
+        control.start(CodingScale::Double, 30);
         control.push(63);
         assert!(!control.wants_key(CodingScale::Double));
         assert_eq!(ScaleControl::default().wanted(CodingScale::Double), None);
