@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Tokenized Video Compression for GStreamer.
 
+// A plugin writes to the log of the application, never to its terminal.
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
+
 use gst::glib;
 
 pub mod bitstream;
@@ -13,6 +16,7 @@ pub mod eval;
 #[cfg(feature = "codec")]
 pub mod model;
 #[cfg(feature = "train")]
+#[allow(clippy::print_stdout, clippy::print_stderr)]
 pub mod train;
 
 /// Number of values of each of the six digits of a token: 64,000 tokens.

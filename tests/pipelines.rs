@@ -27,13 +27,14 @@ fn launch(scratch: &Path, description: &str) -> String {
 /// A stream of `frames` frames at 25 frames/s with a key unit in every 17.
 fn encode_file(scratch: &Path, frames: u32) -> String {
     let file = scratch.join("clip.tvc").display().to_string();
-    launch(
+    let printed = launch(
         scratch,
         &format!(
             "-q videotestsrc num-buffers={frames} horizontal-speed=2 ! video/x-raw,width=64,height=48,framerate=25/1 \
              ! tvcenc key-int-max=17 ! tvcparse ! filesink location={file}"
         ),
     );
+    assert_eq!(printed, "", "the terminal belongs to the application");
     file
 }
 

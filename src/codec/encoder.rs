@@ -306,14 +306,6 @@ impl Encoder {
 
     /// Tells the rate control what a unit takes.
     fn charge(&mut self, unit: &AccessUnit, quantizer: u32) {
-        eprintln!(
-            "UNIT {} {} {} {:?} {:?}",
-            unit.is_key as u8,
-            unit.bytes.len(),
-            quantizer,
-            self.scaling,
-            self.rate
-        );
         if self.settings.rate > 0.0 {
             self.rate.spend(unit.bytes.len() * 8, quantizer, unit.is_key);
         }
