@@ -6,9 +6,11 @@ mod common;
 
 use std::path::Path;
 
+use common::tool;
 use common::trainer::{train, write_clip};
 use gsttvc::codec::{Decoder, Encoder, EncoderSettings, Frame};
 use gsttvc::model::{Model, ModelError, ModelSource, TensorFile};
+use gsttvc::train::clips::Clip;
 
 #[test]
 fn stages_make_a_model_that_codes_and_later_runs_resume() {
@@ -57,6 +59,41 @@ fn stages_make_a_model_that_codes_and_later_runs_resume() {
     let mut encoder = Encoder::new(model.clone(), sequence, EncoderSettings::default()).unwrap();
     let unit = encoder.push(frame, false).unwrap().remove(0);
     assert_eq!(Decoder::new(model).decode(&unit.bytes).unwrap().frames.len(), 1);
+}
+
+#[test]
+fn clips_of_every_width_are_read_through_gstreamer() {
+    let scratch = tempfile::tempdir().unwrap();
+    // 454x256 is 16:9 in a height of 256.
+    for (width, height, frames) in [(64, 48, 2), (454, 256, 2), (54, 38, 1), (33, 25, 3)] {
+        let (tight, muxed) = (scratch.path().join("clip.y4m"), scratch.path().join("clip.mkv"));
+        let mut bytes = format!("YUV4MPEG2 W{width} H{height} F25:1 Ip A1:1 C420\n").into_bytes();
+        for t in 0..frames {
+            bytes.extend_from_slice(b"FRAME\n");
+            for (w, h) in [
+                (width, height),
+                ((width + 1) / 2, (height + 1) / 2),
+                ((width + 1) / 2, (height + 1) / 2),
+            ] {
+                bytes.extend((0..w * h).map(|at| 16 + ((at % w) * 3 + (at / w) * 5 + t * 7) as u8 % 200));
+            }
+        }
+        std::fs::write(&tight, bytes).unwrap();
+        let pipeline = format!(
+            "-q filesrc location={} ! y4mdec ! videoconvert ! video/x-raw,format=I420 ! matroskamux ! filesink location={}",
+            tight.display(),
+            muxed.display()
+        );
+        let launched = tool("gst-launch-1.0", scratch.path())
+            .args(pipeline.split(' '))
+            .status()
+            .unwrap();
+        assert!(launched.success());
+        let (expected, found) = (Clip::read(&tight).unwrap(), Clip::read(&muxed).unwrap());
+        assert_eq!(found.frames(), frames as i64, "{width}x{height}");
+        assert_eq!(found.luma, expected.luma, "{width}x{height}");
+        assert_eq!(found.chroma, expected.chroma, "{width}x{height}");
+    }
 }
 
 #[test]

@@ -66,8 +66,8 @@ impl Clip {
         let mut child = Command::new("gst-launch-1.0")
             .args(["-q", "filesrc", &format!("location={}", path.display())])
             .args(["!", "decodebin", "!", "videoconvert", "!", "videoscale"])
-            // y4menc of GStreamer 1.22 writes the padding of a decoder's rows too: exchanging the chroma planes
-            // twice makes a copy without any.
+            // y4menc of GStreamer 1.22 writes the padding of rows too, whatever it is: exchanging the chroma planes
+            // twice makes a copy with the usual one, see `without_padding`.
             .args([
                 "!",
                 "video/x-raw,format=YV12,pixel-aspect-ratio=1/1",
@@ -79,10 +79,11 @@ impl Clip {
             .stderr(Stdio::null())
             .spawn()
             .context("only Y4M can be read without gst-launch-1.0")?;
-        let stdout = child.stdout.take().expect("stdout is piped");
-        let clip = Clip::from_y4m(name, BufReader::new(stdout));
+        let mut stdout = child.stdout.take().expect("stdout is piped");
+        let mut bytes = Vec::new();
+        stdout.read_to_end(&mut bytes)?;
         child.wait()?;
-        clip
+        Clip::from_y4m(name, without_padding(bytes).as_slice())
     }
 
     fn from_y4m(name: String, reader: impl Read) -> Result<Clip> {
@@ -130,6 +131,48 @@ impl Clip {
             frame_rate: self.frame_rate,
         }
     }
+}
+
+/// Y4M of 4:2:0 with 8 bits as the format wants it. GStreamer 1.22 writes rows of four whole samples, and an even number of rows, as
+/// it has them in memory: a file whose second frame is not where it should be.
+fn without_padding(bytes: Vec<u8>) -> Vec<u8> {
+    const FRAME: &[u8] = b"FRAME\n";
+    let Some(start) = bytes.iter().position(|&byte| byte == b'\n').map(|end| end + 1) else {
+        return bytes;
+    };
+    let field = |name: u8| -> Option<usize> {
+        let fields = bytes[..start - 1].split(|&byte| byte == b' ');
+        let text = fields.filter_map(|field| field.strip_prefix(&[name])).next()?;
+        std::str::from_utf8(text).ok()?.parse().ok()
+    };
+    let (Some(width), Some(height)) = (field(b'W'), field(b'H')) else {
+        return bytes;
+    };
+    let chroma = (width.div_ceil(2), height.div_ceil(2));
+    let frame = FRAME.len() + width * height + 2 * chroma.0 * chroma.1;
+    let next = bytes.get(start + frame..).unwrap_or_default();
+    if bytes.len() < start + frame || next.is_empty() || next.starts_with(FRAME) {
+        return bytes;
+    }
+    let mut tight = bytes[..start].to_vec();
+    let mut rest = &bytes[start..];
+    while let Some(mut planes) = rest.strip_prefix(FRAME) {
+        tight.extend_from_slice(FRAME);
+        for (width, height, rows) in [
+            (width, height, 2 * chroma.1),
+            (chroma.0, chroma.1, chroma.1),
+            (chroma.0, chroma.1, chroma.1),
+        ] {
+            let stride = width.next_multiple_of(4);
+            let Some((plane, others)) = planes.split_at_checked(stride * rows) else {
+                return tight;
+            };
+            cut_even(plane, stride, (width, height), &mut tight);
+            planes = others;
+        }
+        rest = planes;
+    }
+    tight
 }
 
 /// Appends the first `width` x `height` samples of a plane with rows of `stride`.
