@@ -10,7 +10,7 @@ use gsttvc::bitstream::CodingScale;
 use gsttvc::codec::{
     DecoderSettings, EncoderSettings, MaskingStrategy, OperatingPoint, Restoration, DEFAULT_QUANTIZER,
 };
-use gsttvc::entropy::{Rounding, LATENT_STEPS};
+use gsttvc::entropy::{Rounding, DETAIL_STEPS, LATENT_STEPS};
 use gsttvc::eval;
 use gsttvc::model::{cosmos, Model, ModelSource};
 use gsttvc::train::clips::{find, Clip};
@@ -93,8 +93,8 @@ struct EvalArguments {
     /// Rates to measure instead, bits per pixel.
     #[arg(long, value_delimiter = ',', conflicts_with = "quantizer")]
     bpp: Vec<f64>,
-    /// Operating points to measure instead, as DEAD_ZONE:LATENT_STEP:MASK_RATIO, with :BIT_PRICE, :HOLD and :KEY_FINER behind if not the usual ones; a step of -
-    /// means no latents.
+    /// Operating points to measure instead, as DEAD_ZONE:LATENT_STEP:MASK_RATIO, with :BIT_PRICE, :HOLD, :KEY_FINER and :DETAIL_STEP behind if not the usual ones; a step of -
+    /// means no latents, or no detail, as is usual.
     #[arg(long, value_delimiter = ',', value_parser = parse_point, conflicts_with_all = ["quantizer", "bpp", "bitrate"])]
     point: Vec<OperatingPoint>,
     /// How much larger pictures are coded: 0.5, 0.67, 1, 1.5 or 2; without it, as the quantizer or the rate ask for.
@@ -112,6 +112,9 @@ struct EvalArguments {
     /// Keep the latents from the picture: what the tokens alone give.
     #[arg(long)]
     no_control: bool,
+    /// Send no detail of what stands still.
+    #[arg(long)]
+    no_detail: bool,
     /// Frames from one key unit to the next at most, 0 = automatic.
     #[arg(long, default_value_t = 0)]
     key_int_max: u32,
@@ -154,22 +157,27 @@ struct CompareArguments {
     decode_seconds: f64,
 }
 
+/// An index of a step, - for none.
+fn parse_step(name: &str, text: &str, count: usize) -> Result<Option<usize>, String> {
+    if text == "-" {
+        return Ok(None);
+    }
+    match text.parse() {
+        Ok(step) if step < count => Ok(Some(step)),
+        _ => Err(format!("{name} {text}, legal are 0 to {} and -", count - 1)),
+    }
+}
+
 fn parse_point(text: &str) -> Result<OperatingPoint, String> {
     let parts: Vec<&str> = text.split(':').collect();
     let [dead_zone, step, mask_ratio, ref others @ ..] = parts[..] else {
-        return Err("expected DEAD_ZONE:LATENT_STEP:MASK_RATIO[:BIT_PRICE[:HOLD[:KEY_FINER]]]".into());
+        return Err("expected DEAD_ZONE:LATENT_STEP:MASK_RATIO[:BIT_PRICE[:HOLD[:KEY_FINER[:DETAIL_STEP]]]]".into());
     };
     let number = |text: &str| text.parse::<f64>().map_err(|e| format!("{text}: {e}"));
-    let latent_step = match step {
-        "-" => None,
-        step => Some(step.parse().map_err(|e| format!("{step}: {e}"))?),
-    };
-    if latent_step.is_some_and(|step: usize| step >= LATENT_STEPS) {
-        return Err(format!("latent step {step}, legal are 0 to {}", LATENT_STEPS - 1));
-    }
+    let latent_step = parse_step("latent step", step, LATENT_STEPS)?;
     let usual = gsttvc::codec::operating_point(DEFAULT_QUANTIZER, CodingScale::Single);
-    if others.len() > 3 {
-        return Err("more than six numbers".into());
+    if others.len() > 4 {
+        return Err("more than seven numbers".into());
     }
     let other = |at: usize, usual: f64| others.get(at).map_or(Ok(usual), |text| number(text));
     Ok(OperatingPoint {
@@ -181,6 +189,7 @@ fn parse_point(text: &str) -> Result<OperatingPoint, String> {
         },
         hold: other(1, usual.hold)?,
         key_finer: other(2, usual.key_finer as f64)? as usize,
+        detail_step: parse_step("detail step", others.get(3).copied().unwrap_or("-"), DETAIL_STEPS)?,
     })
 }
 
@@ -318,6 +327,7 @@ impl EvalArguments {
             key_int_max: self.key_int_max,
             scale: self.coding_scale,
             mask_ratio: self.mask_ratio,
+            detail: !self.no_detail,
             masking: match self.mask_pattern {
                 true => MaskingStrategy::Pattern,
                 false => MaskingStrategy::Adaptive,
@@ -333,7 +343,9 @@ impl EvalArguments {
             let named = |p: &OperatingPoint| {
                 let step = p.latent_step.map_or("-".into(), |s| s.to_string());
                 let (price, hold) = (p.rounding.bit_price, p.hold);
-                let name = format!("{}:{step}:{}:{price}:{hold}:{}", p.dead_zone, p.mask_ratio, p.key_finer);
+                let detail = p.detail_step.map_or(String::new(), |step| format!(":{step}"));
+                let (zone, ratio, finer) = (p.dead_zone, p.mask_ratio, p.key_finer);
+                let name = format!("{zone}:{step}:{ratio}:{price}:{hold}:{finer}{detail}");
                 (
                     name,
                     EncoderSettings {

@@ -19,7 +19,7 @@ pub const MIN_SIZE: u32 = 16;
 pub const MAX_SIZE: u32 = 8192;
 
 const MAGIC: [u8; 3] = *b"TVC";
-pub(super) const VERSION: u8 = 5;
+pub(super) const VERSION: u8 = 6;
 const KEY_FLAG: u8 = 0x80;
 const FRAMES_SHIFT: u8 = 4;
 const TIMING_SHIFT: u8 = 2;

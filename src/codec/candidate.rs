@@ -2,16 +2,20 @@
 //! One unit at one operating point.
 
 use super::analysis::{Analysis, AnalysisState};
+use super::detail::{in_cells, Stillness, Watch};
 use super::encoder::EncoderSettings;
 use super::holding::{held_places, is_still, COARSEST_IN_PLACES};
 use super::ladder::{operating_point, OperatingPoint, Quality};
 use super::masking::{mask_adaptive, mask_pattern, MaskingStrategy};
 use super::past::Past;
+use super::reconstruction::Reconstruction;
 use super::restore::Restorer;
 use super::strips::Strip;
 use super::{CodecError, Frame};
 use crate::bitstream::{Clock, CodingScale, SequenceHeader};
-use crate::entropy::{LatentMap, LatentMode, Masking, TokenMap, UnitEncoder, WantedLatents};
+use crate::entropy::{
+    code_detail, DetailHistory, DetailMap, LatentMap, LatentMode, Masking, TokenMap, UnitEncoder, WantedLatents,
+};
 use crate::model::Model;
 
 /// Dead zone of the tokens, at least, where the latents are held: see [`OperatingPoint::dead_zone`].
@@ -23,8 +27,23 @@ pub(super) struct Stream {
     pub state: AnalysisState,
     pub past: Past,
     pub restorer: Restorer,
+    /// `None` where no detail is sent: the networks that paint take time.
+    pub mirror: Option<Mirror>,
     pub clock: Clock,
     pub frames: u32,
+}
+
+/// What the decoder shows, and what that lacks.
+pub(super) struct Mirror {
+    reconstruction: Reconstruction,
+    watch: Watch,
+}
+
+/// What is known of a unit before it is coded.
+pub(super) struct Unit {
+    pub analysis: Analysis,
+    /// `None` in a key unit, and without a mirror.
+    pub stillness: Option<Stillness>,
 }
 
 /// A unit at one operating point.
@@ -32,6 +51,10 @@ pub(super) struct Candidate {
     pub quantizer: u32,
     pub tokens: TokenMap,
     pub latents: Option<LatentMap>,
+    /// `None` in a key unit.
+    pub detail: Option<DetailMap>,
+    /// Whether units at this point may have details.
+    pub has_detail: bool,
     pub payload: Vec<u8>,
 }
 
@@ -43,13 +66,43 @@ impl Stream {
             state: AnalysisState::new(Strip::cover(model, &sequence)),
             past: Past::default(),
             restorer: Restorer::default(),
+            mirror: None,
             clock: Clock::new(&sequence),
             frames: 1,
         }
     }
 
+    /// Looks at the next frames.
+    pub fn look(&mut self, model: &Model, frames: &[&Frame]) -> Result<Unit, CodecError> {
+        let mirror = self.mirror.as_ref();
+        Ok(Unit {
+            stillness: mirror.and_then(|mirror| mirror.watch.look(frames, &mirror.reconstruction.canvas)),
+            analysis: self.analyse(model, frames)?,
+        })
+    }
+
+    /// Makes a unit of frames the previous one.
+    pub fn push(&mut self, model: &Model, coded: Candidate, frames: &[&Frame]) -> Result<(), CodecError> {
+        let is_key = self.past.tokens.previous.is_none();
+        // Pictures in strips are too large to be painted twice.
+        if is_key && coded.has_detail && Strip::cover(model, &self.sequence).len() == 1 {
+            self.mirror = Some(Mirror {
+                reconstruction: Reconstruction::new(model, &self.sequence),
+                watch: Watch::default(),
+            });
+        }
+        let restored = self.restorer.push(model, &coded.tokens, coded.latents.as_ref())?;
+        if let Some(mirror) = &mut self.mirror {
+            let mut pictures = mirror.reconstruction.paint(model, &restored, true, &self.sequence)?;
+            mirror.watch.push(&pictures, frames);
+            mirror.reconstruction.freeze(coded.detail.as_ref(), &mut pictures);
+        }
+        self.past.push(coded.tokens, coded.latents);
+        Ok(())
+    }
+
     /// Runs the networks over the next frames, in the coded size.
-    pub fn analyse(&mut self, model: &Model, frames: &[&Frame]) -> Result<Analysis, CodecError> {
+    fn analyse(&mut self, model: &Model, frames: &[&Frame]) -> Result<Analysis, CodecError> {
         let (sequence, state) = (&self.sequence, &mut self.state);
         if sequence.coding_scale == CodingScale::Single {
             return Analysis::of(model, frames, sequence, state);
@@ -68,13 +121,13 @@ impl Stream {
         &self,
         model: &Model,
         settings: &EncoderSettings,
-        analysis: &Analysis,
+        unit: &Unit,
         quality: Quality,
     ) -> Result<Candidate, CodecError> {
         let (quantizer, scale) = (quality.quantizer, self.sequence.coding_scale);
         let mut point = settings.point.unwrap_or_else(|| operating_point(quantizer, scale));
         point.hold *= quality.holding;
-        let past = &self.past;
+        let (past, analysis) = (&self.past, &unit.analysis);
         let (mode, held) = self.latent_plan(model, analysis, &point);
         let dead_zone = |at| match held.get(at) {
             Some(true) => point.dead_zone.max(HELD_ZONE),
@@ -96,10 +149,30 @@ impl Stream {
                 .encode(&mut coder, &past.latents, (&tokens, &past.tokens), mode, wanted)?;
             latents = Some(coded);
         }
+        // Cosmos networks are too slow to paint in the encoder as well.
+        let may_refine = settings.detail && !model.tokenizer.config.is_cosmos();
+        let detail_step = point.detail_step.filter(|_| may_refine);
+        let mut detail = None;
+        if past.tokens.previous.is_some() {
+            let cells = in_cells(&self.sequence);
+            let mut map = match (&unit.stillness, &self.mirror) {
+                (Some(stillness), Some(_)) => stillness.detail(detail_step),
+                _ => DetailMap::none(cells.0, cells.1),
+            };
+            let none = DetailHistory::default();
+            let history = self
+                .mirror
+                .as_ref()
+                .map_or(&none, |mirror| &mirror.reconstruction.canvas.history);
+            code_detail(&mut coder, history, &mut map)?;
+            detail = Some(map);
+        }
         Ok(Candidate {
             quantizer,
             tokens,
             latents,
+            detail,
+            has_detail: detail_step.is_some(),
             payload: coder.finish(),
         })
     }

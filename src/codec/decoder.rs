@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::analysis::in_tokens;
+use super::detail::in_cells;
 use super::past::Past;
+use super::reconstruction::Reconstruction;
 use super::restore::{Restoration, Restorer};
-use super::strips::Strip;
-use super::synthesis::Synthesis;
 use super::{CodecError, Frame};
 use crate::bitstream::{Clock, FrameTimes, SequenceHeader, UnitHeader};
-use crate::entropy::{symbol_check, LatentMap, Masking, TokenMap, UnitDecoder};
+use crate::entropy::{code_detail, symbol_check, DetailMap, LatentMap, Masking, TokenMap, UnitDecoder};
 use crate::model::Model;
 
 /// Access units to frames.
@@ -39,7 +39,7 @@ impl Default for DecoderSettings {
 /// What lasts from a key unit to the next.
 struct Stream {
     sequence: SequenceHeader,
-    synthesis: Synthesis,
+    reconstruction: Reconstruction,
     past: Past,
     restorer: Restorer,
     clock: Clock,
@@ -94,15 +94,17 @@ impl Decoder {
         }
         let mut stream = stream.ok_or(CodecError::NoKeyUnit)?;
         let (times, payload) = unit_times(&mut stream, &header, payload)?;
-        let (tokens, latents) = self.decode_symbols(&stream, &header, payload)?;
-        let restored = stream.restorer.push(&self.model, &tokens, latents.as_ref())?;
+        let symbols = self.decode_symbols(&stream, &header, payload)?;
+        let (tokens, latents) = (&symbols.tokens, symbols.latents.as_ref());
+        let restored = stream.restorer.push(&self.model, tokens, latents)?;
         let control = self.settings.control;
         let mut frames = stream
-            .synthesis
-            .run(&self.model, &restored, control, &stream.sequence)?;
+            .reconstruction
+            .paint(&self.model, &restored, control, &stream.sequence)?;
+        stream.reconstruction.freeze(symbols.detail.as_ref(), &mut frames);
         frames.truncate(header.frames);
         frames.iter_mut().zip(times).for_each(|(frame, time)| frame.pts = time);
-        stream.past.push(tokens, latents);
+        stream.past.push(symbols.tokens, symbols.latents);
         let decoded = Decoded {
             sequence: stream.sequence,
             frames,
@@ -121,19 +123,14 @@ impl Decoder {
         let clock = Clock::new(&sequence);
         Ok(Stream {
             sequence,
-            synthesis: Synthesis::new(Strip::cover(&self.model, &sequence)),
+            reconstruction: Reconstruction::new(&self.model, &sequence),
             past: Past::default(),
             restorer: Restorer::new(self.settings.restoration),
             clock,
         })
     }
 
-    fn decode_symbols(
-        &self,
-        stream: &Stream,
-        header: &UnitHeader,
-        payload: &[u8],
-    ) -> Result<(TokenMap, Option<LatentMap>), CodecError> {
+    fn decode_symbols(&self, stream: &Stream, header: &UnitHeader, payload: &[u8]) -> Result<Symbols, CodecError> {
         let (width, height) = in_tokens(&self.model, &stream.sequence);
         let mut tokens = TokenMap::zero(width, height);
         let (mut coder, past) = (UnitDecoder::new(payload), &stream.past);
@@ -149,14 +146,35 @@ impl Decoder {
             }
             None => None,
         };
-        match symbol_check(&tokens, latents.as_ref()) {
-            found if found == header.symbol_check => Ok((tokens, latents)),
+        let detail = match header.is_key() {
+            true => None,
+            false => {
+                let (width, height) = in_cells(&stream.sequence);
+                let mut detail = DetailMap::none(width, height);
+                code_detail(&mut coder, &stream.reconstruction.canvas.history, &mut detail)?;
+                Some(detail)
+            }
+        };
+        match symbol_check(&tokens, latents.as_ref(), detail.as_ref()) {
+            found if found == header.symbol_check => Ok(Symbols {
+                tokens,
+                latents,
+                detail,
+            }),
             found => Err(CodecError::SymbolCheck {
                 found,
                 expected: header.symbol_check,
             }),
         }
     }
+}
+
+/// What the range coder of a unit holds.
+struct Symbols {
+    tokens: TokenMap,
+    latents: Option<LatentMap>,
+    /// `None` in a key unit.
+    detail: Option<DetailMap>,
 }
 
 /// The times of a unit's frames and what follows them in the payload.

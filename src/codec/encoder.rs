@@ -43,6 +43,8 @@ pub struct EncoderSettings {
     pub mask_ratio: Option<f64>,
     /// How the masked tokens are chosen.
     pub masking: MaskingStrategy,
+    /// Whether what stands still gets detail, where the quantizer is fine enough for it.
+    pub detail: bool,
     /// Frames from one key unit to the next at most; 0: at scene cuts and every 250 frames. Never more than the model
     /// was trained for.
     pub key_int_max: u32,
@@ -57,6 +59,7 @@ impl Default for EncoderSettings {
             rate: 0.0,
             mask_ratio: None,
             masking: MaskingStrategy::default(),
+            detail: true,
             key_int_max: 0,
         }
     }
@@ -179,7 +182,7 @@ impl Encoder {
     fn code_key(&mut self, frame: &Frame) -> Result<AccessUnit, CodecError> {
         let budget = self.budget(&[frame], true);
         let (stream, coded) = self.key_within(frame, budget)?;
-        self.start(stream, coded)
+        self.start(stream, coded, frame)
     }
 
     /// A frame as a key unit at the scale that the rate asks for, if it can be paid now.
@@ -194,15 +197,15 @@ impl Encoder {
             self.scaling.put_off();
             return Ok(None);
         }
-        self.start(stream, coded).map(Some)
+        self.start(stream, coded, frame).map(Some)
     }
 
     /// Goes on from a key unit.
-    fn start(&mut self, mut stream: Stream, coded: Candidate) -> Result<AccessUnit, CodecError> {
+    fn start(&mut self, mut stream: Stream, coded: Candidate, frame: &Frame) -> Result<AccessUnit, CodecError> {
         let unit = assemble(Some(stream.sequence), 1, Timing::Grid, &coded, coded.payload.clone());
         self.charge(&unit, coded.quantizer);
         self.scaling.start(stream.sequence.coding_scale, coded.quantizer);
-        self.remember(&mut stream, coded)?;
+        stream.push(&self.model, coded, &[frame])?;
         self.stream = Some(stream);
         Ok(unit)
     }
@@ -267,9 +270,9 @@ impl Encoder {
                 break;
             }
             let mut stream = self.stream(frame, scale);
-            let analysis = stream.analyse(&self.model, &[frame])?;
+            let unit = stream.look(&self.model, &[frame])?;
             let bits = stream
-                .candidate(&self.model, &self.settings, &analysis, coarsest.into())?
+                .candidate(&self.model, &self.settings, &unit, coarsest.into())?
                 .payload
                 .len()
                 * 8;
@@ -297,7 +300,7 @@ impl Encoder {
         let unit = assemble(None, frames.len(), timing, &coded, payload);
         self.charge(&unit, coded.quantizer);
         self.scaling.push(coded.quantizer);
-        self.remember(&mut stream, coded)?;
+        stream.push(&self.model, coded, &group)?;
         stream.frames += frames.len() as u32;
         // Frames after a short group would not line up with the decoder's: it ends the stream.
         self.stream = (frames.len() == count).then_some(stream);
@@ -311,15 +314,6 @@ impl Encoder {
         }
     }
 
-    /// Makes a unit the previous one.
-    fn remember(&self, stream: &mut Stream, coded: Candidate) -> Result<(), CodecError> {
-        stream
-            .restorer
-            .push(&self.model, &coded.tokens, coded.latents.as_ref())?;
-        stream.past.push(coded.tokens, coded.latents);
-        Ok(())
-    }
-
     /// The bits for a unit of frames; `None`: of constant quality.
     fn budget(&mut self, frames: &[&Frame], is_key: bool) -> Option<f64> {
         let (rate, seconds) = (self.settings.rate, self.seconds(frames));
@@ -328,8 +322,8 @@ impl Encoder {
 
     /// Codes a group of frames within a budget, or at the quantizer.
     fn code(&self, group: &[&Frame], budget: Option<f64>, stream: &mut Stream) -> Result<Candidate, CodecError> {
-        let analysis = stream.analyse(&self.model, group)?;
-        let code = |quality| stream.candidate(&self.model, &self.settings, &analysis, quality);
+        let unit = stream.look(&self.model, group)?;
+        let code = |quality| stream.candidate(&self.model, &self.settings, &unit, quality);
         let Some(budget) = budget else {
             return code(self.settings.quantizer.into());
         };
@@ -367,7 +361,7 @@ fn assemble(
         frames,
         timing,
         payload_length: payload.len(),
-        symbol_check: symbol_check(&coded.tokens, coded.latents.as_ref()),
+        symbol_check: symbol_check(&coded.tokens, coded.latents.as_ref(), coded.detail.as_ref()),
     };
     let mut bytes = header.pack();
     bytes.extend(payload);

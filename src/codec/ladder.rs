@@ -39,6 +39,8 @@ pub struct OperatingPoint {
     /// What a bit is worth in squared steps where places are held, that is keep the latents of the unit before; 0 holds none but
     /// those that are better as they were.
     pub hold: f64,
+    /// Index of the quantisation step of the detail of what stands still; `None`: no detail is sent.
+    pub detail_step: Option<usize>,
 }
 
 /// How good a unit is to be: a quantizer, and how much more of the picture is held than its point says.
@@ -87,6 +89,11 @@ const HOLD: f64 = 0.08;
 const KEY_FINER: usize = 6;
 const KEY_FINER_UP_TO: u32 = 40;
 
+/// Indices of the detail's steps, and the last quantizer that sends any.
+const FINEST_DETAIL: u32 = 11;
+const COARSEST_DETAIL: u32 = 20;
+const LAST_WITH_DETAIL: u32 = 15;
+
 /// At which of [`ANCHORS`]' places the points of a scale stand: a quantizer and its place. Between two of them places change
 /// evenly. Where a picture without latents, or with most of its tokens masked, would be next, a smaller one is better at the
 /// same bits; masking is for what nothing else reaches.
@@ -118,7 +125,17 @@ pub fn scale_of(quantizer: u32) -> CodingScale {
 /// The point of a quantizer, 0 (best) to 63 (smallest), for pictures coded at a scale: of each scale, first the latents get
 /// coarser, then tokens become more reluctant to change, then the latents are left out, then more and more of the tokens.
 pub fn operating_point(quantizer: u32, scale: CodingScale) -> OperatingPoint {
-    point_at(place(places(scale), quantizer.min(MAX_QUANTIZER)))
+    let quantizer = quantizer.min(MAX_QUANTIZER);
+    OperatingPoint {
+        detail_step: detail_step(quantizer),
+        ..point_at(place(places(scale), quantizer))
+    }
+}
+
+/// See [`OperatingPoint::detail_step`]. Coarser detail than the last is worth less than finer tokens.
+fn detail_step(quantizer: u32) -> Option<usize> {
+    let step = (FINEST_DETAIL + quantizer * 3 / 4).min(COARSEST_DETAIL);
+    (quantizer <= LAST_WITH_DETAIL).then_some(step as usize)
 }
 
 fn places(scale: CodingScale) -> &'static [(u32, u32)] {
@@ -151,6 +168,7 @@ fn point_at(place: u32) -> OperatingPoint {
             bit_price: between(from.4, to.4) as f32,
         },
         hold: HOLD,
+        detail_step: None,
         key_finer: KEY_FINER.saturating_sub(place.saturating_sub(KEY_FINER_UP_TO) as usize),
     }
 }

@@ -366,3 +366,109 @@ fn a_damaged_byte_of_the_latents_is_noticed() {
     // The last bits of a range coder may not matter.
     assert!(noticed + 2 >= total, "{noticed} of {total}");
 }
+
+/// Units of still frames at a point with or without detail, and the frames that come back.
+fn still(
+    model: &Arc<Model>,
+    detail_step: Option<usize>,
+    frames: impl Iterator<Item = Frame>,
+) -> (Vec<AccessUnit>, Vec<Frame>) {
+    let settings = EncoderSettings {
+        point: Some(OperatingPoint {
+            detail_step,
+            ..operating_point(16, CodingScale::Single)
+        }),
+        scale: Some(CodingScale::Single),
+        key_int_max: 1000,
+        ..EncoderSettings::default()
+    };
+    let timed = frames.enumerate().map(|(t, frame)| Frame {
+        pts: Some(t as u64 * FRAME_NS),
+        ..frame
+    });
+    let units = encode(model, settings, timed);
+    let mut decoder = Decoder::new(model.clone());
+    let decoded = units
+        .iter()
+        .flat_map(|unit| decoder.decode(&unit.bytes).unwrap().frames);
+    let decoded = decoded.collect();
+    (units, decoded)
+}
+
+/// Mean squared difference of the luma of two frames within some columns.
+fn luma_error(a: &Frame, b: &Frame, columns: std::ops::Range<usize>) -> f64 {
+    let rows = a.planes[0].chunks(WIDTH).zip(b.planes[0].chunks(WIDTH));
+    let squares = rows.flat_map(|(a, b)| a[columns.clone()].iter().zip(&b[columns.clone()]));
+    let sum: f64 = squares.map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum();
+    sum / (columns.len() * HEIGHT) as f64
+}
+
+#[test]
+fn what_stands_still_is_shown_as_it_is_and_its_detail_is_sent_once() {
+    let model = tiny_model();
+    let (with, shown) = still(&model, Some(6), (0..33).map(|_| frame(0, 0)));
+    let (_, painted) = still(&model, None, (0..33).map(|_| frame(0, 0)));
+    let source = frame(0, 0);
+    let error = |frames: &[Frame], t: usize| luma_error(&frames[t], &source, 0..WIDTH);
+    assert!(error(&painted, 32) > 300.0, "random networks cannot paint it");
+    // Steps of 8: an error of 8^2 / 12, and what is rounded towards zero.
+    for t in [1, 8, 32] {
+        assert!(error(&shown, t) < 12.0, "frame {t}: {}", error(&shown, t));
+    }
+    let sizes: Vec<usize> = with.iter().map(|unit| unit.bytes.len()).collect();
+    assert!(sizes[2..].iter().all(|size| size * 20 < sizes[1]), "{sizes:?}");
+}
+
+#[test]
+fn what_moves_is_painted_with_or_without_detail() {
+    let model = tiny_model();
+    let moving = || (0..25).map(|t| frame(t, 3));
+    let (with, shown) = still(&model, Some(6), moving());
+    let (without, painted) = still(&model, None, moving());
+    assert_eq!(shown, painted);
+    assert!(bits(&with) <= bits(&without) + 8 * with.len());
+}
+
+#[test]
+fn what_comes_back_from_behind_something_needs_no_new_detail() {
+    let model = tiny_model();
+    // Something stands before the right half, and moves, in the third unit.
+    let walk = |t: usize| {
+        let mut picture = frame(0, 0);
+        if (17..25).contains(&t) {
+            for (row, new) in picture.planes[0]
+                .chunks_mut(WIDTH)
+                .zip(frame(t, 5).planes[0].chunks(WIDTH))
+            {
+                row[WIDTH / 2..].copy_from_slice(&new[WIDTH / 2..]);
+            }
+        }
+        picture
+    };
+    let (units, shown) = still(&model, Some(6), (0..57).map(walk));
+    let sizes: Vec<usize> = units.iter().map(|unit| unit.bytes.len()).collect();
+    let source = frame(0, 0);
+    assert!(
+        luma_error(&shown[24], &source, 0..WIDTH / 2 - 16) < 12.0,
+        "the left half stays frozen"
+    );
+    assert!(luma_error(&shown[56], &source, WIDTH / 2..WIDTH) < 12.0);
+    assert!(sizes[4..].iter().sum::<usize>() * 2 < sizes[1], "{sizes:?}");
+}
+
+#[test]
+fn a_damaged_byte_of_the_detail_is_noticed() {
+    let model = tiny_model();
+    let (units, _) = still(&model, Some(6), (0..9).map(|_| frame(0, 0)));
+    let (_, header) = UnitHeader::parse(&units[1].bytes).unwrap();
+    let payload = header..units[1].bytes.len();
+    let (mut noticed, total) = (0, payload.len() / 7);
+    for at in payload.step_by(7).take(total) {
+        let mut decoder = Decoder::new(model.clone());
+        decoder.decode(&units[0].bytes).unwrap();
+        let mut damaged = units[1].bytes.clone();
+        damaged[at] ^= 0x10;
+        noticed += usize::from(decoder.decode(&damaged).is_err());
+    }
+    assert!(noticed + 1 >= total, "{noticed} of {total}");
+}

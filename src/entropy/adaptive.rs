@@ -8,6 +8,14 @@ use super::EntropyError;
 /// How close to 0 and 1 probabilities come.
 const LEAST: u32 = 1 << 7;
 
+/// The probability of a one after a bit.
+fn moved(one: u16, bit: bool, rate: u32) -> u16 {
+    const CERTAIN: u32 = (1 << 16) - LEAST;
+    let target = if bit { CERTAIN } else { LEAST };
+    let moved = (u32::from(one) * ((1 << rate) - 1) + target) >> rate;
+    moved.clamp(LEAST, CERTAIN) as u16
+}
+
 /// Probabilities of a one in 2^-16, one for each context.
 pub(super) struct AdaptiveBits<const N: usize> {
     ones: [u16; N],
@@ -26,12 +34,45 @@ impl<const N: usize> AdaptiveBits<N> {
         context: usize,
         bit: bool,
     ) -> Result<bool, EntropyError> {
-        const CERTAIN: u32 = (1 << 16) - LEAST;
         let one = &mut self.ones[context];
         let bit = coder.code(&Probabilities::binary(*one), usize::from(bit))? == 1;
-        let target = if bit { CERTAIN } else { LEAST };
-        let moved = (u32::from(*one) * ((1 << self.rate) - 1) + target) >> self.rate;
-        *one = moved.clamp(LEAST, CERTAIN) as u16;
+        *one = moved(*one, bit, self.rate);
+        Ok(bit)
+    }
+}
+
+/// How many bits of a context move its probability by less and less: the last ones by 2^-LEARNT.
+const LEARNT: u32 = 5;
+
+/// What the probabilities at first are worth, in bits.
+const TRUST: u8 = 6;
+
+/// Bits of many contexts of which little is known at first: the first ones move their probability most.
+pub(super) struct LearningBits {
+    /// Probability of a one in 2^-16, and bits so far.
+    contexts: Vec<(u16, u8)>,
+}
+
+impl LearningBits {
+    /// `first`: the probability of a one in each context, as it usually is.
+    pub(super) fn new(first: &[u16]) -> LearningBits {
+        LearningBits {
+            contexts: first.iter().map(|&one| (one, TRUST)).collect(),
+        }
+    }
+
+    pub(super) fn code(
+        &mut self,
+        coder: &mut impl SymbolCoder,
+        context: usize,
+        bit: bool,
+    ) -> Result<bool, EntropyError> {
+        let (one, seen) = &mut self.contexts[context];
+        let bit = coder.code(&Probabilities::binary(*one), usize::from(bit))? == 1;
+        // A mean over the bits so far, as long as they are few.
+        let rate = (u32::from(*seen) + 2).ilog2().min(LEARNT);
+        *one = moved(*one, bit, rate);
+        *seen = seen.saturating_add(1);
         Ok(bit)
     }
 }

@@ -282,7 +282,7 @@ mod tests {
             let original = map(5, 4, seed);
             let mut changed = original.clone();
             changed.tokens[at][digit] ^= 1;
-            prop_assert_ne!(symbol_check(&original, None), symbol_check(&changed, None));
+            prop_assert_ne!(symbol_check(&original, None, None), symbol_check(&changed, None, None));
         }
     }
 

@@ -10,6 +10,7 @@
 
 use super::coder::SymbolCoder;
 use super::dense::{activate, add_rows, Dense};
+use super::exp_golomb::code_exp_golomb;
 use super::held::{code_held, held_around};
 use super::latent_weights::{
     channel_groups, digit_row, latent_phase, LatentWeights, CHANGE_ROWS, CHANGE_SOURCES, COMPANDING, GAIN_SCALE,
@@ -28,8 +29,6 @@ const REACH: i32 = (LATENT_SYMBOLS as i32 - 1) / 2 - 1;
 const MAX_LEVEL: i32 = 1 << 14;
 /// Bound of a mean in eighths of a step.
 const MAX_MEAN: i64 = (MAX_LEVEL * MEAN_SCALE) as i64;
-/// log2 of what a value beyond the table may exceed it by.
-const MAX_ESCAPE_BITS: u32 = 15;
 
 /// The latents of a unit: integers, [`super::LATENT_SCALE`] to 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -441,23 +440,6 @@ fn code_residual(coder: &mut impl SymbolCoder, table: &Categorical, residual: i3
     }
     let beyond = code_exp_golomb(coder, residual.unsigned_abs().saturating_sub(REACH as u32 + 1))?;
     Ok(residual_in_table.signum() * (beyond as i32 + REACH + 1))
-}
-
-fn code_exp_golomb(coder: &mut impl SymbolCoder, value: u32) -> Result<u32, EntropyError> {
-    let half = Probabilities::uniform(2);
-    let wanted = (value + 1).ilog2();
-    let mut bits = 0;
-    while coder.code(&half, usize::from(bits < wanted))? == 1 {
-        bits += 1;
-        if bits > MAX_ESCAPE_BITS {
-            return Err(EntropyError::Damaged);
-        }
-    }
-    let mut number = 1;
-    for bit in (0..bits).rev() {
-        number = number << 1 | coder.code(&half, ((value + 1) >> bit & 1) as usize)? as u32;
-    }
-    Ok(number - 1)
 }
 
 /// Rows that a place selects: a token's digits, changes around it, the step, the phase, how many neighbours are held.

@@ -6,6 +6,9 @@ mod adaptive;
 mod coder;
 mod context;
 mod dense;
+mod detail;
+mod detail_probabilities;
+mod exp_golomb;
 mod held;
 mod latent;
 mod latent_weights;
@@ -19,6 +22,10 @@ mod weights;
 
 pub use coder::{BitCounter, SymbolCoder, UnitDecoder, UnitEncoder};
 pub use context::ContextModel;
+pub use detail::{
+    code_detail, Cell, DetailHistory, DetailMap, Levels, CELL_BLOCKS, COEFFICIENTS, DETAIL_STEPS, LUMA_BLOCKS,
+    MAX_LEVEL, ZIGZAG,
+};
 pub use latent::{LatentContextModel, LatentHistory, LatentMap, LatentMode, WantedLatents};
 pub use latent_weights::{
     channel_groups, digit_row, latent_phase, LatentWeights, CHANGE_ROWS, CHANGE_SOURCES, COMPANDING, GAIN_SCALE,
@@ -35,12 +42,15 @@ pub use weights::{
 };
 
 /// 16-bit check value over the symbols of a unit: the CRC-32 of the digits in order, then of the latents as
-/// big-endian i32, its halves added bit by bit.
-pub fn symbol_check(tokens: &TokenMap, latents: Option<&LatentMap>) -> u16 {
+/// big-endian i32, then of the detail, its halves added bit by bit.
+pub fn symbol_check(tokens: &TokenMap, latents: Option<&LatentMap>, detail: Option<&DetailMap>) -> u16 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(tokens.tokens.as_flattened());
     for value in latents.iter().flat_map(|map| &map.values) {
         hasher.update(&value.to_be_bytes());
+    }
+    if let Some(detail) = detail.filter(|detail| detail.freezes()) {
+        detail.check(&mut hasher);
     }
     let crc = hasher.finalize();
     (crc >> 16 ^ crc) as u16

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Cells of 16x16 luma samples, from the upper left corner of the shown picture, whatever the size in which it is coded.
+
+use super::super::Frame;
+use super::transform::Block;
+use crate::bitstream::SequenceHeader;
+use crate::entropy::{CELL_BLOCKS, LUMA_BLOCKS};
+
+/// Side of a cell in luma samples.
+pub const SIDE: usize = 16;
+/// Side of a block in samples of its plane.
+const BLOCK: usize = 8;
+
+/// Width and height of a stream's shown pictures in cells.
+pub fn in_cells(sequence: &SequenceHeader) -> (usize, usize) {
+    size_in_cells(sequence.width as usize, sequence.height as usize)
+}
+
+/// The same of a width and height in luma samples.
+pub fn size_in_cells(width: usize, height: usize) -> (usize, usize) {
+    (width.div_ceil(SIDE), height.div_ceil(SIDE))
+}
+
+/// Side of a cell in samples of a plane.
+pub fn side(plane: usize) -> usize {
+    match plane {
+        0 => SIDE,
+        _ => SIDE / 2,
+    }
+}
+
+/// The plane of a cell's block, and its column and row there.
+pub fn origin((x, y): (usize, usize), block: usize) -> (usize, usize, usize) {
+    match block {
+        0..LUMA_BLOCKS => (0, x * SIDE + block % 2 * BLOCK, y * SIDE + block / 2 * BLOCK),
+        _ => (block + 1 - LUMA_BLOCKS, x * BLOCK, y * BLOCK),
+    }
+}
+
+/// The samples of a cell's blocks; beyond the picture its edge is repeated.
+pub fn gather(frame: &Frame, cell: (usize, usize)) -> [Block; CELL_BLOCKS] {
+    std::array::from_fn(|block| {
+        let (plane, left, top) = origin(cell, block);
+        let (width, height) = Frame::plane_size(frame.width, frame.height, plane);
+        let samples = &frame.planes[plane];
+        std::array::from_fn(|i| {
+            let (x, y) = ((left + i % BLOCK).min(width - 1), (top + i / BLOCK).min(height - 1));
+            f32::from(samples[y * width + x])
+        })
+    })
+}
+
+/// Puts samples where [`gather`] took them from.
+pub fn scatter(blocks: &[Block; CELL_BLOCKS], cell: (usize, usize), frame: &mut Frame) {
+    for (block, values) in blocks.iter().enumerate() {
+        let (plane, left, top) = origin(cell, block);
+        let (width, height) = Frame::plane_size(frame.width, frame.height, plane);
+        let samples = &mut frame.planes[plane];
+        for y in top..(top + BLOCK).min(height) {
+            for x in left..(left + BLOCK).min(width) {
+                samples[y * width + x] = (values[(y - top) * BLOCK + x - left] + 0.5) as u8;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_of_any_picture_come_back() {
+        for (width, height) in [(16, 16), (33, 25), (17, 48)] {
+            let plane = |number: usize| {
+                let (w, h) = Frame::plane_size(width, height, number);
+                (0..w * h).map(|i| (i * 7 + number * 50) as u8).collect()
+            };
+            let frame = Frame {
+                width,
+                height,
+                planes: [plane(0), plane(1), plane(2)],
+                pts: None,
+            };
+            let mut copy = Frame {
+                planes: frame.planes.clone().map(|plane| vec![0; plane.len()]),
+                ..frame.clone()
+            };
+            let (w, h) = size_in_cells(width, height);
+            for cell in (0..h).flat_map(|y| (0..w).map(move |x| (x, y))) {
+                scatter(&gather(&frame, cell), cell, &mut copy);
+            }
+            assert_eq!(copy, frame);
+        }
+    }
+}

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Which cells stand still, and what detail they lack, as an encoder finds it.
+
+use super::super::Frame;
+use super::canvas::{coefficients, dequantised, quantised, Canvas};
+use super::cells::{gather, size_in_cells};
+use super::transform::{self, Block};
+use super::{block_step, step_size};
+use crate::entropy::{Cell, DetailMap, Levels, CELL_BLOCKS};
+
+/// Samples of a cell, of all planes.
+const SAMPLES: f32 = 64.0 * CELL_BLOCKS as f32;
+/// Mean squared distance of frames from their mean, of samples from 0 to 255, up to which a cell stands still: the camera's noise.
+const NOISE: f32 = 12.0;
+/// The frame before the unit is not further from that mean than this many times the noise, and a little for rounding. Where something
+/// drifts it is four times as far.
+const DRIFT: f32 = 1.6;
+const ROUNDING_NOISE: f32 = 1.0;
+/// A cell that was never frozen is so where the networks' mean squared error is at least this share of the squared step: plain surfaces
+/// would get edges at their blocks, ...
+const LEAST_ERROR: f32 = 0.02;
+/// ... and where freezing leaves at most this share of that error.
+const WORTH: f32 = 0.85;
+/// The same of cells that have been frozen.
+const STILL_WORTH: f32 = 1.0;
+/// How levels are rounded, those of low frequencies and the others: see [`quantised`].
+const ROUNDING: [f32; 2] = [0.36, 0.30];
+const LOW: usize = 6;
+
+/// What an encoder remembers of its source and of the networks from unit to unit.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// The last frame of the unit before.
+    last: Option<Frame>,
+    /// Mean squared error of each cell as the networks painted the unit before.
+    errors: Vec<f32>,
+}
+
+/// The cells of a unit.
+#[derive(Debug)]
+pub struct Stillness {
+    width: usize,
+    height: usize,
+    /// Row by row; `None` where something moves.
+    cells: Vec<Option<Still>>,
+}
+
+/// A cell that stands still.
+#[derive(Debug)]
+struct Still {
+    /// What the frozen picture lacks: coefficients.
+    missing: [Block; CELL_BLOCKS],
+    /// What freezing leaves in any case, and what the networks leave: mean squared errors.
+    noise: f32,
+    painted: f32,
+    /// Whether it has a frozen picture.
+    is_known: bool,
+    /// Whether it is on its way to something else.
+    drifts: bool,
+}
+
+impl Watch {
+    /// Looks at the frames of a unit; `canvas`: that of the decoder. `None` before the first unit.
+    pub fn look(&self, frames: &[&Frame], canvas: &Canvas) -> Option<Stillness> {
+        let (last, picture) = (self.last.as_ref()?, canvas.picture()?);
+        let (width, height) = size_in_cells(picture.width, picture.height);
+        let still = |at: usize| {
+            let is_known = canvas.history.is_known(at);
+            self.still((last, frames), picture, (at % width, at / width), is_known)
+        };
+        Some(Stillness {
+            width,
+            height,
+            cells: (0..width * height).map(still).collect(),
+        })
+    }
+
+    /// A cell of the frames after `last`, if it stands still.
+    fn still(
+        &self,
+        (last, frames): (&Frame, &[&Frame]),
+        picture: &Frame,
+        cell: (usize, usize),
+        is_known: bool,
+    ) -> Option<Still> {
+        // Two frames differ by twice the noise: most of what moves is found out at once.
+        let ends = [frames[0], frames[frames.len() - 1]].map(|frame| gather(frame, cell));
+        if distance(&ends[0], &ends[1]) > 4.0 * NOISE {
+            return None;
+        }
+        let (mean, noise) = mean_of(frames, cell);
+        let drifts = distance(&gather(last, cell), &mean) > DRIFT * noise + ROUNDING_NOISE;
+        if noise > NOISE || drifts && !is_known {
+            return None;
+        }
+        let (width, _) = size_in_cells(picture.width, picture.height);
+        let wanted = mean.map(|block| transform::forward(&block));
+        let shown = coefficients(picture, cell);
+        Some(Still {
+            missing: std::array::from_fn(|block| std::array::from_fn(|i| wanted[block][i] - shown[block][i])),
+            noise,
+            painted: self.errors[cell.1 * width + cell.0],
+            is_known,
+            drifts,
+        })
+    }
+
+    /// Notes a unit: its source, and what the networks made of it.
+    pub fn push(&mut self, painted: &[Frame], frames: &[&Frame]) {
+        let Some(last) = frames.last() else { return };
+        let (width, height) = size_in_cells(last.width, last.height);
+        let error = |at: usize| {
+            let cell = (at % width, at / width);
+            let errors = painted
+                .iter()
+                .zip(frames)
+                .map(|(a, b)| distance(&gather(a, cell), &gather(b, cell)));
+            errors.sum::<f32>() / frames.len() as f32
+        };
+        self.errors = (0..width * height).map(error).collect();
+        self.last = Some((*last).clone());
+    }
+}
+
+/// The mean over frames of a cell, and their mean squared distance from it.
+fn mean_of(frames: &[&Frame], cell: (usize, usize)) -> ([Block; CELL_BLOCKS], f32) {
+    let gathered: Vec<_> = frames.iter().map(|frame| gather(frame, cell)).collect();
+    let share = 1.0 / frames.len() as f32;
+    let mean = std::array::from_fn(|block| {
+        std::array::from_fn(|i| gathered.iter().map(|frame| frame[block][i]).sum::<f32>() * share)
+    });
+    let noise = gathered.iter().map(|frame| distance(frame, &mean)).sum::<f32>() * share;
+    (mean, noise)
+}
+
+/// Mean squared difference.
+fn distance(a: &[Block; CELL_BLOCKS], b: &[Block; CELL_BLOCKS]) -> f32 {
+    let squares = a.iter().flatten().zip(b.iter().flatten()).map(|(a, b)| (a - b).powi(2));
+    squares.sum::<f32>() / SAMPLES
+}
+
+impl Stillness {
+    /// The detail of the unit with the step of an index; `None` sends no levels.
+    pub fn detail(&self, step: Option<usize>) -> DetailMap {
+        let cell = |still: &Option<Still>| still.as_ref().map_or(Cell::Painted, |still| still.cell(step));
+        let map = DetailMap {
+            width: self.width,
+            height: self.height,
+            step: step.unwrap_or(0),
+            cells: self.cells.iter().map(cell).collect(),
+        };
+        match map.freezes() {
+            true => map,
+            false => DetailMap::none(self.width, self.height),
+        }
+    }
+}
+
+impl Still {
+    fn cell(&self, step: Option<usize>) -> Cell {
+        let bound = if self.is_known { STILL_WORTH } else { WORTH } * self.painted;
+        let energy = |blocks: &[Block; CELL_BLOCKS]| blocks.iter().flatten().map(|v| v * v).sum::<f32>() / SAMPLES;
+        let is_worth = |step: &usize| self.is_known || self.painted >= LEAST_ERROR * step_size(*step).powi(2);
+        let step = step.filter(|step| !self.drifts && is_worth(step));
+        if let Some((levels, left)) = step.map(|step| self.refined(step)) {
+            if self.noise + left <= bound {
+                return match levels.iter().flatten().all(|level| *level == 0) {
+                    true => Cell::Frozen,
+                    false => Cell::Refined(Box::new(levels)),
+                };
+            }
+        }
+        match self.is_known && self.noise + energy(&self.missing) <= bound {
+            true => Cell::Frozen,
+            false => Cell::Painted,
+        }
+    }
+
+    /// Levels, and the mean squared error that they leave.
+    fn refined(&self, step: usize) -> ([Levels; CELL_BLOCKS], f32) {
+        let mut left = 0.0;
+        let levels = std::array::from_fn(|block| {
+            let size = block_step(step, block);
+            let levels = quantised(&self.missing[block], size, |i| ROUNDING[usize::from(i >= LOW)]);
+            let sent = dequantised(&levels, size);
+            left += sent
+                .iter()
+                .zip(&self.missing[block])
+                .map(|(a, b)| (a - b).powi(2))
+                .sum::<f32>();
+            levels
+        });
+        (levels, left / SAMPLES)
+    }
+}
