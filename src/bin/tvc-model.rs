@@ -112,6 +112,9 @@ struct EvalArguments {
     /// Keep the latents from the picture: what the tokens alone give.
     #[arg(long)]
     no_control: bool,
+    /// Show small changes from frame to frame as they are decoded.
+    #[arg(long)]
+    no_smoothing: bool,
     /// Send no detail of what stands still.
     #[arg(long)]
     no_detail: bool,
@@ -318,6 +321,7 @@ impl EvalArguments {
                 Restore::Nearest => Restoration::Nearest,
             },
             control: !self.no_control,
+            smoothing: !self.no_smoothing,
         }
     }
 

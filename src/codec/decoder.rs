@@ -7,6 +7,7 @@ use super::detail::in_cells;
 use super::past::Past;
 use super::reconstruction::Reconstruction;
 use super::restore::{Restoration, Restorer};
+use super::smoothing::Smoother;
 use super::{CodecError, Frame};
 use crate::bitstream::{Clock, FrameTimes, SequenceHeader, UnitHeader};
 use crate::entropy::{code_detail, symbol_check, DetailMap, LatentMap, Masking, TokenMap, UnitDecoder};
@@ -25,6 +26,8 @@ pub struct DecoderSettings {
     pub restoration: Restoration,
     /// Whether the latents reach the picture.
     pub control: bool,
+    /// Whether small changes from frame to frame are smoothed.
+    pub smoothing: bool,
 }
 
 impl Default for DecoderSettings {
@@ -32,6 +35,7 @@ impl Default for DecoderSettings {
         DecoderSettings {
             restoration: Restoration::default(),
             control: true,
+            smoothing: true,
         }
     }
 }
@@ -42,6 +46,7 @@ struct Stream {
     reconstruction: Reconstruction,
     past: Past,
     restorer: Restorer,
+    smoother: Smoother,
     clock: Clock,
 }
 
@@ -103,6 +108,9 @@ impl Decoder {
             .paint(&self.model, &restored, control, &stream.sequence)?;
         stream.reconstruction.freeze(symbols.detail.as_ref(), &mut frames);
         frames.truncate(header.frames);
+        if self.settings.smoothing {
+            frames.iter_mut().for_each(|frame| stream.smoother.push(frame));
+        }
         frames.iter_mut().zip(times).for_each(|(frame, time)| frame.pts = time);
         stream.past.push(symbols.tokens, symbols.latents);
         let decoded = Decoded {
@@ -126,6 +134,7 @@ impl Decoder {
             reconstruction: Reconstruction::new(&self.model, &sequence),
             past: Past::default(),
             restorer: Restorer::new(self.settings.restoration),
+            smoother: Smoother::default(),
             clock,
         })
     }

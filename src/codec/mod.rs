@@ -18,6 +18,7 @@ mod reconstruction;
 mod restore;
 mod scaling;
 mod scene;
+mod smoothing;
 mod strips;
 mod synthesis;
 #[cfg(all(test, feature = "train"))]

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Temporal smoothing of decoded pictures: what changes little from frame to frame, in its neighbourhood too, is noise of the
+//! networks rather than motion, above all from one unit to the next.
+
+use super::Frame;
+
+/// Width and height of the neighbourhood over which changes are looked at, in luma samples.
+const WINDOW: usize = 5;
+/// What a sample keeps of its predecessor where nothing changes ...
+const SHARE: f32 = 0.8;
+/// ... and the mean change, of samples from 0 to 255, at which it keeps a quarter of that.
+const RANGE: f32 = 5.0;
+
+/// Pictures so far, each sample a weighted mean of itself and its predecessor.
+#[derive(Debug, Default)]
+pub struct Smoother {
+    /// Y', Cb, Cr of the last frame, not rounded.
+    last: Option<[Vec<f32>; 3]>,
+}
+
+impl Smoother {
+    /// Smooths the next frame of a stream.
+    pub fn push(&mut self, frame: &mut Frame) {
+        let planes: [Vec<f32>; 3] = std::array::from_fn(|p| frame.planes[p].iter().map(|&v| f32::from(v)).collect());
+        let Some(last) = &mut self.last else {
+            self.last = Some(planes);
+            return;
+        };
+        let keep = kept(&planes[0], &last[0], frame.width);
+        blend(&planes[0], &mut last[0], |at| keep[at]);
+        let (width, _) = Frame::plane_size(frame.width, frame.height, 1);
+        for plane in 1..3 {
+            blend(&planes[plane], &mut last[plane], |at| {
+                keep[at / width * 2 * frame.width + at % width * 2]
+            });
+        }
+        for (to, from) in frame.planes.iter_mut().zip(last.iter()) {
+            to.iter_mut().zip(from).for_each(|(to, from)| *to = (from + 0.5) as u8);
+        }
+    }
+}
+
+/// Moves `last` on to the next frame.
+fn blend(next: &[f32], last: &mut [f32], keep: impl Fn(usize) -> f32) {
+    for (at, (next, last)) in next.iter().zip(last).enumerate() {
+        *last = next + keep(at) * (*last - next);
+    }
+}
+
+/// What each luma sample keeps of its predecessor.
+fn kept(next: &[f32], last: &[f32], width: usize) -> Vec<f32> {
+    let changes: Vec<f32> = next.iter().zip(last).map(|(a, b)| (a - b).abs()).collect();
+    let scale = 1.0 / (RANGE * (WINDOW * WINDOW) as f32);
+    let mut sums = window_sums(&changes, width);
+    for sum in &mut sums {
+        let relative = *sum * scale;
+        *sum = SHARE / (1.0 + relative * relative).powi(2);
+    }
+    sums
+}
+
+/// Sums over the window around each sample, the edges repeated.
+fn window_sums(plane: &[f32], width: usize) -> Vec<f32> {
+    let height = plane.len() / width;
+    let reach = WINDOW / 2;
+    let mut rows = vec![0.0; plane.len()];
+    for (row, out) in plane.chunks(width).zip(rows.chunks_mut(width)) {
+        let padded: Vec<f32> = (0..width + 2 * reach)
+            .map(|x| row[x.saturating_sub(reach).min(width - 1)])
+            .collect();
+        for (window, out) in padded.windows(WINDOW).zip(out) {
+            *out = window.iter().sum();
+        }
+    }
+    let mut sums = vec![0.0; plane.len()];
+    for (y, out) in sums.chunks_mut(width).enumerate() {
+        for offset in 0..WINDOW {
+            let from = (y + offset).saturating_sub(reach).min(height - 1);
+            let row = &rows[from * width..][..width];
+            out.iter_mut().zip(row).for_each(|(out, v)| *out += v);
+        }
+    }
+    sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 32x16, luma of the left half and of the right half.
+    fn frame(left: u8, right: u8) -> Frame {
+        Frame {
+            width: 32,
+            height: 16,
+            planes: [
+                (0..32 * 16).map(|at| if at % 32 < 16 { left } else { right }).collect(),
+                vec![128; 16 * 8],
+                vec![128; 16 * 8],
+            ],
+            pts: None,
+        }
+    }
+
+    fn smoothed(frames: &[(u8, u8)]) -> Vec<(u8, u8)> {
+        let mut smoother = Smoother::default();
+        let mut push = |&(left, right): &(u8, u8)| {
+            let mut frame = frame(left, right);
+            smoother.push(&mut frame);
+            assert!(frame.planes[1].iter().all(|sample| *sample == 128));
+            (frame.planes[0][0], frame.planes[0][31])
+        };
+        frames.iter().map(&mut push).collect()
+    }
+
+    #[test]
+    fn flicker_is_smoothed_and_motion_beside_it_is_not() {
+        let found = smoothed(&[(100, 20), (102, 220), (100, 20), (102, 220), (100, 20)]);
+        let (flicker, motion): (Vec<u8>, Vec<u8>) = found.into_iter().unzip();
+        assert_eq!(motion, [20, 220, 20, 220, 20]);
+        assert!(
+            flicker.windows(2).all(|pair| pair[0].abs_diff(pair[1]) <= 1),
+            "{flicker:?}"
+        );
+    }
+
+    #[test]
+    fn a_small_change_that_stays_is_reached() {
+        let mut frames = vec![(100, 100)];
+        frames.extend([(102, 102); 16]);
+        assert_eq!(smoothed(&frames)[16], (102, 102));
+    }
+}
