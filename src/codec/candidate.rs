@@ -5,7 +5,7 @@ use super::analysis::{Analysis, AnalysisState};
 use super::detail::{in_cells, Stillness, Watch};
 use super::encoder::EncoderSettings;
 use super::holding::{held_places, is_still, COARSEST_IN_PLACES};
-use super::ladder::{operating_point, OperatingPoint, Quality};
+use super::ladder::{operating_point, OperatingPoint, Quality, COARSEST_DETAIL};
 use super::masking::{mask_adaptive, mask_pattern, MaskingStrategy};
 use super::past::Past;
 use super::reconstruction::Reconstruction;
@@ -39,6 +39,11 @@ pub(super) struct Mirror {
     watch: Watch,
 }
 
+/// Whether details may be sent at all. Cosmos networks are too slow to paint in the encoder as well.
+pub(super) fn may_refine(model: &Model, settings: &EncoderSettings) -> bool {
+    settings.detail && !model.tokenizer.config.is_cosmos()
+}
+
 /// What is known of a unit before it is coded.
 pub(super) struct Unit {
     pub analysis: Analysis,
@@ -48,7 +53,7 @@ pub(super) struct Unit {
 
 /// A unit at one operating point.
 pub(super) struct Candidate {
-    pub quantizer: u32,
+    pub quality: Quality,
     pub tokens: TokenMap,
     pub latents: Option<LatentMap>,
     /// `None` in a key unit.
@@ -81,16 +86,19 @@ impl Stream {
         })
     }
 
-    /// Makes a unit of frames the previous one.
-    pub fn push(&mut self, model: &Model, coded: Candidate, frames: &[&Frame]) -> Result<(), CodecError> {
-        let is_key = self.past.tokens.previous.is_none();
+    /// Prepares for details, before the first unit.
+    pub fn begin_details(&mut self, model: &Model) {
         // Pictures in strips are too large to be painted twice.
-        if is_key && coded.has_detail && Strip::cover(model, &self.sequence).len() == 1 {
+        if Strip::cover(model, &self.sequence).len() == 1 {
             self.mirror = Some(Mirror {
                 reconstruction: Reconstruction::new(model, &self.sequence),
                 watch: Watch::default(),
             });
         }
+    }
+
+    /// Makes a unit of frames the previous one.
+    pub fn push(&mut self, model: &Model, coded: Candidate, frames: &[&Frame]) -> Result<(), CodecError> {
         let restored = self.restorer.push(model, &coded.tokens, coded.latents.as_ref())?;
         if let Some(mirror) = &mut self.mirror {
             let mut pictures = mirror.reconstruction.paint(model, &restored, true, &self.sequence)?;
@@ -149,14 +157,15 @@ impl Stream {
                 .encode(&mut coder, &past.latents, (&tokens, &past.tokens), mode, wanted)?;
             latents = Some(coded);
         }
-        // Cosmos networks are too slow to paint in the encoder as well.
-        let may_refine = settings.detail && !model.tokenizer.config.is_cosmos();
-        let detail_step = point.detail_step.filter(|_| may_refine);
+        let detail_step = point.detail_step.filter(|_| may_refine(model, settings));
         let mut detail = None;
         if past.tokens.previous.is_some() {
             let cells = in_cells(&self.sequence);
             let mut map = match (&unit.stillness, &self.mirror) {
-                (Some(stillness), Some(_)) => stillness.detail(detail_step),
+                (Some(stillness), Some(_)) => match quality.detail_bits {
+                    None => stillness.detail(detail_step, f32::INFINITY),
+                    Some(bits) => stillness.detail(Some(detail_step.unwrap_or(COARSEST_DETAIL as usize)), bits as f32),
+                },
                 _ => DetailMap::none(cells.0, cells.1),
             };
             let none = DetailHistory::default();
@@ -168,7 +177,7 @@ impl Stream {
             detail = Some(map);
         }
         Ok(Candidate {
-            quantizer,
+            quality,
             tokens,
             latents,
             detail,

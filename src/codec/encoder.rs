@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::candidate::{Candidate, Stream};
-use super::ladder::{largest_scale, scale_of, OperatingPoint, DEFAULT_QUANTIZER, SCALES};
+use super::candidate::{may_refine, Candidate, Stream};
+use super::ladder::{largest_scale, scale_of, OperatingPoint, Quality, COARSEST_DETAIL, DEFAULT_QUANTIZER, SCALES};
 use super::masking::MaskingStrategy;
-use super::rate::RateControl;
+use super::rate::{Chosen, RateControl};
 use super::scaling::ScaleControl;
 use super::scene::SceneDetector;
 use super::{CodecError, Frame};
@@ -23,6 +23,11 @@ const ASSUMED_FRAME_SECONDS: f64 = 1.0 / 30.0;
 const DELTA_SHARE: f64 = 0.65;
 /// Seconds of the rate that a key unit may always take, however much was borrowed for the one before.
 const LEAST_KEY_SECONDS: f64 = 0.1;
+/// Share of a unit's budget that is kept for detail where the whole picture stands still and lacks it.
+const DETAIL_SHARE: f64 = 0.7;
+/// How often a unit is coded again to fit its detail into what is left, and what is too little to try.
+const DETAIL_TRIES: usize = 3;
+const LEAST_DETAIL_BITS: f64 = 100.0;
 /// What stands around a unit's symbols, about: header, times.
 const DELTA_HEADER_BITS: usize = 7 * 8;
 const KEY_HEADER_BITS: usize = 40 * 8;
@@ -126,7 +131,7 @@ impl Encoder {
             units.push(self.code_key(&frame)?);
             return Ok(units);
         }
-        if self.wants_scale() {
+        if self.wants_scale() || self.wants_detail() {
             if let Some(unit) = self.change_scale(&frame)? {
                 return Ok(vec![unit]);
             }
@@ -179,19 +184,31 @@ impl Encoder {
         self.pending.is_empty() && is_free && self.scaling.wants_key(self.largest_scale())
     }
 
+    /// Whether a rate has risen so far, or the content calmed down so much, that details are worth a key unit: they add to pictures
+    /// that only an encoder knows that has painted all of them.
+    fn wants_detail(&self) -> bool {
+        let lacks_mirror = self.stream.as_ref().is_some_and(|stream| stream.mirror.is_none());
+        self.pending.is_empty()
+            && self.settings.rate > 0.0
+            && lacks_mirror
+            && may_refine(&self.model, &self.settings)
+            && self.scaling.has_waited()
+            && self.scaling.is_fine()
+    }
+
     fn code_key(&mut self, frame: &Frame) -> Result<AccessUnit, CodecError> {
         let budget = self.budget(&[frame], true);
         let (stream, coded) = self.key_within(frame, budget)?;
         self.start(stream, coded, frame)
     }
 
-    /// A frame as a key unit at the scale that the rate asks for, if it can be paid now.
+    /// A frame as a key unit at the scale that the rate asks for, if it can be paid now, or with details to follow.
     fn change_scale(&mut self, frame: &Frame) -> Result<Option<AccessUnit>, CodecError> {
         let present = self.stream.as_ref().map(|stream| stream.sequence.coding_scale);
         let before = self.rate.clone();
         let budget = self.budget(&[frame], true);
         let (stream, coded) = self.key_within(frame, budget)?;
-        if Some(stream.sequence.coding_scale) == present {
+        if Some(stream.sequence.coding_scale) == present && !self.wants_detail() {
             self.rate = before;
             self.rate.save_up();
             self.scaling.put_off();
@@ -203,8 +220,14 @@ impl Encoder {
     /// Goes on from a key unit.
     fn start(&mut self, mut stream: Stream, coded: Candidate, frame: &Frame) -> Result<AccessUnit, CodecError> {
         let unit = assemble(Some(stream.sequence), 1, Timing::Grid, &coded, coded.payload.clone());
-        self.charge(&unit, coded.quantizer);
-        self.scaling.start(stream.sequence.coding_scale, coded.quantizer);
+        self.charge(&unit, coded.quality.quantizer);
+        let is_enlarged = self.settings.rate > 0.0 && stream.sequence.coding_scale > CodingScale::Single;
+        let is_fine = self.settings.rate > 0.0 && self.scaling.is_fine();
+        if coded.has_detail || (is_enlarged || is_fine) && may_refine(&self.model, &self.settings) {
+            stream.begin_details(&self.model);
+        }
+        self.scaling
+            .start(stream.sequence.coding_scale, coded.quality.quantizer);
         stream.push(&self.model, coded, &[frame])?;
         self.stream = Some(stream);
         Ok(unit)
@@ -298,8 +321,8 @@ impl Encoder {
         let timing = stream.clock.pack(&times, &mut payload);
         payload.extend(&coded.payload);
         let unit = assemble(None, frames.len(), timing, &coded, payload);
-        self.charge(&unit, coded.quantizer);
-        self.scaling.push(coded.quantizer);
+        self.charge(&unit, coded.quality.quantizer);
+        self.scaling.push(coded.quality.quantizer);
         stream.push(&self.model, coded, &group)?;
         stream.frames += frames.len() as u32;
         // Frames after a short group would not line up with the decoder's: it ends the stream.
@@ -334,7 +357,18 @@ impl Encoder {
             let bits = candidate.payload.len() * 8 + header;
             Ok((candidate, bits))
         };
-        Ok(self.rate.choose(budget, is_key, sized)?.unit)
+        let Some(stillness) = &unit.stillness else {
+            return Ok(self.rate.choose(budget, is_key, sized)?.unit);
+        };
+        let without = |quality| {
+            sized(Quality {
+                detail_bits: Some(0.0),
+                ..quality
+            })
+        };
+        let reserve = DETAIL_SHARE * stillness.lacking(COARSEST_DETAIL as usize);
+        let base = self.rate.choose(budget * (1.0 - reserve), is_key, without)?;
+        with_detail(base, budget, sized)
     }
 
     /// How long frames last: their spacing, or what the frame rate says.
@@ -347,6 +381,34 @@ impl Encoder {
         let nominal = (num > 0).then(|| f64::from(den) / f64::from(num));
         spacing.or(nominal).unwrap_or(ASSUMED_FRAME_SECONDS) * frames.len() as f64
     }
+}
+
+/// The unit with as much detail as the budget leaves room for.
+fn with_detail(
+    base: Chosen<Candidate>,
+    budget: f64,
+    sized: impl Fn(Quality) -> Result<(Candidate, usize), CodecError>,
+) -> Result<Candidate, CodecError> {
+    let room = budget - base.bits as f64;
+    let (mut best, mut allowance) = (base.unit, room);
+    for _ in 0..DETAIL_TRIES {
+        if allowance < LEAST_DETAIL_BITS {
+            break;
+        }
+        let quality = Quality {
+            detail_bits: Some(allowance),
+            ..best.quality
+        };
+        let (candidate, bits) = sized(quality)?;
+        let taken = bits as f64 - base.bits as f64;
+        if taken <= room {
+            best = candidate;
+            break;
+        }
+        // What it takes is known to a factor only.
+        allowance *= 0.9 * room / taken;
+    }
+    Ok(best)
 }
 
 fn assemble(

@@ -43,13 +43,15 @@ pub struct OperatingPoint {
     pub detail_step: Option<usize>,
 }
 
-/// How good a unit is to be: a quantizer, and how much more of the picture is held than its point says.
+/// How good a unit is to be: a quantizer, how much more of the picture is held than its point says, and how much of its detail is sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Quality {
     /// 0 (best) to 63 (smallest).
     pub quantizer: u32,
     /// Factor of [`OperatingPoint::hold`], 1 or more.
     pub holding: f64,
+    /// Bits that the unit's detail may take, about; `None`: all that its point sends.
+    pub detail_bits: Option<f64>,
 }
 
 impl From<u32> for Quality {
@@ -57,6 +59,7 @@ impl From<u32> for Quality {
         Quality {
             quantizer,
             holding: 1.0,
+            detail_bits: None,
         }
     }
 }
@@ -89,10 +92,11 @@ const HOLD: f64 = 0.08;
 const KEY_FINER: usize = 6;
 const KEY_FINER_UP_TO: u32 = 40;
 
-/// Indices of the detail's steps, and the last quantizer that sends any.
+/// Indices of the detail's steps.
 const FINEST_DETAIL: u32 = 11;
-const COARSEST_DETAIL: u32 = 20;
-const LAST_WITH_DETAIL: u32 = 15;
+pub const COARSEST_DETAIL: u32 = 20;
+/// The last quantizer that sends any detail.
+pub const LAST_WITH_DETAIL: u32 = 15;
 
 /// At which of [`ANCHORS`]' places the points of a scale stand: a quantizer and its place. Between two of them places change
 /// evenly. Where a picture without latents, or with most of its tokens masked, would be next, a smaller one is better at the

@@ -120,7 +120,10 @@ fn fill<T>(
     let quantizer = chosen.quantizer - 1;
     let filled = bisect(budget, (0, HOLD_FACTORS.len() as u32 - 1), |at| {
         let holding = HOLD_FACTORS[at as usize];
-        code(Quality { quantizer, holding })
+        code(Quality {
+            holding,
+            ..quantizer.into()
+        })
     })?;
     let is_better = filled.bits as f64 <= budget && filled.bits > chosen.bits;
     Ok(match is_better {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! How large pictures are coded where the rate decides: finer tokens once the quantizer has nothing finer to offer.
 
-use super::ladder::{scale_of, MAX_QUANTIZER};
+use super::ladder::{scale_of, LAST_WITH_DETAIL, MAX_QUANTIZER};
 use crate::bitstream::CodingScale;
 
 /// How fast the mean quantizer follows.
@@ -54,11 +54,22 @@ impl ScaleControl {
 
     /// Whether that is worth a key unit of its own.
     pub fn wants_key(&self, largest: CodingScale) -> bool {
-        (self.units >= PATIENCE || self.is_stuck()) && self.wanted(largest) != self.scale
+        (self.has_waited() || self.is_stuck()) && self.wanted(largest) != self.scale
     }
 
     fn is_stuck(&self) -> bool {
         self.stuck.1 >= STUCK
+    }
+
+    /// Whether what stands still would get detail at the quantizers of late.
+    pub fn is_fine(&self) -> bool {
+        self.mean_quantizer
+            .is_some_and(|mean| mean <= f64::from(LAST_WITH_DETAIL))
+    }
+
+    /// Whether a key unit would not come too soon after the last one, or one that was put off.
+    pub fn has_waited(&self) -> bool {
+        self.units >= PATIENCE
     }
 
     /// Notes a key unit.

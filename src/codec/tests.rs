@@ -472,3 +472,30 @@ fn a_damaged_byte_of_the_detail_is_noticed() {
     }
     assert!(noticed + 1 >= total, "{noticed} of {total}");
 }
+
+#[test]
+fn at_a_rate_that_a_still_picture_does_not_need_it_gets_its_detail() {
+    let model = tiny_model();
+    let rate = 2.0 * middle_rate(&model, 65);
+    let settings = EncoderSettings {
+        rate,
+        scale: Some(CodingScale::Single),
+        key_int_max: 1000,
+        ..EncoderSettings::default()
+    };
+    // It moves at first, so that there is nothing left for detail.
+    let frames = (0..281).map(|t| Frame {
+        pts: Some(t as u64 * FRAME_NS),
+        ..frame(t.min(40), 3)
+    });
+    let units = encode(&model, settings, frames);
+    let mut decoder = Decoder::new(model.clone());
+    let decoded = units
+        .iter()
+        .flat_map(|unit| decoder.decode(&unit.bytes).unwrap().frames);
+    let last = decoded.last().unwrap();
+    let error = luma_error(&last, &frame(40, 3), 0..WIDTH);
+    assert!(error < 40.0, "{error}");
+    let seconds = 281.0 * FRAME_NS as f64 / 1e9;
+    assert!(bits(&units) as f64 <= 1.05 * rate * seconds);
+}

@@ -140,40 +140,92 @@ fn distance(a: &[Block; CELL_BLOCKS], b: &[Block; CELL_BLOCKS]) -> f32 {
 }
 
 impl Stillness {
-    /// The detail of the unit with the step of an index; `None` sends no levels.
-    pub fn detail(&self, step: Option<usize>) -> DetailMap {
-        let cell = |still: &Option<Still>| still.as_ref().map_or(Cell::Painted, |still| still.cell(step));
-        let map = DetailMap {
+    /// The detail of the unit with the step of an index; `None` sends no levels. `bits`: what they may take, about; where they
+    /// are worth most per bit comes first.
+    pub fn detail(&self, step: Option<usize>, bits: f32) -> DetailMap {
+        let mut map = DetailMap {
             width: self.width,
             height: self.height,
             step: step.unwrap_or(0),
-            cells: self.cells.iter().map(cell).collect(),
+            cells: self
+                .cells
+                .iter()
+                .map(|still| still.as_ref().map_or(Cell::Painted, Still::idle))
+                .collect(),
         };
+        let mut refinements: Vec<(usize, Refinement)> = self.refinements(step).collect();
+        refinements.sort_by(|(_, a), (_, b)| (b.gain / b.bits).total_cmp(&(a.gain / a.bits)));
+        let mut left = bits;
+        for (at, refinement) in refinements {
+            left -= refinement.bits;
+            if left < 0.0 {
+                break;
+            }
+            map.cells[at] = Cell::Refined(refinement.levels);
+        }
         match map.freezes() {
             true => map,
             false => DetailMap::none(self.width, self.height),
         }
     }
+
+    /// Share of the picture that would be refined with the step of an index.
+    pub fn lacking(&self, step: usize) -> f64 {
+        self.refinements(Some(step)).count() as f64 / self.cells.len() as f64
+    }
+
+    fn refinements(&self, step: Option<usize>) -> impl Iterator<Item = (usize, Refinement)> + '_ {
+        let still = self
+            .cells
+            .iter()
+            .enumerate()
+            .filter_map(|(at, still)| Some((at, still.as_ref()?)));
+        still.filter_map(move |(at, still)| Some((at, still.refinement(step?)?)))
+    }
+}
+
+/// What a cell may get.
+struct Refinement {
+    levels: Box<[Levels; CELL_BLOCKS]>,
+    /// By how much the mean squared error falls.
+    gain: f32,
+    /// What the levels take, about.
+    bits: f32,
 }
 
 impl Still {
-    fn cell(&self, step: Option<usize>) -> Cell {
-        let bound = if self.is_known { STILL_WORTH } else { WORTH } * self.painted;
-        let energy = |blocks: &[Block; CELL_BLOCKS]| blocks.iter().flatten().map(|v| v * v).sum::<f32>() / SAMPLES;
-        let is_worth = |step: &usize| self.is_known || self.painted >= LEAST_ERROR * step_size(*step).powi(2);
-        let step = step.filter(|step| !self.drifts && is_worth(step));
-        if let Some((levels, left)) = step.map(|step| self.refined(step)) {
-            if self.noise + left <= bound {
-                return match levels.iter().flatten().all(|level| *level == 0) {
-                    true => Cell::Frozen,
-                    false => Cell::Refined(Box::new(levels)),
-                };
-            }
-        }
-        match self.is_known && self.noise + energy(&self.missing) <= bound {
+    /// The cell without new levels.
+    fn idle(&self) -> Cell {
+        match self.is_known && self.frozen() <= STILL_WORTH * self.painted {
             true => Cell::Frozen,
             false => Cell::Painted,
         }
+    }
+
+    /// Mean squared error of the frozen picture as it is.
+    fn frozen(&self) -> f32 {
+        let energy: f32 = self.missing.iter().flatten().map(|v| v * v).sum();
+        self.noise + energy / SAMPLES
+    }
+
+    /// Levels with the step of an index, where they are worth it.
+    fn refinement(&self, step: usize) -> Option<Refinement> {
+        let is_worth = self.is_known || self.painted >= LEAST_ERROR * step_size(step).powi(2);
+        if self.drifts || !is_worth {
+            return None;
+        }
+        let (levels, left) = self.refined(step);
+        let bound = if self.is_known { STILL_WORTH } else { WORTH } * self.painted;
+        let bits: f32 = levels.iter().map(bits_of).sum();
+        if bits == 0.0 || self.noise + left > bound {
+            return None;
+        }
+        let before = if self.is_known { self.frozen() } else { self.painted };
+        Some(Refinement {
+            levels: Box::new(levels),
+            gain: before - self.noise - left,
+            bits,
+        })
     }
 
     /// Levels, and the mean squared error that they leave.
@@ -192,4 +244,12 @@ impl Still {
         });
         (levels, left / SAMPLES)
     }
+}
+
+/// What the levels of a block take, about: 0 without any.
+fn bits_of(levels: &Levels) -> f32 {
+    let nonzero = levels.iter().filter(|level| **level != 0);
+    nonzero
+        .map(|level| 5.5 + 1.5 * f32::from(level.unsigned_abs()).log2())
+        .sum()
 }
