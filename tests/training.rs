@@ -115,7 +115,6 @@ fn a_new_checkpoint_can_start_from_a_model_file() {
     assert_eq!(*started, original[name], "with a learning rate of 0 the weights stay");
 }
 
-/// The built-in model's file after `change`.
 #[test]
 fn a_frozen_encoder_stays_and_the_decoder_learns() {
     let folder = tempfile::tempdir().unwrap();
@@ -137,8 +136,17 @@ fn a_frozen_encoder_stays_and_the_decoder_learns() {
     };
     assert!(stays("tokenizer.encoder.conv_in.weight") && stays("fusion.encoder.conv_out.weight"));
     assert!(!stays("tokenizer.decoder.conv_out.weight") && !stays("fusion.control.conv_in.weight"));
+    // Streams stay what they are: the context models of the model fit, and its identity stays.
+    train(
+        folder.path(),
+        &format!("export --checkpoint a.ckpt --out new.safetensors --model {model}"),
+    );
+    let load = |source| Model::load(&source, "cpu").unwrap().id;
+    let new = ModelSource::File(folder.path().join("new.safetensors"));
+    assert_eq!(load(new), load(ModelSource::Embedded));
 }
 
+/// The built-in model's file after `change`.
 fn changed_model(change: impl Fn(&mut TensorFile)) -> ModelError {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");

@@ -67,6 +67,10 @@ enum Stage {
         checkpoint: PathBuf,
         #[arg(long)]
         out: PathBuf,
+        /// Model file that the checkpoint was started from: its context models are taken where the checkpoint has none. They fit
+        /// as long as the encoder was frozen.
+        #[arg(long)]
+        model: Option<PathBuf>,
         /// Line of the model card, KEY=VALUE.
         #[arg(long, value_parser = card_line)]
         card: Vec<(String, String)>,
@@ -165,7 +169,12 @@ fn main() -> Result<()> {
             let runs: Vec<_> = runs.iter().map(|p| Checkpoint::open(p)).collect::<Result<_>>()?;
             Checkpoint::average(runs, &Checkpoint::open(&before)?)?.write(&out)
         }
-        Stage::Export { checkpoint, out, card } => export::run(&checkpoint, &out, &card),
+        Stage::Export {
+            checkpoint,
+            out,
+            model,
+            card,
+        } => export::run(&checkpoint, &out, &card, model.as_deref()),
     }
 }
 

@@ -9,13 +9,20 @@ use super::checkpoint::Checkpoint;
 use super::context_stage;
 use tch::Kind;
 
-use crate::model;
+use crate::model::{self, IntegerModel, TensorFile};
 
 /// Writes the averaged weights of all stages as a model file, large ones as bytes. `card`: lines about data and results, for people.
-pub fn run(checkpoint: &Path, out: &Path, card: &[(String, String)]) -> Result<()> {
+/// `before`: the model file that the checkpoint was started from, whose context models are taken where the checkpoint has none.
+pub fn run(checkpoint: &Path, out: &Path, card: &[(String, String)], before: Option<&Path>) -> Result<()> {
     let checkpoint = Checkpoint::open(checkpoint)?;
     let config = checkpoint.config()?.context("the checkpoint has no configuration")?;
-    let integers = context_stage::export(&checkpoint).context("run the stage 'context' first")?;
+    let integers = match before {
+        Some(before) if checkpoint.averages("context").is_empty() => {
+            let file = TensorFile::read(before).with_context(|| format!("reading {}", before.display()))?;
+            IntegerModel::read(&file, &config)?
+        }
+        _ => context_stage::export(&checkpoint).context("run the stage 'context' first")?,
+    };
     let mut card = card.to_vec();
     for stage in ["tokenizer", "context", "predictor"] {
         let [steps, minutes] = checkpoint.totals(stage);
