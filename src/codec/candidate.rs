@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! One unit at one operating point.
 
+use std::sync::LazyLock;
+
 use super::analysis::{Analysis, AnalysisState};
 use super::detail::{in_cells, Stillness, Watch};
 use super::encoder::EncoderSettings;
@@ -158,23 +160,9 @@ impl Stream {
             latents = Some(coded);
         }
         let detail_step = point.detail_step.filter(|_| may_refine(model, settings));
-        let mut detail = None;
-        if past.tokens.previous.is_some() {
-            let cells = in_cells(&self.sequence);
-            let mut map = match (&unit.stillness, &self.mirror) {
-                (Some(stillness), Some(_)) => match quality.detail_bits {
-                    None => stillness.detail(detail_step, f32::INFINITY),
-                    Some(bits) => stillness.detail(Some(detail_step.unwrap_or(COARSEST_DETAIL as usize)), bits as f32),
-                },
-                _ => DetailMap::none(cells.0, cells.1),
-            };
-            let none = DetailHistory::default();
-            let history = self
-                .mirror
-                .as_ref()
-                .map_or(&none, |mirror| &mirror.reconstruction.canvas.history);
-            code_detail(&mut coder, history, &mut map)?;
-            detail = Some(map);
+        let mut detail = self.detail(unit.stillness.as_ref(), detail_step, quality.detail_bits);
+        if let Some(detail) = &mut detail {
+            code_detail(&mut coder, self.detail_history(), detail)?;
         }
         Ok(Candidate {
             quality,
@@ -184,6 +172,27 @@ impl Stream {
             has_detail: detail_step.is_some(),
             payload: coder.finish(),
         })
+    }
+
+    /// The detail of a delta unit with the step of an index; `None` in a key unit. `bits`: see [`Quality::detail_bits`].
+    fn detail(&self, stillness: Option<&Stillness>, step: Option<usize>, bits: Option<f64>) -> Option<DetailMap> {
+        self.past.tokens.previous.as_ref()?;
+        let Some(stillness) = stillness else {
+            let (width, height) = in_cells(&self.sequence);
+            return Some(DetailMap::none(width, height));
+        };
+        Some(match bits {
+            None => stillness.detail(step, f32::INFINITY),
+            // A rate may have bits for detail where no quantizer would send any.
+            Some(bits) => stillness.detail(step.or(Some(COARSEST_DETAIL as usize)), bits as f32),
+        })
+    }
+
+    /// Without a mirror nothing was ever frozen.
+    fn detail_history(&self) -> &DetailHistory {
+        static NOTHING: LazyLock<DetailHistory> = LazyLock::new(DetailHistory::default);
+        let mirror = self.mirror.as_ref();
+        mirror.map_or(&*NOTHING, |mirror| &mirror.reconstruction.canvas.history)
     }
 
     /// How the unit's latents are coded at an operating point, and which places are held.
