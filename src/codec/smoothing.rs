@@ -21,40 +21,39 @@ pub struct Smoother {
 impl Smoother {
     /// Smooths the next frame of a stream.
     pub fn push(&mut self, frame: &mut Frame) {
-        let planes: [Vec<f32>; 3] = std::array::from_fn(|p| frame.planes[p].iter().map(|&v| f32::from(v)).collect());
         let Some(last) = &mut self.last else {
-            self.last = Some(planes);
+            let plane = |number: usize| frame.planes[number].iter().map(|&v| f32::from(v)).collect();
+            self.last = Some(std::array::from_fn(plane));
             return;
         };
-        let keep = kept(&planes[0], &last[0], frame.width);
-        blend(&planes[0], &mut last[0], |at| keep[at]);
-        let (width, _) = Frame::plane_size(frame.width, frame.height, 1);
+        let keep = kept(&frame.planes[0], &last[0], frame.width);
+        blend(&mut frame.planes[0], &mut last[0], &keep);
+        let rows = keep.chunks(frame.width).step_by(2);
+        let keep: Vec<f32> = rows.flat_map(|row| row.iter().step_by(2).copied()).collect();
         for plane in 1..3 {
-            blend(&planes[plane], &mut last[plane], |at| {
-                keep[at / width * 2 * frame.width + at % width * 2]
-            });
-        }
-        for (to, from) in frame.planes.iter_mut().zip(last.iter()) {
-            to.iter_mut().zip(from).for_each(|(to, from)| *to = (from + 0.5) as u8);
+            blend(&mut frame.planes[plane], &mut last[plane], &keep);
         }
     }
 }
 
-/// Moves `last` on to the next frame.
-fn blend(next: &[f32], last: &mut [f32], keep: impl Fn(usize) -> f32) {
-    for (at, (next, last)) in next.iter().zip(last).enumerate() {
-        *last = next + keep(at) * (*last - next);
+/// Moves a plane and what is remembered of it on to the next frame.
+fn blend(samples: &mut [u8], last: &mut [f32], keep: &[f32]) {
+    for ((sample, last), keep) in samples.iter_mut().zip(last).zip(keep) {
+        let next = f32::from(*sample);
+        *last = next + keep * (*last - next);
+        *sample = (*last + 0.5) as u8;
     }
 }
 
 /// What each luma sample keeps of its predecessor.
-fn kept(next: &[f32], last: &[f32], width: usize) -> Vec<f32> {
-    let changes: Vec<f32> = next.iter().zip(last).map(|(a, b)| (a - b).abs()).collect();
+fn kept(next: &[u8], last: &[f32], width: usize) -> Vec<f32> {
+    let changes: Vec<f32> = next.iter().zip(last).map(|(a, b)| (f32::from(*a) - b).abs()).collect();
     let scale = 1.0 / (RANGE * (WINDOW * WINDOW) as f32);
     let mut sums = window_sums(&changes, width);
     for sum in &mut sums {
         let relative = *sum * scale;
-        *sum = SHARE / (1.0 + relative * relative).powi(2);
+        let falling = 1.0 + relative * relative;
+        *sum = SHARE / (falling * falling);
     }
     sums
 }
@@ -64,23 +63,27 @@ fn window_sums(plane: &[f32], width: usize) -> Vec<f32> {
     let height = plane.len() / width;
     let reach = WINDOW / 2;
     let mut rows = vec![0.0; plane.len()];
-    for (row, out) in plane.chunks(width).zip(rows.chunks_mut(width)) {
-        let padded: Vec<f32> = (0..width + 2 * reach)
-            .map(|x| row[x.saturating_sub(reach).min(width - 1)])
-            .collect();
-        for (window, out) in padded.windows(WINDOW).zip(out) {
-            *out = window.iter().sum();
+    let mut padded = vec![0.0; width + 2 * reach];
+    for (row, sums) in plane.chunks(width).zip(rows.chunks_mut(width)) {
+        padded[..reach].fill(row[0]);
+        padded[reach..][..width].copy_from_slice(row);
+        padded[reach + width..].fill(row[width - 1]);
+        for offset in 0..WINDOW {
+            add(sums, &padded[offset..][..width]);
         }
     }
     let mut sums = vec![0.0; plane.len()];
-    for (y, out) in sums.chunks_mut(width).enumerate() {
+    for (y, sums) in sums.chunks_mut(width).enumerate() {
         for offset in 0..WINDOW {
             let from = (y + offset).saturating_sub(reach).min(height - 1);
-            let row = &rows[from * width..][..width];
-            out.iter_mut().zip(row).for_each(|(out, v)| *out += v);
+            add(sums, &rows[from * width..][..width]);
         }
     }
     sums
+}
+
+fn add(sums: &mut [f32], values: &[f32]) {
+    sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
 }
 
 #[cfg(test)]

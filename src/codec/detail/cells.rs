@@ -43,11 +43,38 @@ pub fn gather(frame: &Frame, cell: (usize, usize)) -> [Block; CELL_BLOCKS] {
         let (plane, left, top) = origin(cell, block);
         let (width, height) = Frame::plane_size(frame.width, frame.height, plane);
         let samples = &frame.planes[plane];
+        if left + BLOCK <= width && top + BLOCK <= height {
+            let mut block = [0.0; BLOCK * BLOCK];
+            for (row, values) in samples[top * width + left..].chunks(width).zip(block.chunks_mut(BLOCK)) {
+                values
+                    .iter_mut()
+                    .zip(row)
+                    .for_each(|(value, &sample)| *value = sample.into());
+            }
+            return block;
+        }
         std::array::from_fn(|i| {
             let (x, y) = ((left + i % BLOCK).min(width - 1), (top + i / BLOCK).min(height - 1));
             f32::from(samples[y * width + x])
         })
     })
+}
+
+/// Mean squared difference of a cell's samples in two frames of equal size.
+pub fn squared_error(a: &Frame, b: &Frame, (x, y): (usize, usize)) -> f32 {
+    let (mut sum, mut count) = (0u32, 0);
+    for plane in 0..3 {
+        let (width, height) = Frame::plane_size(a.width, a.height, plane);
+        let side = side(plane);
+        let columns = x * side..((x + 1) * side).min(width);
+        for row in y * side..((y + 1) * side).min(height) {
+            let part = row * width + columns.start..row * width + columns.end;
+            let pairs = a.planes[plane][part.clone()].iter().zip(&b.planes[plane][part]);
+            sum += pairs.map(|(a, b)| u32::from(a.abs_diff(*b)).pow(2)).sum::<u32>();
+            count += columns.len();
+        }
+    }
+    sum as f32 / count as f32
 }
 
 /// Puts samples where [`gather`] took them from.

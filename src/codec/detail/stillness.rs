@@ -3,7 +3,7 @@
 
 use super::super::Frame;
 use super::canvas::{coefficients, dequantised, quantised, Canvas};
-use super::cells::{gather, size_in_cells};
+use super::cells::{gather, size_in_cells, squared_error};
 use super::transform::{self, Block};
 use super::{block_step, step_size};
 use crate::entropy::{Cell, DetailMap, Levels, CELL_BLOCKS};
@@ -84,8 +84,7 @@ impl Watch {
         is_known: bool,
     ) -> Option<Still> {
         // Two frames differ by twice the noise: most of what moves is found out at once.
-        let ends = [frames[0], frames[frames.len() - 1]].map(|frame| gather(frame, cell));
-        if distance(&ends[0], &ends[1]) > 4.0 * NOISE {
+        if squared_error(frames[0], frames[frames.len() - 1], cell) > 4.0 * NOISE {
             return None;
         }
         let (mean, noise) = mean_of(frames, cell);
@@ -111,10 +110,7 @@ impl Watch {
         let (width, height) = size_in_cells(last.width, last.height);
         let error = |at: usize| {
             let cell = (at % width, at / width);
-            let errors = painted
-                .iter()
-                .zip(frames)
-                .map(|(a, b)| distance(&gather(a, cell), &gather(b, cell)));
+            let errors = painted.iter().zip(frames).map(|(a, b)| squared_error(a, b, cell));
             errors.sum::<f32>() / frames.len() as f32
         };
         self.errors = (0..width * height).map(error).collect();
