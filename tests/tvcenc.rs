@@ -266,3 +266,33 @@ fn masked_tokens_are_not_sent() {
     let (all, few) = (bytes(0.0), bytes(0.9));
     assert!(few < all, "{few} bytes with a tenth of the tokens, {all} with all");
 }
+
+/// The first delta unit of a textured picture that stands still, in bytes.
+fn still_bytes(detail: bool) -> usize {
+    let info = i420();
+    let mut harness = gst_check::Harness::new("tvcenc");
+    harness.element().unwrap().set_property("detail", detail);
+    harness.element().unwrap().set_property("quantizer", 8u32);
+    harness.set_src_caps(info.to_caps().unwrap());
+    harness.play();
+    for t in 0..9 {
+        let mut buffer = picture(&info, 0);
+        let writable = buffer.get_mut().unwrap();
+        writable.set_pts(t * FRAME);
+        let mut frame = gst_video::VideoFrameRef::from_buffer_ref_writable(writable, &info).unwrap();
+        let luma = frame.plane_data_mut(0).unwrap();
+        for (at, sample) in luma.iter_mut().enumerate() {
+            *sample = 40 + (at * at / 7 % 97 * 2) as u8;
+        }
+        drop(frame);
+        harness.push(buffer).unwrap();
+    }
+    drain(&mut harness)[1].size()
+}
+
+#[test]
+fn what_stands_still_gets_detail_unless_that_is_turned_off() {
+    init();
+    let (with, without) = (still_bytes(true), still_bytes(false));
+    assert!(with > without + 200, "{with} bytes with detail, {without} without");
+}

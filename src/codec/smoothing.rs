@@ -30,8 +30,8 @@ impl Smoother {
         blend(&mut frame.planes[0], &mut last[0], &keep);
         let rows = keep.chunks(frame.width).step_by(2);
         let keep: Vec<f32> = rows.flat_map(|row| row.iter().step_by(2).copied()).collect();
-        for plane in 1..3 {
-            blend(&mut frame.planes[plane], &mut last[plane], &keep);
+        for (samples, last) in frame.planes.iter_mut().zip(last).skip(1) {
+            blend(samples, last, &keep);
         }
     }
 }

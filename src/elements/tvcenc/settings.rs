@@ -12,6 +12,7 @@ const DEFAULT_BITRATE: u32 = 0;
 const MAX_BITRATE: u32 = 100_000;
 const DEFAULT_MASK_RATIO: f64 = -1.0;
 const MAX_MASK_RATIO: f64 = 0.9;
+const DEFAULT_DETAIL: bool = true;
 const DEFAULT_KEY_INT_MAX: u32 = 0;
 const MAX_KEY_INT_MAX: u32 = 1 << 24;
 
@@ -53,6 +54,7 @@ pub struct Settings {
     mask_ratio: f64,
     quantizer: u32,
     coding_scale: Scale,
+    detail: bool,
     key_int_max: u32,
     pub runtime: RuntimeSettings,
 }
@@ -64,6 +66,7 @@ impl Default for Settings {
             mask_ratio: DEFAULT_MASK_RATIO,
             quantizer: DEFAULT_QUANTIZER,
             coding_scale: Scale::default(),
+            detail: DEFAULT_DETAIL,
             key_int_max: DEFAULT_KEY_INT_MAX,
             runtime: RuntimeSettings::default(),
         }
@@ -78,6 +81,7 @@ impl Settings {
             mask_ratio: (self.mask_ratio >= 0.0).then_some(self.mask_ratio),
             quantizer: self.quantizer,
             scale: self.coding_scale.coding_scale(),
+            detail: self.detail,
             key_int_max: self.key_int_max,
             ..EncoderSettings::default()
         }
@@ -113,6 +117,12 @@ impl Settings {
                 .blurb("How much larger pictures are coded than they are shown, from the next key unit on: finer, slower, more bits")
                 .mutable_playing()
                 .build(),
+            glib::ParamSpecBoolean::builder("detail")
+                .nick("Detail")
+                .blurb("Send what the networks cannot paint of parts that stand still, where quantizer or bitrate allow it: sharper, slower, from the next key unit on")
+                .default_value(DEFAULT_DETAIL)
+                .mutable_playing()
+                .build(),
             glib::ParamSpecUInt::builder("key-int-max")
                 .nick("Key unit interval")
                 .blurb("Most frames from one key unit to the next; 0 = automatic: at scene cuts, at least every 250 frames, and when asked for")
@@ -133,6 +143,7 @@ impl Settings {
             "mask-ratio" => self.mask_ratio = value.get().expect("a number"),
             "quantizer" => self.quantizer = value.get().expect("a number"),
             "coding-scale" => self.coding_scale = value.get().expect("a scale"),
+            "detail" => self.detail = value.get().expect("a boolean"),
             "key-int-max" => self.key_int_max = value.get().expect("a number"),
             name => assert!(self.runtime.set(value, pspec), "no property {name}"),
         }
@@ -146,6 +157,7 @@ impl Settings {
             "mask-ratio" => self.mask_ratio.to_value(),
             "quantizer" => self.quantizer.to_value(),
             "coding-scale" => self.coding_scale.to_value(),
+            "detail" => self.detail.to_value(),
             "key-int-max" => self.key_int_max.to_value(),
             name => self.runtime.get(pspec).unwrap_or_else(|| panic!("no property {name}")),
         }
