@@ -4,15 +4,15 @@
 use std::sync::LazyLock;
 
 use super::analysis::{Analysis, AnalysisState};
-use super::detail::{in_cells, Stillness, Watch};
+use super::detail::{in_cells, Canvas, Stillness, Watch};
 use super::encoder::EncoderSettings;
 use super::holding::{held_places, is_still, COARSEST_IN_PLACES};
 use super::ladder::{operating_point, OperatingPoint, Quality, COARSEST_DETAIL};
 use super::masking::{mask_adaptive, mask_pattern, MaskingStrategy};
 use super::past::Past;
-use super::reconstruction::Reconstruction;
 use super::restore::Restorer;
 use super::strips::Strip;
+use super::synthesis::Synthesis;
 use super::{CodecError, Frame};
 use crate::bitstream::{Clock, CodingScale, SequenceHeader};
 use crate::entropy::{
@@ -37,7 +37,8 @@ pub(super) struct Stream {
 
 /// What the decoder shows, and what that lacks.
 pub(super) struct Mirror {
-    reconstruction: Reconstruction,
+    synthesis: Synthesis,
+    canvas: Canvas,
     watch: Watch,
 }
 
@@ -83,7 +84,7 @@ impl Stream {
     pub fn look(&mut self, model: &Model, frames: &[&Frame]) -> Result<Unit, CodecError> {
         let mirror = self.mirror.as_ref();
         Ok(Unit {
-            stillness: mirror.and_then(|mirror| mirror.watch.look(frames, &mirror.reconstruction.canvas)),
+            stillness: mirror.and_then(|mirror| mirror.watch.look(frames, &mirror.canvas)),
             analysis: self.analyse(model, frames)?,
         })
     }
@@ -91,9 +92,11 @@ impl Stream {
     /// Prepares for details, before the first unit.
     pub fn begin_details(&mut self, model: &Model) {
         // Pictures in strips are too large to be painted twice.
-        if Strip::cover(model, &self.sequence).len() == 1 {
+        let strips = Strip::cover(model, &self.sequence);
+        if strips.len() == 1 {
             self.mirror = Some(Mirror {
-                reconstruction: Reconstruction::new(model, &self.sequence),
+                synthesis: Synthesis::new(strips),
+                canvas: Canvas::default(),
                 watch: Watch::default(),
             });
         }
@@ -103,9 +106,9 @@ impl Stream {
     pub fn push(&mut self, model: &Model, coded: Candidate, frames: &[&Frame]) -> Result<(), CodecError> {
         let restored = self.restorer.push(model, &coded.tokens, coded.latents.as_ref())?;
         if let Some(mirror) = &mut self.mirror {
-            let mut pictures = mirror.reconstruction.paint(model, &restored, true, &self.sequence)?;
+            let mut pictures = mirror.synthesis.run(model, &restored, true, &self.sequence)?;
             mirror.watch.push(&pictures, frames);
-            mirror.reconstruction.freeze(coded.detail.as_ref(), &mut pictures);
+            mirror.canvas.push(coded.detail.as_ref(), &mut pictures);
         }
         self.past.push(coded.tokens, coded.latents);
         Ok(())
@@ -192,7 +195,7 @@ impl Stream {
     fn detail_history(&self) -> &DetailHistory {
         static NOTHING: LazyLock<DetailHistory> = LazyLock::new(DetailHistory::default);
         let mirror = self.mirror.as_ref();
-        mirror.map_or(&*NOTHING, |mirror| &mirror.reconstruction.canvas.history)
+        mirror.map_or(&*NOTHING, |mirror| &mirror.canvas.history)
     }
 
     /// How the unit's latents are coded at an operating point, and which places are held.

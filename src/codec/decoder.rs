@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::analysis::in_tokens;
-use super::detail::in_cells;
+use super::detail::{in_cells, Canvas};
 use super::past::Past;
-use super::reconstruction::Reconstruction;
 use super::restore::{Restoration, Restorer};
 use super::smoothing::Smoother;
+use super::strips::Strip;
+use super::synthesis::Synthesis;
 use super::{CodecError, Frame};
 use crate::bitstream::{Clock, FrameTimes, SequenceHeader, UnitHeader};
 use crate::entropy::{code_detail, symbol_check, DetailMap, LatentMap, Masking, TokenMap, UnitDecoder};
@@ -43,7 +44,8 @@ impl Default for DecoderSettings {
 /// What lasts from a key unit to the next.
 struct Stream {
     sequence: SequenceHeader,
-    reconstruction: Reconstruction,
+    synthesis: Synthesis,
+    canvas: Canvas,
     past: Past,
     restorer: Restorer,
     smoother: Smoother,
@@ -104,9 +106,9 @@ impl Decoder {
         let restored = stream.restorer.push(&self.model, tokens, latents)?;
         let control = self.settings.control;
         let mut frames = stream
-            .reconstruction
-            .paint(&self.model, &restored, control, &stream.sequence)?;
-        stream.reconstruction.freeze(symbols.detail.as_ref(), &mut frames);
+            .synthesis
+            .run(&self.model, &restored, control, &stream.sequence)?;
+        stream.canvas.push(symbols.detail.as_ref(), &mut frames);
         frames.truncate(header.frames);
         if self.settings.smoothing {
             frames.iter_mut().for_each(|frame| stream.smoother.push(frame));
@@ -131,7 +133,8 @@ impl Decoder {
         let clock = Clock::new(&sequence);
         Ok(Stream {
             sequence,
-            reconstruction: Reconstruction::new(&self.model, &sequence),
+            synthesis: Synthesis::new(Strip::cover(&self.model, &sequence)),
+            canvas: Canvas::default(),
             past: Past::default(),
             restorer: Restorer::new(self.settings.restoration),
             smoother: Smoother::default(),
@@ -160,7 +163,7 @@ impl Decoder {
             false => {
                 let (width, height) = in_cells(&stream.sequence);
                 let mut detail = DetailMap::none(width, height);
-                code_detail(&mut coder, &stream.reconstruction.canvas.history, &mut detail)?;
+                code_detail(&mut coder, &stream.canvas.history, &mut detail)?;
                 Some(detail)
             }
         };

@@ -14,7 +14,6 @@ mod ladder;
 mod masking;
 mod past;
 mod rate;
-mod reconstruction;
 mod restore;
 mod scaling;
 mod scene;

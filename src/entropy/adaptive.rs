@@ -8,12 +8,14 @@ use super::EntropyError;
 /// How close to 0 and 1 probabilities come.
 const LEAST: u32 = 1 << 7;
 
-/// The probability of a one after a bit.
-fn moved(one: u16, bit: bool, rate: u32) -> u16 {
+/// Codes a bit and moves the probability of a one, in 2^-16, by 2^-rate of the error.
+fn code_bit(coder: &mut impl SymbolCoder, one: &mut u16, bit: bool, rate: u32) -> Result<bool, EntropyError> {
     const CERTAIN: u32 = (1 << 16) - LEAST;
+    let bit = coder.code(&Probabilities::binary(*one), usize::from(bit))? == 1;
     let target = if bit { CERTAIN } else { LEAST };
-    let moved = (u32::from(one) * ((1 << rate) - 1) + target) >> rate;
-    moved.clamp(LEAST, CERTAIN) as u16
+    let moved = (u32::from(*one) * ((1 << rate) - 1) + target) >> rate;
+    *one = moved.clamp(LEAST, CERTAIN) as u16;
+    Ok(bit)
 }
 
 /// Probabilities of a one in 2^-16, one for each context.
@@ -34,10 +36,7 @@ impl<const N: usize> AdaptiveBits<N> {
         context: usize,
         bit: bool,
     ) -> Result<bool, EntropyError> {
-        let one = &mut self.ones[context];
-        let bit = coder.code(&Probabilities::binary(*one), usize::from(bit))? == 1;
-        *one = moved(*one, bit, self.rate);
-        Ok(bit)
+        code_bit(coder, &mut self.ones[context], bit, self.rate)
     }
 }
 
@@ -68,11 +67,9 @@ impl LearningBits {
         bit: bool,
     ) -> Result<bool, EntropyError> {
         let (one, seen) = &mut self.contexts[context];
-        let bit = coder.code(&Probabilities::binary(*one), usize::from(bit))? == 1;
         // A mean over the bits so far, as long as they are few.
         let rate = (u32::from(*seen) + 2).ilog2().min(LEARNT);
-        *one = moved(*one, bit, rate);
         *seen = seen.saturating_add(1);
-        Ok(bit)
+        code_bit(coder, one, bit, rate)
     }
 }

@@ -71,6 +71,10 @@ impl Cell {
     pub fn is_frozen(&self) -> bool {
         *self != Cell::Painted
     }
+
+    fn is_refined(&self) -> bool {
+        matches!(self, Cell::Refined(_))
+    }
 }
 
 impl DetailMap {
@@ -105,10 +109,17 @@ impl DetailMap {
         }
     }
 
-    /// The cell at a column and row is frozen; `None` outside of the picture.
-    pub fn is_frozen(&self, x: isize, y: isize) -> Option<bool> {
+    /// The cell so many columns and rows from one; `None` outside of the picture.
+    pub fn near(&self, at: usize, (dx, dy): (isize, isize)) -> Option<&Cell> {
+        let (x, y) = ((at % self.width) as isize + dx, (at / self.width) as isize + dy);
         let inside = (0..self.width as isize).contains(&x) && (0..self.height as isize).contains(&y);
-        inside.then(|| self.cells[y as usize * self.width + x as usize].is_frozen())
+        inside.then(|| &self.cells[y as usize * self.width + x as usize])
+    }
+
+    /// How many of the cells at offsets are as asked for.
+    fn count(&self, at: usize, offsets: &[(isize, isize)], is: impl Fn(&Cell) -> bool) -> usize {
+        let cells = offsets.iter().filter_map(|&offset| self.near(at, offset));
+        cells.filter(|cell| is(cell)).count()
     }
 }
 
@@ -193,26 +204,15 @@ pub fn code_detail(
     let mut contexts = Contexts::new();
     let mut lengths = Lengths::new(map.width, map.height);
     for at in 0..map.cells.len() {
-        let (x, y) = (at % map.width, at / map.width);
-        let near = |dx: isize, dy: isize| {
-            let inside = (0..map.width as isize).contains(&(x as isize + dx));
-            (inside && at as isize >= -(dy * map.width as isize + dx))
-                .then(|| &map.cells[(at as isize + dy * map.width as isize + dx) as usize])
-        };
-        let around = [near(-1, 0), near(0, -1), near(1, -1)].map(|cell| cell.is_some_and(Cell::is_frozen));
-        let count = around.iter().filter(|frozen| **frozen).count();
-        let context = 2 * count + usize::from(history.was_frozen(at));
-        let is_refined = |cell: Option<&Cell>| matches!(cell, Some(Cell::Refined(_)));
-        let refined = usize::from(is_refined(near(-1, 0))) + usize::from(is_refined(near(0, -1)));
+        let frozen = map.count(at, &[(-1, 0), (0, -1), (1, -1)], Cell::is_frozen);
+        let context = 2 * frozen + usize::from(history.was_frozen(at));
         if !contexts.frozen.code(coder, context, map.cells[at].is_frozen())? {
             map.cells[at] = Cell::Painted;
             continue;
         }
+        let refined = map.count(at, &[(-1, 0), (0, -1)], Cell::is_refined);
         let context = 2 * refined + usize::from(history.is_known(at));
-        if !contexts
-            .refined
-            .code(coder, context, is_refined(Some(&map.cells[at])))?
-        {
+        if !contexts.refined.code(coder, context, map.cells[at].is_refined())? {
             map.cells[at] = Cell::Frozen;
             continue;
         }
@@ -220,11 +220,12 @@ pub fn code_detail(
             Cell::Refined(blocks) => blocks,
             _ => Box::new([[0; COEFFICIENTS]; CELL_BLOCKS]),
         };
+        let place = (at % map.width, at / map.width);
         for (number, levels) in blocks.iter_mut().enumerate() {
-            let near = lengths.near((x, y), number);
+            let near = lengths.near(place, number);
             let plane = usize::from(number >= LUMA_BLOCKS);
             let length = code_block(coder, &mut contexts, plane, near, levels)?;
-            lengths.set((x, y), number, length);
+            lengths.set(place, number, length);
         }
         map.cells[at] = Cell::Refined(blocks);
     }

@@ -102,7 +102,7 @@ impl Shares {
             let mut shares = vec![0; width * height];
             for at in (0..detail.cells.len()).filter(|&at| detail.cells[at].is_frozen()) {
                 let (x, y) = (at % detail.width, at / detail.width);
-                let near = |dx, dy| detail.is_frozen(x as isize + dx, y as isize + dy).unwrap_or(true);
+                let near = |dx, dy| detail.near(at, (dx, dy)).is_none_or(Cell::is_frozen);
                 let across = ramp(side(plane), near(-1, 0), near(1, 0));
                 let down = ramp(side(plane), near(0, -1), near(0, 1));
                 for (row, down) in (y * down.len()..height).zip(&down) {

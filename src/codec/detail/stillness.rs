@@ -149,7 +149,7 @@ impl Stillness {
                 .map(|still| still.as_ref().map_or(Cell::Painted, Still::idle))
                 .collect(),
         };
-        let mut refinements: Vec<(usize, Refinement)> = self.refinements(step).collect();
+        let mut refinements: Vec<(usize, Refinement)> = self.refinements(step.filter(|_| bits > 0.0)).collect();
         refinements.sort_by(|(_, a), (_, b)| (b.gain / b.bits).total_cmp(&(a.gain / a.bits)));
         let mut left = bits;
         for (at, refinement) in refinements {
