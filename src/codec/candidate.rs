@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use super::analysis::{Analysis, AnalysisState};
 use super::detail::{in_cells, Canvas, Stillness, Watch};
 use super::encoder::EncoderSettings;
-use super::holding::{held_places, is_still, COARSEST_IN_PLACES};
+use super::holding::{held_places, is_still, COARSEST_IN_PLACES, HELD_ZONE};
 use super::ladder::{operating_point, OperatingPoint, Quality, COARSEST_DETAIL};
 use super::masking::{mask_adaptive, mask_pattern, MaskingStrategy};
 use super::past::Past;
@@ -18,10 +18,7 @@ use crate::bitstream::{Clock, CodingScale, SequenceHeader};
 use crate::entropy::{
     code_detail, DetailHistory, DetailMap, LatentMap, LatentMode, Masking, TokenMap, UnitEncoder, WantedLatents,
 };
-use crate::model::Model;
-
-/// Dead zone of the tokens, at least, where the latents are held: see [`OperatingPoint::dead_zone`].
-const HELD_ZONE: f64 = 0.8;
+use crate::model::{Model, TimeSteps};
 
 /// What lasts from a key unit to the next.
 pub(super) struct Stream {
@@ -106,8 +103,10 @@ impl Stream {
     pub fn push(&mut self, model: &Model, coded: Candidate, frames: &[&Frame]) -> Result<(), CodecError> {
         let restored = self.restorer.push(model, &coded.tokens, coded.latents.as_ref())?;
         if let Some(mirror) = &mut self.mirror {
-            let mut pictures = mirror.synthesis.run(model, &restored, true, &self.sequence)?;
-            mirror.watch.push(&pictures, frames);
+            // Only the last picture lasts.
+            let shown = (true, TimeSteps::Last);
+            let mut pictures = mirror.synthesis.run(model, &restored, shown, &self.sequence)?;
+            mirror.watch.push(&pictures, &frames[frames.len() - pictures.len()..]);
             mirror.canvas.push(coded.detail.as_ref(), &mut pictures);
         }
         self.past.push(coded.tokens, coded.latents);

@@ -12,7 +12,7 @@ use super::synthesis::Synthesis;
 use super::{CodecError, Frame};
 use crate::bitstream::{Clock, FrameTimes, SequenceHeader, UnitHeader};
 use crate::entropy::{code_detail, symbol_check, DetailMap, LatentMap, Masking, TokenMap, UnitDecoder};
-use crate::model::Model;
+use crate::model::{Model, TimeSteps};
 
 /// Access units to frames.
 pub struct Decoder {
@@ -104,10 +104,8 @@ impl Decoder {
         let symbols = self.decode_symbols(&stream, &header, payload)?;
         let (tokens, latents) = (&symbols.tokens, symbols.latents.as_ref());
         let restored = stream.restorer.push(&self.model, tokens, latents)?;
-        let control = self.settings.control;
-        let mut frames = stream
-            .synthesis
-            .run(&self.model, &restored, control, &stream.sequence)?;
+        let shown = (self.settings.control, TimeSteps::All);
+        let mut frames = stream.synthesis.run(&self.model, &restored, shown, &stream.sequence)?;
         stream.canvas.push(symbols.detail.as_ref(), &mut frames);
         frames.truncate(header.frames);
         if self.settings.smoothing {

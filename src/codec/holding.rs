@@ -14,6 +14,8 @@ pub const COARSEST_IN_PLACES: usize = 43;
 /// Bits of the latents of a place that is not held, about, and of each of them that is not what it was.
 pub const PLACE_BITS: f64 = 1.5;
 pub const CHANGE_BITS: f64 = 5.0;
+/// Dead zone of the tokens, at least, where the latents are held: see [`super::OperatingPoint::dead_zone`].
+pub const HELD_ZONE: f64 = 0.8;
 
 /// Where coding latents again with steps of `size` would gain less than the bits are worth, at a price of a bit in squared steps.
 /// The unit before may have had finer steps: what does not move stays as good as it was.

@@ -27,7 +27,7 @@ pub use decoder::{Decoded, Decoder, DecoderSettings};
 pub use encoder::{AccessUnit, Encoder, EncoderSettings};
 pub use error::CodecError;
 pub use frame::Frame;
-pub use holding::{CHANGE_BITS, COARSEST_IN_PLACES, PLACE_BITS};
+pub use holding::{CHANGE_BITS, COARSEST_IN_PLACES, HELD_ZONE, PLACE_BITS};
 pub use ladder::{operating_point, scale_of, OperatingPoint, DEFAULT_QUANTIZER, MAX_QUANTIZER};
 pub use masking::MaskingStrategy;
 pub use restore::Restoration;

@@ -72,6 +72,7 @@ mod tests {
     use super::super::synthesis::Synthesis;
     use super::super::Frame;
     use super::*;
+    use crate::model::TimeSteps;
     use tch::{Device, Kind};
 
     #[test]
@@ -122,7 +123,11 @@ mod tests {
                 digits: image(&found.digits),
                 latents: Some(image(&map.values.iter().map(|&v| v as f32 / 256.0).collect::<Vec<_>>())),
             };
-            pictures.extend(synthesis.run(model, &restored, true, sequence).unwrap());
+            pictures.extend(
+                synthesis
+                    .run(model, &restored, (true, TimeSteps::All), sequence)
+                    .unwrap(),
+            );
             digits.extend(found.digits);
             latents.extend(map.values);
         }

@@ -9,7 +9,7 @@ use super::strips::Strip;
 use super::{CodecError, Frame};
 use crate::bitstream::{CodingScale, SequenceHeader};
 use crate::model::picture::{self, Ycbcr};
-use crate::model::{Model, StreamState};
+use crate::model::{Model, StreamState, TimeSteps};
 
 /// The networks over the strips of a picture, and what they remember from unit to unit.
 #[derive(Debug)]
@@ -36,19 +36,20 @@ impl Synthesis {
         }
     }
 
-    /// The frames of a stream's next unit, all that a group has. `control`: whether the latents reach the picture.
+    /// The frames of a stream's next unit, all that a group has or those of its last time step. `control`: whether the latents reach
+    /// the picture.
     pub fn run(
         &mut self,
         model: &Model,
         restored: &Restored,
-        control: bool,
+        (control, steps): (bool, TimeSteps),
         sequence: &SequenceHeader,
     ) -> Result<Vec<Frame>, CodecError> {
         let factor = model.tokenizer.config.spatial_factor() as usize;
         let (width, height) = sequence.coded_size();
         let mut frames: Vec<Frame> = Vec::new();
         for state in &mut self.strips {
-            let quads = state.run(model, restored, control, ycbcr(sequence))?;
+            let quads = state.run(model, restored, (control, steps), ycbcr(sequence))?;
             let rows = &state.strip.rows;
             let below = height as usize - rows.start * factor;
             let parts = Frame::from_quads(&quads, width as usize, below.min(rows.len() * factor))?;
@@ -75,7 +76,7 @@ impl StripState {
         &mut self,
         model: &Model,
         restored: &Restored,
-        control: bool,
+        (control, steps): (bool, TimeSteps),
         colours: Ycbcr,
     ) -> Result<Tensor, tch::TchError> {
         let _no_grad = tch::no_grad_guard();
@@ -86,11 +87,11 @@ impl StripState {
                 let latents = strip.view(latents, 2)?;
                 continuous
                     .fusion
-                    .control(&codes, &latents, 1, model.kind, &mut self.control)?
+                    .control_steps(&codes, &latents, (1, steps), model.kind, &mut self.control)?
             }
             _ => vec![],
         };
-        let pictures = tokenizer.decode_controlled(&codes, &addends, 1, model.kind, &mut self.decoder)?;
+        let pictures = tokenizer.decode_steps(&codes, &addends, (1, steps), model.kind, &mut self.decoder)?;
         let quads = picture::from_network(&pictures, tokenizer.config.colour(), colours)?;
         strip.crop(&quads, 3, tokenizer.config.spatial_factor() / 2)
     }

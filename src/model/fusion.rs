@@ -6,7 +6,7 @@ use tch::{nn, Kind, Tensor};
 
 use super::config::{ContinuousConfig, ContinuousNetworks, LevelConfig, NetworkConfig, TokenizerConfig};
 use super::cosmos;
-use super::layers::{new_levels, to_channels_last, Conv2d, Downsample, Level, Norm, StreamState, Upsample};
+use super::layers::{new_levels, to_channels_last, Conv2d, Downsample, Level, Norm, StreamState, TimeSteps, Upsample};
 
 type Result<T> = std::result::Result<T, tch::TchError>;
 
@@ -79,11 +79,18 @@ impl Control {
         }
     }
 
-    fn forward(&self, codes: &Tensor, latents: &Tensor, n: i64, state: &mut StreamState) -> Result<Vec<Tensor>> {
+    fn forward(
+        &self,
+        codes: &Tensor,
+        latents: &Tensor,
+        (n, steps): (i64, TimeSteps),
+        state: &mut StreamState,
+    ) -> Result<Vec<Tensor>> {
         let mut xs = self.conv_in.forward(codes)?.f_add(&self.hint.forward(latents)?)?;
         let mut joined = Vec::with_capacity(self.levels.len());
         for (i, level) in self.levels.iter().enumerate().rev() {
-            xs = level.forward(xs, n, state)?;
+            let steps = if i == 0 { steps } else { TimeSteps::All };
+            xs = level.forward_steps(xs, n, steps, state)?;
             joined.push(self.joins[i].forward(&xs)?);
             if i > 0 {
                 xs = self.upsamples[i - 1].forward(xs, n, state)?;
@@ -149,10 +156,22 @@ impl Fusion {
         kind: Kind,
         state: &mut StreamState,
     ) -> Result<Vec<Tensor>> {
+        self.control_steps(codes, latents, (n, TimeSteps::All), kind, state)
+    }
+
+    /// [`Self::control`] for [`super::Tokenizer::decode_steps`].
+    pub fn control_steps(
+        &self,
+        codes: &Tensor,
+        latents: &Tensor,
+        (n, steps): (i64, TimeSteps),
+        kind: Kind,
+        state: &mut StreamState,
+    ) -> Result<Vec<Tensor>> {
         state.begin_step();
         let (codes, latents) = (to_channels_last(codes, kind)?, to_channels_last(latents, kind)?);
         let joined = match &self.networks {
-            Networks::Levels(_, control) => control.forward(&codes, &latents, n, state)?,
+            Networks::Levels(_, control) => control.forward(&codes, &latents, (n, steps), state)?,
             Networks::Cosmos(_, control) => control.forward(&codes, &latents, n, state)?,
         };
         state.end_step();
@@ -183,6 +202,17 @@ mod tests {
 
     /// Latents and pictures of a clip that comes in pieces.
     fn run(tokenizer: &Tokenizer, fusion: &Fusion, xs: &Tensor, plan: &[i64]) -> (Tensor, Tensor) {
+        run_steps(tokenizer, fusion, xs, plan, TimeSteps::All)
+    }
+
+    /// The same of some of the time steps of each piece.
+    fn run_steps(
+        tokenizer: &Tokenizer,
+        fusion: &Fusion,
+        xs: &Tensor,
+        plan: &[i64],
+        steps: TimeSteps,
+    ) -> (Tensor, Tensor) {
         let mut states: [StreamState; 4] = Default::default();
         let [encoder, continuous, control, decoder] = &mut states;
         let (mut latents, mut pictures, mut at) = (vec![], vec![], 0);
@@ -191,12 +221,11 @@ mod tests {
             let (zs, features) = tokenizer.encode_with_features(&piece, Kind::Float, encoder).unwrap();
             let ys = fusion.encode(&features, 1, continuous).unwrap();
             let codes = tokenizer.fsq.codes(&tokenizer.fsq.digits(&zs).unwrap()).unwrap();
-            let joined = fusion.control(&codes, &ys, 1, Kind::Float, control).unwrap();
-            pictures.push(
-                tokenizer
-                    .decode_controlled(&codes, &joined, 1, Kind::Float, decoder)
-                    .unwrap(),
-            );
+            let joined = fusion
+                .control_steps(&codes, &ys, (1, steps), Kind::Float, control)
+                .unwrap();
+            let piece = tokenizer.decode_steps(&codes, &joined, (1, steps), Kind::Float, decoder);
+            pictures.push(piece.unwrap());
             latents.push(ys);
             at += frames;
         }
@@ -221,6 +250,20 @@ mod tests {
                 assert!(error < 1e-4, "plan {plan:?} differs by {error}");
             }
         }
+    }
+
+    #[test]
+    fn the_last_time_steps_alone_are_what_they_are_among_all() {
+        let _guard = tch::no_grad_guard();
+        let (_vs, tokenizer, fusion) = tiny(0.15);
+        let (xs, plan) = (clip(), [1, 8, 8, 8]);
+        let (_, all) = run(&tokenizer, &fusion, &xs, &plan);
+        let (_, last) = run_steps(&tokenizer, &fusion, &xs, &plan, TimeSteps::Last);
+        let frames = tokenizer.config.patch().time;
+        let ends = [1, 9, 17, 25].map(|end| all.slice(1, (end - frames).max(0), end, 1));
+        assert_eq!(last.size()[1], 1 + 3 * frames, "less than all {} frames", all.size()[1]);
+        let error = f64::try_from((last - Tensor::cat(&ends, 1)).abs().max()).unwrap();
+        assert!(error < 1e-4, "they differ by {error}");
     }
 
     #[test]

@@ -198,6 +198,30 @@ impl TemporalBlock {
     }
 }
 
+/// Which time steps of a step of a stream come out of a network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TimeSteps {
+    #[default]
+    All,
+    /// The last one. The layers behind the last that looks back see no other; what is remembered is the same.
+    Last,
+}
+
+impl TimeSteps {
+    /// `xs: [n * t, c, h, w]` -> these time steps of it.
+    fn of(self, xs: &Tensor, n: i64) -> Result<Tensor> {
+        let (nt, c, h, w) = xs.size4()?;
+        if self == TimeSteps::All || nt == n {
+            return Ok(xs.shallow_clone());
+        }
+        let last = xs
+            .f_permute([0, 2, 3, 1])?
+            .f_reshape([n, -1, h, w, c])?
+            .f_select(1, -1)?;
+        last.f_permute([0, 3, 1, 2])
+    }
+}
+
 /// The blocks of one resolution.
 #[derive(Debug)]
 pub struct Level {
@@ -220,14 +244,25 @@ impl Level {
 
     /// `xs: [n * t, width, h, w]`, same shape out.
     pub fn forward(&self, xs: Tensor, n: i64, state: &mut StreamState) -> Result<Tensor> {
+        self.forward_steps(xs, n, TimeSteps::All, state)
+    }
+
+    /// [`Self::forward`] of some of the time steps.
+    pub fn forward_steps(&self, xs: Tensor, n: i64, steps: TimeSteps, state: &mut StreamState) -> Result<Tensor> {
         let mut xs = xs;
         for (i, block) in self.spatial.iter().enumerate() {
+            if i == self.temporal.len() {
+                xs = steps.of(&xs, n)?;
+            }
             xs = block.forward(&xs)?;
             if let Some(temporal) = self.temporal.get(i) {
                 xs = temporal.forward(&xs, n, state)?;
             }
         }
-        Ok(xs)
+        match self.spatial.len() > self.temporal.len() {
+            true => Ok(xs),
+            false => steps.of(&xs, n),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use tch::{nn, Kind, Tensor};
 use super::config::{LevelConfig, LevelNetworks, NetworkConfig, TokenizerConfig};
 use super::cosmos;
 use super::fsq::Fsq;
-use super::layers::{new_levels, to_channels_last, Conv2d, Downsample, Level, Norm, StreamState, Upsample};
+use super::layers::{new_levels, to_channels_last, Conv2d, Downsample, Level, Norm, StreamState, TimeSteps, Upsample};
 use super::patch::{patch, unpatch};
 
 type Result<T> = std::result::Result<T, tch::TchError>;
@@ -77,11 +77,18 @@ impl Decoder {
     }
 
     /// `zs: [n * t', c_in, h', w']` -> `[n * t, c_out, h, w]`. `control`: what is added to each level's
-    /// features, the finest first; empty = nothing.
-    fn forward(&self, zs: &Tensor, control: &[Tensor], n: i64, state: &mut StreamState) -> Result<Tensor> {
+    /// features, the finest first; empty = nothing. `steps`: of the pictures; then t is of these alone.
+    fn forward(
+        &self,
+        zs: &Tensor,
+        control: &[Tensor],
+        (n, steps): (i64, TimeSteps),
+        state: &mut StreamState,
+    ) -> Result<Tensor> {
         let mut xs = self.conv_in.forward(zs)?;
         for (i, level) in self.levels.iter().enumerate().rev() {
-            xs = level.forward(xs, n, state)?;
+            let steps = if i == 0 { steps } else { TimeSteps::All };
+            xs = level.forward_steps(xs, n, steps, state)?;
             if let Some(addend) = control.get(i) {
                 xs = xs.f_add(addend)?;
             }
@@ -178,10 +185,23 @@ impl Tokenizer {
         kind: Kind,
         state: &mut StreamState,
     ) -> Result<Tensor> {
+        self.decode_steps(codes, control, (n, TimeSteps::All), kind, state)
+    }
+
+    /// [`Self::decode_controlled`] of some of the time steps, the frames of one patch each: they are those of all time steps but for
+    /// rounding, and so is what follows. Cosmos networks look back everywhere and give all of them. `control`: of the same time steps.
+    pub fn decode_steps(
+        &self,
+        codes: &Tensor,
+        control: &[Tensor],
+        (n, steps): (i64, TimeSteps),
+        kind: Kind,
+        state: &mut StreamState,
+    ) -> Result<Tensor> {
         state.begin_step();
         let codes = to_channels_last(codes, kind)?;
         let patches = match &self.networks {
-            Networks::Levels(_, decoder) => decoder.forward(&codes, control, n, state)?,
+            Networks::Levels(_, decoder) => decoder.forward(&codes, control, (n, steps), state)?,
             Networks::Cosmos(_, decoder) => decoder.forward(&codes, control, n, state)?,
         };
         let channels = self.config.colour().channels();

@@ -32,7 +32,7 @@ const LOW: usize = 6;
 pub struct Watch {
     /// The last frame of the unit before.
     last: Option<Frame>,
-    /// Mean squared error of each cell as the networks painted the unit before.
+    /// Mean squared error of each cell as the networks painted the last frames of the unit before.
     errors: Vec<f32>,
 }
 
@@ -104,7 +104,7 @@ impl Watch {
         })
     }
 
-    /// Notes a unit: its source, and what the networks made of it.
+    /// Notes the last frames of a unit: their source, and what the networks made of them.
     pub fn push(&mut self, painted: &[Frame], frames: &[&Frame]) {
         let Some(last) = frames.last() else { return };
         let (width, height) = size_in_cells(last.width, last.height);
