@@ -34,6 +34,5 @@ echo "decoding: filesrc ! tvcparse ! tvcdec ! matroskamux ! filesink"
 gst-launch-1.0 -q filesrc location="$out/clip.tvc" ! tvcparse ! tvcdec ! video/x-raw,format=I420 \
     ! matroskamux ! filesink location="$out/decoded.mkv"
 decoded=$(now)
-target/release/tvc-model compare "$input" "$out/decoded.mkv" --stream "$out/clip.tvc" --png "$out/side-by-side.png" \
-    --encode-seconds "$(echo "$encoded $start" | awk '{print $1 - $2}')" \
-    --decode-seconds "$(echo "$decoded $encoded" | awk '{print $1 - $2}')"
+target/release/tvc-model compare "$input" --coded "$out/clip.tvc" "$out/decoded.mkv" --png "$out/side-by-side.png"
+echo "$start $encoded $decoded" | awk '{printf "encoded in %.1f s, decoded in %.1f s, start of the processes and decoding of the source included\n", $2 - $1, $3 - $2}'

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Looks into model files and measures what they do.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{ensure, Context, Result};
@@ -11,7 +11,7 @@ use gsttvc::codec::{
     DecoderSettings, EncoderSettings, MaskingStrategy, OperatingPoint, Restoration, DEFAULT_QUANTIZER,
 };
 use gsttvc::entropy::{Rounding, DETAIL_STEPS, LATENT_STEPS};
-use gsttvc::eval;
+use gsttvc::eval::{self, Pictures};
 use gsttvc::model::{cosmos, Model, ModelSource};
 use gsttvc::train::clips::{find, Clip};
 use gsttvc::train::lpips::Lpips;
@@ -34,7 +34,7 @@ enum Command {
     Parity(ParityArguments),
     /// Codes clips and prints a line of CSV for each.
     Eval(EvalArguments),
-    /// Compares a clip with what came back of it.
+    /// Compares a clip with what came back of it, from this codec or others.
     Compare(CompareArguments),
 }
 
@@ -145,19 +145,15 @@ enum Restore {
 #[derive(Args)]
 struct CompareArguments {
     source: PathBuf,
-    decoded: PathBuf,
-    /// The coded stream, for its size.
+    /// A coded stream, for its size, and what it was decoded to; once for each that is to be compared.
+    #[arg(long, num_args = 2, required = true, value_names = ["STREAM", "DECODED"])]
+    coded: Vec<PathBuf>,
+    /// LPIPS weights (safetensors); without them that column is empty.
     #[arg(long)]
-    stream: PathBuf,
-    /// PNG to write: source above, decoded below.
+    lpips: Option<PathBuf>,
+    /// PNG to write: the source above, below it what it became.
     #[arg(long)]
-    png: PathBuf,
-    /// How long encoding took, process start and source decoding included.
-    #[arg(long)]
-    encode_seconds: f64,
-    /// How long decoding took, process start included.
-    #[arg(long)]
-    decode_seconds: f64,
+    png: Option<PathBuf>,
 }
 
 /// An index of a step, - for none.
@@ -269,11 +265,7 @@ fn parity(arguments: &ParityArguments) -> Result<()> {
 
 fn evaluate(arguments: &EvalArguments) -> Result<()> {
     let model = load(arguments.model.clone(), &arguments.device)?;
-    let lpips = arguments
-        .lpips
-        .as_ref()
-        .map(|path| Lpips::load(path, tch::Device::Cpu, tch::Kind::Float))
-        .transpose()?;
+    let lpips = read_lpips(arguments.lpips.as_deref())?;
     if let Some(folder) = &arguments.montage {
         std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
     }
@@ -303,7 +295,7 @@ fn evaluate(arguments: &EvalArguments) -> Result<()> {
             if let Some(folder) = &arguments.montage {
                 let rows = [
                     eval::to_rgb(&clip.luma, &clip.chroma)?,
-                    eval::to_rgb(&coded.luma, &coded.chroma)?,
+                    eval::to_rgb(&coded.pictures.luma, &coded.pictures.chroma)?,
                 ];
                 eval::write_montage(&folder.join(format!("{}_{setting}.png", clip.name)), &rows)?;
             }
@@ -375,43 +367,46 @@ impl EvalArguments {
 }
 
 fn compare(arguments: &CompareArguments) -> Result<()> {
-    let (source, decoded) = (Clip::read(&arguments.source)?, Clip::read(&arguments.decoded)?);
-    ensure!(
-        source.size() == decoded.size() && source.frames() == decoded.frames(),
-        "{} frames of {:?} became {} frames of {:?}",
+    let source = Clip::read(&arguments.source)?;
+    let lpips = read_lpips(arguments.lpips.as_deref())?;
+    let (width, height) = source.size();
+    println!(
+        "{width}x{height}, {} frames at {:.2} frames/s",
         source.frames(),
-        source.size(),
-        decoded.frames(),
-        decoded.size()
+        source.frame_rate
     );
-    let bytes = std::fs::metadata(&arguments.stream)?.len();
-    let ((width, height), frames) = (source.size(), source.frames() as f64);
-    println!("{width}x{height}, {frames} frames at {:.2} frames/s", source.frame_rate);
-    println!("size:    {bytes} bytes");
-    println!(
-        "rate:    {:.2} kbit/s",
-        bytes as f64 * 8.0 / 1000.0 * source.frame_rate / frames
-    );
-    println!(
-        "         {:.5} bits per pixel",
-        bytes as f64 * 8.0 / (frames * (width * height) as f64)
-    );
-    println!("PSNR:    {:.2} dB (luma)", eval::psnr(&source.luma, &decoded.luma));
-    println!(
-        "encode:  {:.1} frames/s, start of the process and decoding of the source included",
-        frames / arguments.encode_seconds
-    );
-    println!(
-        "decode:  {:.1} frames/s, start of the process included",
-        frames / arguments.decode_seconds
-    );
-    eval::write_montage(
-        &arguments.png,
-        &[
-            eval::to_rgb(&source.luma, &source.chroma)?,
-            eval::to_rgb(&decoded.luma, &decoded.chroma)?,
-        ],
-    )?;
-    println!("picture: {}", arguments.png.display());
+    println!("stream                   bytes   kbit/s  bit/pixel  PSNR (luma)   SSIM   LPIPS  flicker");
+    let mut rows = vec![eval::to_rgb(&source.luma, &source.chroma)?];
+    for pair in arguments.coded.chunks(2) {
+        let decoded = Clip::read(&pair[1])?;
+        let pictures = Pictures {
+            luma: decoded.luma,
+            chroma: decoded.chroma,
+        };
+        let bytes = std::fs::metadata(&pair[0])?.len();
+        let m =
+            eval::measure(&source, &pictures, bytes, lpips.as_ref()).with_context(|| pair[1].display().to_string())?;
+        let perceptual = lpips.as_ref().map_or("-".into(), |_| format!("{:.4}", m.lpips));
+        println!(
+            "{:20} {bytes:9} {:8.2}  {:9.5}  {:8.2} dB  {:.3}  {perceptual:>6}  {:7.2}",
+            pair[0].file_name().unwrap_or_default().to_string_lossy(),
+            m.kbit_per_second,
+            m.bits_per_pixel,
+            m.psnr,
+            m.ssim,
+            m.flicker
+        );
+        rows.push(eval::to_rgb(&pictures.luma, &pictures.chroma)?);
+    }
+    if let Some(png) = &arguments.png {
+        eval::write_montage(png, &rows)?;
+        println!("picture: {}", png.display());
+    }
     Ok(())
+}
+
+fn read_lpips(weights: Option<&Path>) -> Result<Option<Lpips>> {
+    weights
+        .map(|path| Lpips::load(path, tch::Device::Cpu, tch::Kind::Float))
+        .transpose()
 }

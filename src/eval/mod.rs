@@ -9,4 +9,4 @@ mod run;
 pub use metrics::{flicker, psnr, ssim};
 pub use montage::write_montage;
 pub use parity::{tolerance, Parity, Tokens};
-pub use run::{peak_memory_mib, run, to_rgb, Coded, Measured};
+pub use run::{measure, peak_memory_mib, run, to_rgb, Coded, Measured, Pictures};

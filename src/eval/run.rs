@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{ensure, Result};
 use tch::{Kind, Tensor};
 
 use super::metrics::{flicker, psnr, ssim};
@@ -13,10 +13,15 @@ use crate::model::{picture, Model};
 use crate::train::clips::Clip;
 use crate::train::lpips::Lpips;
 
-/// A clip after a round trip.
-pub struct Coded {
+/// What came back of a clip: planes like those of [`Clip`].
+pub struct Pictures {
     pub luma: Tensor,
     pub chroma: Tensor,
+}
+
+/// A clip after a round trip.
+pub struct Coded {
+    pub pictures: Pictures,
     pub bytes: usize,
     /// Lowest and highest rate over any ten seconds, kbit/s; NaN where the clip is shorter.
     pub ten_seconds: (f64, f64),
@@ -25,7 +30,7 @@ pub struct Coded {
     pub decode_rate: f64,
 }
 
-/// What [`Coded`] looks like beside its source.
+/// What [`Pictures`] look like beside their source.
 #[derive(Clone, Debug)]
 pub struct Measured {
     pub bits_per_pixel: f64,
@@ -45,18 +50,28 @@ pub fn run(
     lpips: Option<&Lpips>,
 ) -> Result<(Coded, Measured)> {
     let coded = round_trip(model, clip, settings)?;
+    let measured = measure(clip, &coded.pictures, coded.bytes as u64, lpips)?;
+    Ok((coded, measured))
+}
+
+/// Measures what came back of a clip that was coded in some bytes. An error where it has another size or number of frames.
+pub fn measure(clip: &Clip, pictures: &Pictures, bytes: u64, lpips: Option<&Lpips>) -> Result<Measured> {
+    let (found, expected) = (pictures.luma.size(), clip.luma.size());
+    ensure!(
+        found == expected,
+        "frames, height and width {expected:?} became {found:?}"
+    );
     let (width, height) = clip.size();
-    let bits = 8.0 * coded.bytes as f64;
+    let bits = 8.0 * bytes as f64;
     let frames = clip.frames() as f64;
-    let measured = Measured {
+    Ok(Measured {
         bits_per_pixel: bits / (frames * (width * height) as f64),
         kbit_per_second: bits / 1000.0 * clip.frame_rate / frames,
-        psnr: psnr(&clip.luma, &coded.luma),
-        ssim: ssim(&clip.luma, &coded.luma),
-        lpips: lpips.map_or(Ok(f64::NAN), |lpips| mean_lpips(lpips, clip, &coded))?,
-        flicker: flicker(&clip.luma, &coded.luma),
-    };
-    Ok((coded, measured))
+        psnr: psnr(&clip.luma, &pictures.luma),
+        ssim: ssim(&clip.luma, &pictures.luma),
+        lpips: lpips.map_or(Ok(f64::NAN), |lpips| mean_lpips(lpips, clip, pictures))?,
+        flicker: flicker(&clip.luma, &pictures.luma),
+    })
 }
 
 fn round_trip(
@@ -95,8 +110,10 @@ fn round_trip(
         Tensor::from_slice(&bytes).view([decoded.len() as i64, planes.len() as i64, h, w])
     };
     Ok(Coded {
-        luma: stack(&[0], height, width).squeeze_dim(1),
-        chroma: stack(&[1, 2], height / 2, width / 2),
+        pictures: Pictures {
+            luma: stack(&[0], height, width).squeeze_dim(1),
+            chroma: stack(&[1, 2], height / 2, width / 2),
+        },
         bytes: units.iter().map(|u| u.bytes.len()).sum(),
         ten_seconds: ten_seconds(&units, clip.frame_rate),
         encode_rate: decoded.len() as f64 / encode_seconds,
@@ -147,7 +164,7 @@ pub fn to_rgb(luma: &Tensor, chroma: &Tensor) -> Result<Tensor> {
     Ok(picture::Ycbcr::BT601.to_rgb(luma, chroma)?.clamp(0.0, 1.0))
 }
 
-fn mean_lpips(lpips: &Lpips, clip: &Clip, coded: &Coded) -> Result<f64> {
+fn mean_lpips(lpips: &Lpips, clip: &Clip, coded: &Pictures) -> Result<f64> {
     let _no_grad = tch::no_grad_guard();
     let mut total = 0.0;
     // One frame at a time keeps the memory small.

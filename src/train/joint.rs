@@ -39,6 +39,10 @@ pub struct Weights {
     /// Share of those in which tokens are masked too, and predicted as far as the checkpoint has a predictor.
     #[arg(long, default_value_t = 0.5)]
     pub masked_share: f64,
+    /// Share of the steps whose tokens and latents are what the encoder sends at one of its quantizers: digits that keep their value
+    /// because it is nearly right, places that are held, coarse latents or none. They teach the decoder alone.
+    #[arg(long, default_value_t = 0.0)]
+    pub sent_share: f64,
 }
 
 /// The networks of the continuous stream.
@@ -79,11 +83,16 @@ impl Joint {
         (finest + uniform() * (coarsest - finest)).exp2()
     }
 
+    /// Real-valued latents `[n * t', channels, h', w']` of `n` clips.
+    pub fn encode(&self, features: &Tensor, n: i64) -> Result<Tensor> {
+        Ok(self.fusion.encode(features, n, &mut StreamState::default())?)
+    }
+
     /// Encodes and rounds, the gradient passed straight through; the cost is that of values with noise in place of
     /// rounding (Balle et al., "End-to-end Optimized Image Compression", 2017). `features` and `codes` are the
     /// tokenizer's of `n` clips.
     pub fn latents(&self, features: &Tensor, codes: &Tensor, n: i64, step: f64) -> Result<Latents> {
-        let ys = self.fusion.encode(features, n, &mut StreamState::default())? / step;
+        let ys = self.encode(features, n)? / step;
         let rounded = ys.detach().round();
         let noisy = &ys + ys.detach().rand_like() - 0.5;
         let previous = previous_unit(&rounded, n);

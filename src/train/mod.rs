@@ -21,5 +21,6 @@ mod quantized;
 mod resized;
 pub mod schedule;
 pub mod segments;
+mod sent;
 mod stage;
 pub mod tokenizer_stage;

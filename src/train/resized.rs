@@ -7,6 +7,7 @@ use tch::{Kind, Tensor};
 
 use super::joint::uniform;
 use super::stage::random_below;
+use crate::bitstream::CodingScale;
 use crate::model::picture;
 
 /// Coded sides are multiples of this: of a token, and such that every shown side is even.
@@ -42,6 +43,12 @@ impl Resizing {
         let coded = if first { side * 2 / 3 } else { side / 2 } / SMALL_GRAIN * SMALL_GRAIN;
         let shown = if first { coded * 3 / 2 } else { coded * 2 };
         Some(Resizing { shown, coded })
+    }
+
+    /// What a stream calls it.
+    pub(super) fn scale(&self) -> CodingScale {
+        let fits = |scale: &CodingScale| i64::from(scale.coded(self.shown as u32)) == self.coded;
+        CodingScale::ALL.into_iter().find(fits).unwrap_or_default()
     }
 
     /// A square of the pictures at random, `xs: [n, t, 6, h/2, w/2]`, none of whose sides is shorter than the square.

@@ -234,10 +234,15 @@ impl Networks {
     }
 }
 
+/// The largest value of each digit, `[6]` f32.
+pub(super) fn top_digits(device: Device) -> Tensor {
+    let top = crate::FSQ_LEVELS.map(|levels| f32::from(levels - 1));
+    Tensor::from_slice(&top).to_device(device)
+}
+
 /// The encoder's rounding with hysteresis; `bounded: [units, h, w, 6]`.
-fn dead_zone(bounded: &Tensor, reach: f64) -> Vec<Tensor> {
-    let top: Vec<f32> = crate::FSQ_LEVELS.iter().map(|&l| f32::from(l - 1)).collect();
-    let top = Tensor::from_slice(&top).to_device(bounded.device());
+pub(super) fn dead_zone(bounded: &Tensor, reach: f64) -> Vec<Tensor> {
+    let top = top_digits(bounded.device());
     let mut maps: Vec<Tensor> = Vec::new();
     for unit in 0..bounded.size()[0] {
         let values = bounded.select(0, unit);

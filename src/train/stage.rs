@@ -12,7 +12,10 @@ use super::lpips::Lpips;
 use super::masked::MaskedTokens;
 use super::optimizer::Optimizer;
 use super::resized::Resizing;
+use super::sent;
 use super::tokenizer_stage::{Options, Weights};
+use crate::bitstream::CodingScale;
+use crate::codec::OperatingPoint;
 use crate::model::picture::{self, Ycbcr};
 use crate::model::{ModelConfig, StreamState, Tokenizer};
 
@@ -47,6 +50,25 @@ impl Adversary {
             optimizer: Optimizer::new(&vs, 0.0),
         }
     }
+}
+
+/// How latents, and tokens with them, become integers.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Quantisation {
+    /// Rounded at a step of latents.
+    Step(f64),
+    /// As an encoder sends them.
+    Sent(OperatingPoint),
+}
+
+/// What a decoder gets of `n` clips.
+struct Symbols {
+    /// `[n * t', 6, h', w']` f32.
+    digits: Tensor,
+    /// `[n * t', channels, h', w']`; `None` without the control branch.
+    latents: Option<Tensor>,
+    /// Mean cost of the latents, bits per sample of the pictures.
+    rate: Option<Tensor>,
 }
 
 /// The measures of one step.
@@ -148,35 +170,25 @@ impl Stage {
     }
 
     /// Reconstruction with gradients passed straight through the rounding, and the rate of the latents in bits
-    /// per sample. `step`: quantisation step of the latents, `None` without the control branch.
-    pub fn reconstruct(&self, xs: &Tensor, step: Option<f64>) -> Result<(Tensor, Option<Tensor>)> {
+    /// per sample. `quantisation`: `None` without the control branch.
+    pub fn reconstruct(&self, xs: &Tensor, quantisation: Option<Quantisation>) -> Result<(Tensor, Option<Tensor>)> {
         let (fsq, n, colour) = (&self.tokenizer.fsq, xs.size()[0], self.tokenizer.config.colour());
         let pictures = picture::to_network(xs, colour, Ycbcr::BT601)?;
         let (zs, features) = self
             .tokenizer
             .encode_with_features(&pictures, self.kind, &mut StreamState::default())?;
         let bounded = fsq.bound(&zs)?;
-        let mut digits = &bounded + (fsq.round(&bounded)? - &bounded).detach();
-        let chance = |share: f64| self.training && uniform() < share;
-        let joint = self.joint.as_ref().zip(step);
-        let lost = joint.is_some_and(|(joint, _)| chance(joint.weights.lost_share));
-        if let (Some(masked), Some((joint, _))) = (&self.masked, joint.filter(|_| lost)) {
-            if chance(joint.weights.masked_share) {
-                digits = masked.replace(&digits, n)?;
-            }
-        }
+        let joint = self.joint.as_ref().zip(quantisation);
+        let Symbols { digits, latents, rate } = match joint {
+            Some((joint, Quantisation::Sent(point))) => self.sent(joint, &point, (&bounded, &features), n)?,
+            Some((joint, Quantisation::Step(step))) => self.rounded(Some((joint, step)), (&bounded, &features), n)?,
+            None => self.rounded(None, (&bounded, &features), n)?,
+        };
         let mut codes = fsq.codes(&digits)?;
-        let (mut control, mut rate) = (vec![], None);
-        if let Some((joint, step)) = joint {
-            let values = if lost {
-                joint.no_latents(&codes)
-            } else {
-                let latents = joint.latents(&features, &codes, n, step)?;
-                rate = Some(latents.rate);
-                latents.values
-            };
-            control = joint.control(&codes, &values, n, self.kind)?;
-        }
+        let control = match (joint, latents) {
+            (Some((joint, _)), Some(latents)) => joint.control(&codes, &latents, n, self.kind)?,
+            _ => vec![],
+        };
         if self.adversary.is_some() {
             codes = codes.detach();
         }
@@ -187,12 +199,84 @@ impl Stage {
         Ok((picture::from_network(&ys, colour, Ycbcr::BT601)?, rate))
     }
 
+    /// Digits and latents rounded at a step, gradients passed straight through; some of them lost. `bounded` and `features`: the tokenizer's
+    /// of `n` clips.
+    fn rounded(
+        &self,
+        joint: Option<(&Joint, f64)>,
+        (bounded, features): (&Tensor, &Tensor),
+        n: i64,
+    ) -> Result<Symbols> {
+        let fsq = &self.tokenizer.fsq;
+        let digits = bounded + (fsq.round(bounded)? - bounded).detach();
+        let Some((joint, step)) = joint else {
+            return Ok(Symbols {
+                digits,
+                latents: None,
+                rate: None,
+            });
+        };
+        let chance = |share: f64| self.training && uniform() < share;
+        if !chance(joint.weights.lost_share) {
+            let latents = joint.latents(features, &fsq.codes(&digits)?, n, step)?;
+            return Ok(Symbols {
+                digits,
+                latents: Some(latents.values),
+                rate: Some(latents.rate),
+            });
+        }
+        let digits = match self.masked.as_ref().filter(|_| chance(joint.weights.masked_share)) {
+            Some(masked) => masked.replace(&digits, n)?,
+            None => digits,
+        };
+        Ok(Symbols {
+            latents: Some(joint.no_latents(&digits)),
+            digits,
+            rate: None,
+        })
+    }
+
+    /// What the encoder sends at a point, without gradients.
+    fn sent(
+        &self,
+        joint: &Joint,
+        point: &OperatingPoint,
+        (bounded, features): (&Tensor, &Tensor),
+        n: i64,
+    ) -> Result<Symbols> {
+        let latents = sent::latents(&joint.encode(&features.detach(), n)?.detach(), n, point)?;
+        let digits = sent::digits(&bounded.detach(), &latents.held, n, point)?;
+        let digits = match self.masked.as_ref().filter(|_| point.mask_ratio > 0.0) {
+            Some(masked) => masked.replace(&digits, n)?,
+            None => digits,
+        };
+        Ok(Symbols {
+            digits,
+            latents: Some(latents.values),
+            rate: None,
+        })
+    }
+
+    /// How a step's pictures are coded: their size, and the quantisation.
+    fn draw_coding(&self, side: i64) -> (Option<Resizing>, Option<Quantisation>) {
+        let share = self.weights.resized_share;
+        let Some(joint) = &self.joint else {
+            return (Resizing::draw(share, side, false), None);
+        };
+        if uniform() < joint.weights.sent_share {
+            let resizing = Resizing::draw(share, side, uniform() < 0.5);
+            let scale = resizing.as_ref().map_or(CodingScale::Single, Resizing::scale);
+            return (resizing, Some(Quantisation::Sent(sent::draw_point(scale))));
+        }
+        let step = (uniform() >= joint.weights.discrete_share).then(Joint::draw_step);
+        (
+            Resizing::draw(share, side, step.is_some()),
+            step.map(Quantisation::Step),
+        )
+    }
+
     pub fn step(&mut self, xs: &Tensor, progress: f64, lr: f64) -> Result<Measures> {
-        let quantisation = self
-            .joint
-            .as_ref()
-            .and_then(|joint| (uniform() >= joint.weights.discrete_share).then(Joint::draw_step));
-        let resizing = Resizing::draw(self.weights.resized_share, xs.size()[4] * 2, quantisation.is_some());
+        let (resizing, quantisation) = self.draw_coding(xs.size()[4] * 2);
         let (xs, coded) = match &resizing {
             Some(resizing) => {
                 let cut = resizing.cut(xs)?;
@@ -215,7 +299,7 @@ impl Stage {
             perceptual = f64::try_from(&distance)?;
             loss += distance * self.weights.lpips_weight;
         }
-        if let (Some(joint), Some(rate), Some(step)) = (&self.joint, &rate, quantisation) {
+        if let (Some(joint), Some(rate), Some(Quantisation::Step(step))) = (&self.joint, &rate, quantisation) {
             loss += rate * joint.price(step, progress);
         }
         let pair = random_below(SPACING)?;

@@ -12,7 +12,9 @@ use super::joint;
 use super::losses;
 use super::progress::{progress_bar, Log};
 use super::schedule::{Budget, Schedule};
-use super::stage::{cut, quads_to_rgb, Stage};
+use super::stage::{cut, quads_to_rgb, Quantisation, Stage};
+use crate::bitstream::CodingScale;
+use crate::codec::{operating_point, scale_of};
 use crate::model::{picture, ModelConfig};
 
 /// What the tokenizer is trained for.
@@ -132,15 +134,15 @@ fn configuration(checkpoint: &Checkpoint, has_latents: bool) -> Result<ModelConf
 /// Quantisation steps of the latents that are looked at.
 const VALIDATION_STEPS: [f64; 3] = [0.25, 1.0, 4.0];
 
-/// How much larger clips are coded that are looked at once more, and at which step.
-const RESIZED: [f64; 2] = [1.5, 2.0 / 3.0];
-const RESIZED_STEP: f64 = 4.0;
+/// Quantizers at which is looked at what an encoder sends, of all scales but the largest.
+const VALIDATION_QUANTIZERS: [u32; 5] = [12, 24, 41, 51, 57];
 
 /// Steps of 8-bit samples from 0 to 1.
 const HALF_RANGE: f64 = 127.5;
 
-/// Frames of each validation clip that are looked at.
+/// Frames of each validation clip that are looked at, and those of what is sent, where differences add up.
 const VALIDATION_FRAMES: i64 = 25;
+const SENT_FRAMES: i64 = 57;
 /// Where LPIPS meets the grid of the tokens: on it, and off it both ways.
 const VALIDATION_SHIFTS: [[i64; 2]; 2] = [[0, 0], [3, 6]];
 
@@ -149,13 +151,21 @@ fn validate(stage: &mut Stage, clips: &[Clip]) -> Result<String> {
     stage.optimizer.swap_average();
     stage.training = false;
     let result = tch::no_grad(|| -> Result<String> {
-        let mut line = format!("validation {}", validate_at(stage, clips, None, 1.0)?);
+        let rounded = |step: Option<f64>| {
+            let quantisation = step.map(Quantisation::Step);
+            validate_at(stage, clips, VALIDATION_FRAMES, (quantisation, CodingScale::Single))
+        };
+        let sent = |quantizer| {
+            let scale = scale_of(quantizer);
+            let quantisation = Quantisation::Sent(operating_point(quantizer, scale));
+            validate_at(stage, clips, SENT_FRAMES, (Some(quantisation), scale))
+        };
+        let mut line = format!("validation {}", rounded(None)?);
         for step in VALIDATION_STEPS.iter().filter(|_| stage.joint.is_some()) {
-            line += &format!("; step {step}: {}", validate_at(stage, clips, Some(*step), 1.0)?);
+            line += &format!("; step {step}: {}", rounded(Some(*step))?);
         }
-        for scale in RESIZED.iter().filter(|_| stage.joint.is_some()) {
-            let measures = validate_at(stage, clips, Some(RESIZED_STEP), *scale)?;
-            line += &format!("; {scale:.2} times the size, step {RESIZED_STEP}: {measures}");
+        for quantizer in VALIDATION_QUANTIZERS.iter().filter(|_| stage.joint.is_some()) {
+            line += &format!("; sent at quantizer {quantizer}: {}", sent(*quantizer)?);
         }
         Ok(line)
     });
@@ -164,27 +174,31 @@ fn validate(stage: &mut Stage, clips: &[Clip]) -> Result<String> {
     result
 }
 
-/// Mean PSNR, flicker, excess of amplitudes, LPIPS and rate of the latents over the clips, coded `scale` times
-/// as wide and as high as they are, in whole tokens. LPIPS is that of pictures
+/// Mean PSNR, flicker, excess of amplitudes, LPIPS and, where they are rounded, rate of the latents over the clips, coded at a scale
+/// in whole tokens. LPIPS is that of pictures
 /// in the grid of the tokens, and that of pictures cut out of it, which tells whether networks fit LPIPS rather than what it
 /// measures.
-fn validate_at(stage: &Stage, clips: &[Clip], step: Option<f64>, scale: f64) -> Result<String> {
+fn validate_at(
+    stage: &Stage,
+    clips: &[Clip],
+    frames: i64,
+    (quantisation, scale): (Option<Quantisation>, CodingScale),
+) -> Result<String> {
     let (mut psnr, mut flicker, mut excess, mut bits) = (0.0, 0.0, 0.0, 0.0);
     let mut perceptual = [0.0; 2];
     for clip in clips {
-        let xs = clip
-            .quads(0, VALIDATION_FRAMES)?
-            .to_device(stage.tokenizer.last_weight().device());
+        let xs = clip.quads(0, frames)?.to_device(stage.tokenizer.last_weight().device());
         let (height, width) = (xs.size()[3] * 2, xs.size()[4] * 2);
         let token = stage.tokenizer.config.spatial_factor();
-        let coded = [height, width].map(|side| (side as f64 * scale / token as f64).ceil() as i64 * token);
-        let (ys, rate) = stage.reconstruct(&picture::resize_quads(&xs, coded)?, step)?;
+        let coded = [height, width].map(|side| i64::from(scale.coded(side as u32).div_ceil(token as u32)) * token);
+        let coded_xs = picture::resize_quads(&xs, coded)?;
+        let (ys, rate) = stage.reconstruct(&coded_xs, quantisation)?;
         let ys = picture::resize_quads(&ys, [height, width])?;
         let samples = (coded[0] * coded[1]) as f64 / (width * height) as f64;
         psnr += losses::psnr_luma(&ys, &xs);
         flicker += f64::try_from(losses::temporal(&ys, &xs))? * HALF_RANGE;
         excess += f64::try_from(losses::excess(&ys, &xs))?;
-        bits += rate.map_or(Ok(0.0), f64::try_from)? * samples;
+        bits += rate.as_ref().map_or(Ok(0.0), f64::try_from)? * samples;
         if let Some(lpips) = &stage.lpips {
             let rgb = |quad: &Tensor| quads_to_rgb(&quad.squeeze_dim(0).slice(0, 0, None, 6));
             let (ys, xs) = (rgb(&ys)?, rgb(&xs)?);
@@ -195,9 +209,9 @@ fn validate_at(stage: &Stage, clips: &[Clip], step: Option<f64>, scale: f64) -> 
         }
     }
     let n = clips.len().max(1) as f64;
-    let rate = match step {
-        Some(_) => format!(" at {:.4} bits per sample", bits / n),
-        None => String::new(),
+    let rate = match quantisation {
+        Some(Quantisation::Step(_)) => format!(" at {:.4} bits per sample", bits / n),
+        _ => String::new(),
     };
     let (psnr, flicker, excess) = (psnr / n, flicker / n, excess / n);
     let [aligned, shifted] = perceptual.map(|sum| sum / n);
