@@ -62,6 +62,40 @@ fn stages_make_a_model_that_codes_and_later_runs_resume() {
 }
 
 #[test]
+fn compare_measures_every_clip_and_refuses_one_of_another_length() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    write_clip(&path("clip.y4m"), 5);
+    write_clip(&path("short.y4m"), 4);
+    std::fs::write(path("a.tvc"), [0; 1000]).unwrap();
+    std::fs::write(path("b.hevc"), [0; 250]).unwrap();
+    let compare = |arguments: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tvc-model"));
+        command.current_dir(folder.path()).arg("compare");
+        command.args(arguments.split_whitespace()).output().unwrap()
+    };
+    let output = compare("clip.y4m --coded a.tvc clip.y4m --coded b.hevc clip.y4m --png rows.png");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let row = |name: &str| -> Vec<String> {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        line.split_whitespace().map(String::from).collect()
+    };
+    // 5 frames of 96x80 at 25 frames/s: 8000 bits in 0.2 s.
+    assert_eq!(row("a.tvc")[1..4], ["1000", "40.00", "0.20833"], "{text}");
+    assert_eq!(row("b.hevc")[1..4], ["250", "10.00", "0.05208"], "{text}");
+    assert_eq!(row("b.hevc")[6..], ["1.000", "-", "0.00"], "{text}");
+    let png = std::fs::read(path("rows.png")).unwrap();
+    // Three rows of 80 lines and gaps of 4, in the header.
+    assert_eq!(png[20..24], (3 * 84u32).to_be_bytes());
+    let output = compare("clip.y4m --coded a.tvc short.y4m");
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        !output.status.success() && text.contains("short.y4m") && text.contains("[4, 80, 96]"),
+        "{text}"
+    );
+}
+
+#[test]
 fn clips_of_every_width_are_read_through_gstreamer() {
     let scratch = tempfile::tempdir().unwrap();
     // 454x256 is 16:9 in a height of 256.
@@ -117,6 +151,15 @@ fn a_new_checkpoint_can_start_from_a_model_file() {
 
 #[test]
 fn a_frozen_encoder_stays_and_the_decoder_learns() {
+    frozen_encoder_stays("--discrete-share 0");
+}
+
+#[test]
+fn a_decoder_learns_from_what_is_sent() {
+    frozen_encoder_stays("--sent-share 1");
+}
+
+fn frozen_encoder_stays(options: &str) {
     let folder = tempfile::tempdir().unwrap();
     write_clip(&folder.path().join("clip.y4m"), 10);
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/models/tvc-small.safetensors");
@@ -124,7 +167,7 @@ fn a_frozen_encoder_stays_and_the_decoder_learns() {
         "--clips clip.y4m --validation clip.y4m --device cpu --steps 1 --batch 2 --frames 9 --size 64 --lr 1e-2";
     train(
         folder.path(),
-        &format!("fusion {common} --checkpoint a.ckpt --model {model} --freeze-encoder --discrete-share 0"),
+        &format!("fusion {common} --checkpoint a.ckpt --model {model} --freeze-encoder {options}"),
     );
     let checkpoint = TensorFile::read(&folder.path().join("a.ckpt")).unwrap();
     let mut original = TensorFile::read(Path::new(model)).unwrap().tensors;

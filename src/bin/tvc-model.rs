@@ -115,6 +115,9 @@ struct EvalArguments {
     /// Show small changes from frame to frame as they are decoded.
     #[arg(long)]
     no_smoothing: bool,
+    /// Leave the spots that networks paint in the grid of the tokens.
+    #[arg(long)]
+    no_spot_filter: bool,
     /// Send no detail of what stands still.
     #[arg(long)]
     no_detail: bool,
@@ -314,6 +317,7 @@ impl EvalArguments {
             },
             control: !self.no_control,
             smoothing: !self.no_smoothing,
+            spots: !self.no_spot_filter,
         }
     }
 

@@ -92,7 +92,7 @@ impl Stream {
         let strips = Strip::cover(model, &self.sequence);
         if strips.len() == 1 {
             self.mirror = Some(Mirror {
-                synthesis: Synthesis::new(strips),
+                synthesis: Synthesis::new(strips, true),
                 canvas: Canvas::default(),
                 watch: Watch::default(),
             });

@@ -29,6 +29,8 @@ pub struct DecoderSettings {
     pub control: bool,
     /// Whether small changes from frame to frame are smoothed.
     pub smoothing: bool,
+    /// Whether spots in the grid of the tokens are filled.
+    pub spots: bool,
 }
 
 impl Default for DecoderSettings {
@@ -37,6 +39,7 @@ impl Default for DecoderSettings {
             restoration: Restoration::default(),
             control: true,
             smoothing: true,
+            spots: true,
         }
     }
 }
@@ -131,7 +134,7 @@ impl Decoder {
         let clock = Clock::new(&sequence);
         Ok(Stream {
             sequence,
-            synthesis: Synthesis::new(Strip::cover(&self.model, &sequence)),
+            synthesis: Synthesis::new(Strip::cover(&self.model, &sequence), self.settings.spots),
             canvas: Canvas::default(),
             past: Past::default(),
             restorer: Restorer::new(self.settings.restoration),

@@ -18,6 +18,7 @@ mod restore;
 mod scaling;
 mod scene;
 mod smoothing;
+mod spots;
 mod strips;
 mod synthesis;
 #[cfg(all(test, feature = "train"))]

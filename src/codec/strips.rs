@@ -108,7 +108,10 @@ mod tests {
 
     /// Digits, latents and frames of a key unit and a delta unit.
     fn run(model: &Model, strips: &[Strip], sequence: &SequenceHeader) -> (Vec<f32>, Vec<i32>, Vec<Frame>) {
-        let (mut analysis, mut synthesis) = (AnalysisState::new(strips.to_vec()), Synthesis::new(strips.to_vec()));
+        let (mut analysis, mut synthesis) = (
+            AnalysisState::new(strips.to_vec()),
+            Synthesis::new(strips.to_vec(), false),
+        );
         let (mut digits, mut latents, mut pictures) = (vec![], vec![], vec![]);
         for (from, count) in [(0, 1), (1, 8)] {
             let group = frames(sequence.width as usize, sequence.height as usize, from, count);

@@ -5,6 +5,7 @@ use tch::Tensor;
 
 use super::colour::ycbcr;
 use super::restore::Restored;
+use super::spots::fill_spots;
 use super::strips::Strip;
 use super::{CodecError, Frame};
 use crate::bitstream::{CodingScale, SequenceHeader};
@@ -15,6 +16,7 @@ use crate::model::{Model, StreamState, TimeSteps};
 #[derive(Debug)]
 pub struct Synthesis {
     strips: Vec<StripState>,
+    fills_spots: bool,
 }
 
 #[derive(Debug)]
@@ -25,7 +27,8 @@ struct StripState {
 }
 
 impl Synthesis {
-    pub fn new(strips: Vec<Strip>) -> Synthesis {
+    /// `fills_spots`: see [`fill_spots`].
+    pub fn new(strips: Vec<Strip>, fills_spots: bool) -> Synthesis {
         let state = |strip| StripState {
             strip,
             decoder: StreamState::default(),
@@ -33,6 +36,7 @@ impl Synthesis {
         };
         Synthesis {
             strips: strips.into_iter().map(state).collect(),
+            fills_spots,
         }
     }
 
@@ -61,6 +65,9 @@ impl Synthesis {
                     .zip(parts)
                     .for_each(|(frame, part)| frame.append(part));
             }
+        }
+        if self.fills_spots && !model.tokenizer.config.is_cosmos() {
+            fill_spots(&mut frames, factor);
         }
         if sequence.coding_scale == CodingScale::Single {
             return Ok(frames);
