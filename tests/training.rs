@@ -187,6 +187,14 @@ fn frozen_encoder_stays(options: &str) {
     let load = |source| Model::load(&source, "cpu").unwrap().id;
     let new = ModelSource::File(folder.path().join("new.safetensors"));
     assert_eq!(load(new), load(ModelSource::Embedded));
+    let card = |file: &Path| TensorFile::read(file).unwrap().metadata["card.training.tokenizer"].clone();
+    let steps = |line: String| -> u32 { line.split(' ').next().unwrap().parse().unwrap() };
+    let new = card(&folder.path().join("new.safetensors"));
+    assert_eq!(
+        steps(new),
+        steps(card(Path::new(model))) + 1,
+        "totals go on from the model's"
+    );
 }
 
 /// The built-in model's file after `change`.

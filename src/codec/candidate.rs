@@ -12,7 +12,7 @@ use super::masking::{mask_adaptive, mask_pattern, MaskingStrategy};
 use super::past::Past;
 use super::restore::Restorer;
 use super::strips::Strip;
-use super::synthesis::Synthesis;
+use super::synthesis::{Painting, Synthesis};
 use super::{CodecError, Frame};
 use crate::bitstream::{Clock, CodingScale, SequenceHeader};
 use crate::entropy::{
@@ -56,6 +56,8 @@ pub(super) struct Candidate {
     pub quality: Quality,
     pub tokens: TokenMap,
     pub latents: Option<LatentMap>,
+    /// How they are coded.
+    latent_mode: LatentMode,
     /// `None` in a key unit.
     pub detail: Option<DetailMap>,
     /// Whether units at this point may have details.
@@ -104,8 +106,12 @@ impl Stream {
         let restored = self.restorer.push(model, &coded.tokens, coded.latents.as_ref())?;
         if let Some(mirror) = &mut self.mirror {
             // Only the last picture lasts.
-            let shown = (true, TimeSteps::Last);
-            let mut pictures = mirror.synthesis.run(model, &restored, shown, &self.sequence)?;
+            let painting = Painting {
+                latents: coded.latents.as_ref().map(|_| coded.latent_mode),
+                control: true,
+                steps: TimeSteps::Last,
+            };
+            let mut pictures = mirror.synthesis.run(model, &restored, painting, &self.sequence)?;
             mirror.watch.push(&pictures, &frames[frames.len() - pictures.len()..]);
             mirror.canvas.push(coded.detail.as_ref(), &mut pictures);
         }
@@ -170,6 +176,7 @@ impl Stream {
             quality,
             tokens,
             latents,
+            latent_mode: mode,
             detail,
             has_detail: detail_step.is_some(),
             payload: coder.finish(),

@@ -8,10 +8,10 @@ use super::past::Past;
 use super::restore::{Restoration, Restorer};
 use super::smoothing::Smoother;
 use super::strips::Strip;
-use super::synthesis::Synthesis;
+use super::synthesis::{Painting, Synthesis};
 use super::{CodecError, Frame};
 use crate::bitstream::{Clock, FrameTimes, SequenceHeader, UnitHeader};
-use crate::entropy::{code_detail, symbol_check, DetailMap, LatentMap, Masking, TokenMap, UnitDecoder};
+use crate::entropy::{code_detail, symbol_check, DetailMap, LatentMap, LatentMode, Masking, TokenMap, UnitDecoder};
 use crate::model::{Model, TimeSteps};
 
 /// Access units to frames.
@@ -105,17 +105,23 @@ impl Decoder {
         let mut stream = stream.ok_or(CodecError::NoKeyUnit)?;
         let (times, payload) = unit_times(&mut stream, &header, payload)?;
         let symbols = self.decode_symbols(&stream, &header, payload)?;
-        let (tokens, latents) = (&symbols.tokens, symbols.latents.as_ref());
+        let (tokens, latents) = (&symbols.tokens, symbols.latents.as_ref().map(|(_, map)| map));
         let restored = stream.restorer.push(&self.model, tokens, latents)?;
-        let shown = (self.settings.control, TimeSteps::All);
-        let mut frames = stream.synthesis.run(&self.model, &restored, shown, &stream.sequence)?;
+        let painting = Painting {
+            latents: symbols.latents.as_ref().map(|(mode, _)| *mode),
+            control: self.settings.control,
+            steps: TimeSteps::All,
+        };
+        let mut frames = stream
+            .synthesis
+            .run(&self.model, &restored, painting, &stream.sequence)?;
         stream.canvas.push(symbols.detail.as_ref(), &mut frames);
         frames.truncate(header.frames);
         if self.settings.smoothing {
             frames.iter_mut().for_each(|frame| stream.smoother.push(frame));
         }
         frames.iter_mut().zip(times).for_each(|(frame, time)| frame.pts = time);
-        stream.past.push(symbols.tokens, symbols.latents);
+        stream.past.push(symbols.tokens, symbols.latents.map(|(_, map)| map));
         let decoded = Decoded {
             sequence: stream.sequence,
             frames,
@@ -155,7 +161,7 @@ impl Decoder {
                 let decoded = continuous
                     .context
                     .decode(&mut coder, &past.latents, (&tokens, &past.tokens))?;
-                Some(decoded.1)
+                Some(decoded)
             }
             None => None,
         };
@@ -168,7 +174,7 @@ impl Decoder {
                 Some(detail)
             }
         };
-        match symbol_check(&tokens, latents.as_ref(), detail.as_ref()) {
+        match symbol_check(&tokens, latents.as_ref().map(|(_, map)| map), detail.as_ref()) {
             found if found == header.symbol_check => Ok(Symbols {
                 tokens,
                 latents,
@@ -185,7 +191,7 @@ impl Decoder {
 /// What the range coder of a unit holds.
 struct Symbols {
     tokens: TokenMap,
-    latents: Option<LatentMap>,
+    latents: Option<(LatentMode, LatentMap)>,
     /// `None` in a key unit.
     detail: Option<DetailMap>,
 }

@@ -3,6 +3,10 @@
 //! while the picture moves. Such places are found by what they have more of than others, and filled from around them.
 
 use super::Frame;
+use crate::entropy::LatentMode;
+
+/// Index of the finest step of the latents at which spots are filled: finer ones leave few, and give textures that are none.
+const FINEST_STEP: usize = 45;
 
 /// Second differences beyond this, of samples from 0 to 255, are edges of the picture: they count no more than this.
 const EDGE: f32 = 20.0;
@@ -17,6 +21,16 @@ const LINE: f32 = 0.5;
 /// Standard deviation and reach of the mean by which spots are filled, in samples.
 const FILL: f32 = 1.2;
 const REACH: isize = 3;
+
+/// Whether a unit has so few latents that its spots are filled; `before`: whether the unit before had. Without a continuous stream,
+/// none has any.
+pub fn has_spots(mode: Option<LatentMode>, before: bool) -> bool {
+    match mode {
+        None | Some(LatentMode::Absent) => true,
+        Some(LatentMode::Coded(step)) => step >= FINEST_STEP,
+        Some(LatentMode::Held) => before,
+    }
+}
 
 /// Fills the spots of a unit's pictures, whose tokens have sides of `period` luma samples from the upper left corner. They are found in
 /// its last picture.
@@ -193,6 +207,24 @@ mod tests {
         let mut calm = [frame(dot), frame(|_, _| 0)];
         fill_spots(&mut calm, 16);
         assert_eq!(calm, [frame(dot), frame(|_, _| 0)]);
+    }
+
+    #[test]
+    fn coarse_units_and_those_that_hold_them_have_spots() {
+        let modes = [
+            LatentMode::Coded(36),
+            LatentMode::Held,
+            LatentMode::Absent,
+            LatentMode::Held,
+            LatentMode::Coded(46),
+        ];
+        let mut before = false;
+        let found = modes.map(|mode| {
+            before = has_spots(Some(mode), before);
+            before
+        });
+        assert_eq!(found, [false, false, true, true, true]);
+        assert!(has_spots(None, false));
     }
 
     #[test]

@@ -69,6 +69,7 @@ impl Strip {
 mod tests {
     use super::super::analysis::{Analysis, AnalysisState};
     use super::super::restore::Restored;
+    use super::super::synthesis::Painting;
     use super::super::synthesis::Synthesis;
     use super::super::Frame;
     use super::*;
@@ -113,6 +114,11 @@ mod tests {
             Synthesis::new(strips.to_vec(), false),
         );
         let (mut digits, mut latents, mut pictures) = (vec![], vec![], vec![]);
+        let painting = Painting {
+            latents: None,
+            control: true,
+            steps: TimeSteps::All,
+        };
         for (from, count) in [(0, 1), (1, 8)] {
             let group = frames(sequence.width as usize, sequence.height as usize, from, count);
             let group: Vec<&Frame> = group.iter().collect();
@@ -126,11 +132,7 @@ mod tests {
                 digits: image(&found.digits),
                 latents: Some(image(&map.values.iter().map(|&v| v as f32 / 256.0).collect::<Vec<_>>())),
             };
-            pictures.extend(
-                synthesis
-                    .run(model, &restored, (true, TimeSteps::All), sequence)
-                    .unwrap(),
-            );
+            pictures.extend(synthesis.run(model, &restored, painting, sequence).unwrap());
             digits.extend(found.digits);
             latents.extend(map.values);
         }

@@ -5,10 +5,11 @@ use tch::Tensor;
 
 use super::colour::ycbcr;
 use super::restore::Restored;
-use super::spots::fill_spots;
+use super::spots::{fill_spots, has_spots};
 use super::strips::Strip;
 use super::{CodecError, Frame};
 use crate::bitstream::{CodingScale, SequenceHeader};
+use crate::entropy::LatentMode;
 use crate::model::picture::{self, Ycbcr};
 use crate::model::{Model, StreamState, TimeSteps};
 
@@ -17,6 +18,19 @@ use crate::model::{Model, StreamState, TimeSteps};
 pub struct Synthesis {
     strips: Vec<StripState>,
     fills_spots: bool,
+    /// Whether the last unit had spots.
+    has_spots: bool,
+}
+
+/// How a unit is painted.
+#[derive(Clone, Copy, Debug)]
+pub struct Painting {
+    /// How the unit carries its latents; `None`: the model has none.
+    pub latents: Option<LatentMode>,
+    /// Whether they reach the picture.
+    pub control: bool,
+    /// The frames of which time steps are wanted.
+    pub steps: TimeSteps,
 }
 
 #[derive(Debug)]
@@ -37,23 +51,23 @@ impl Synthesis {
         Synthesis {
             strips: strips.into_iter().map(state).collect(),
             fills_spots,
+            has_spots: false,
         }
     }
 
-    /// The frames of a stream's next unit, all that a group has or those of its last time step. `control`: whether the latents reach
-    /// the picture.
+    /// The frames of a stream's next unit, all that a group has or those of its last time step.
     pub fn run(
         &mut self,
         model: &Model,
         restored: &Restored,
-        (control, steps): (bool, TimeSteps),
+        painting: Painting,
         sequence: &SequenceHeader,
     ) -> Result<Vec<Frame>, CodecError> {
         let factor = model.tokenizer.config.spatial_factor() as usize;
         let (width, height) = sequence.coded_size();
         let mut frames: Vec<Frame> = Vec::new();
         for state in &mut self.strips {
-            let quads = state.run(model, restored, (control, steps), ycbcr(sequence))?;
+            let quads = state.run(model, restored, painting, ycbcr(sequence))?;
             let rows = &state.strip.rows;
             let below = height as usize - rows.start * factor;
             let parts = Frame::from_quads(&quads, width as usize, below.min(rows.len() * factor))?;
@@ -66,7 +80,8 @@ impl Synthesis {
                     .for_each(|(frame, part)| frame.append(part));
             }
         }
-        if self.fills_spots && !model.tokenizer.config.is_cosmos() {
+        self.has_spots = has_spots(painting.latents, self.has_spots);
+        if self.fills_spots && self.has_spots && !model.tokenizer.config.is_cosmos() {
             fill_spots(&mut frames, factor);
         }
         if sequence.coding_scale == CodingScale::Single {
@@ -83,7 +98,7 @@ impl StripState {
         &mut self,
         model: &Model,
         restored: &Restored,
-        (control, steps): (bool, TimeSteps),
+        Painting { control, steps, .. }: Painting,
         colours: Ycbcr,
     ) -> Result<Tensor, tch::TchError> {
         let _no_grad = tch::no_grad_guard();

@@ -12,6 +12,14 @@ use super::optimizer::Optimizer;
 use super::schedule::Schedule;
 use crate::model::{dequantize, ModelConfig, PredictorConfig, TensorFile};
 
+/// The stages of which there are totals.
+pub const STAGES: [&str; 3] = ["tokenizer", "context", "predictor"];
+
+/// The numbers of a line, in their order.
+fn numbers(line: &str) -> impl Iterator<Item = f64> + '_ {
+    line.split_whitespace().filter_map(|word| word.parse().ok())
+}
+
 /// What a stage starts from and leaves behind.
 #[derive(Default)]
 pub struct Checkpoint {
@@ -28,7 +36,7 @@ impl Checkpoint {
         Ok(Checkpoint { file })
     }
 
-    /// A run that starts from a model file: its configuration and networks, without what optimisers remember. The
+    /// A run that starts from a model file: its configuration, networks and totals, without what optimisers remember. The
     /// context models' integers are taken up by their own stage.
     pub fn from_model(path: &Path) -> Result<Checkpoint> {
         let mut model = TensorFile::read(path).with_context(|| format!("reading {}", path.display()))?;
@@ -48,7 +56,25 @@ impl Checkpoint {
                 checkpoint.file.tensors.insert(name, tensor.shallow_clone());
             }
         }
+        for stage in STAGES {
+            let line = model.metadata.get(&format!("card.training.{stage}"));
+            for (what, value) in ["steps", "minutes"]
+                .into_iter()
+                .zip(line.iter().flat_map(|line| numbers(line)))
+            {
+                checkpoint.set_total(&format!("{stage}.{what}"), value);
+            }
+        }
         Ok(checkpoint)
+    }
+
+    /// The line of the model card for a stage, which [`Self::from_model`] reads.
+    pub fn card_line(&self, stage: &str) -> (String, String) {
+        let [steps, minutes] = self.totals(stage);
+        (
+            format!("training.{stage}"),
+            format!("{steps} steps, {minutes:.0} minutes"),
+        )
     }
 
     /// [`Self::open`], or where there is nothing to open and a model is given, [`Self::from_model`].

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, STAGES};
 use super::context_stage;
 use tch::Kind;
 
@@ -24,13 +24,7 @@ pub fn run(checkpoint: &Path, out: &Path, card: &[(String, String)], before: Opt
         _ => context_stage::export(&checkpoint).context("run the stage 'context' first")?,
     };
     let mut card = card.to_vec();
-    for stage in ["tokenizer", "context", "predictor"] {
-        let [steps, minutes] = checkpoint.totals(stage);
-        card.push((
-            format!("training.{stage}"),
-            format!("{steps} steps, {minutes:.0} minutes"),
-        ));
-    }
+    card.extend(STAGES.map(|stage| checkpoint.card_line(stage)));
     // The rate model of the training is of no use to anyone else.
     let mut networks = checkpoint.averages("tokenizer");
     networks.retain(|name, _| !name.starts_with("prior."));
