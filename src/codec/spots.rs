@@ -182,7 +182,9 @@ mod tests {
     fn dots_in_the_grid_of_the_tokens_go_and_others_stay() {
         let clean = frame(|_, _| 0);
         // Light in one token, dark in the next.
-        let dot = |x: usize, y: usize| i32::from(x % 16 == 9 && y % 16 == 5) * if x / 16 % 2 == 0 { 30 } else { -30 };
+        let dot = |x: usize, y: usize| {
+            i32::from(x % 16 == 9 && y % 16 == 5) * if (x / 16).is_multiple_of(2) { 30 } else { -30 }
+        };
         let after = filled(frame(dot));
         assert!(largest_difference(&after, &clean) <= 4, "a dot is left");
         let alone = frame(|x, y| i32::from((x, y) == (41, 21)) * 60);

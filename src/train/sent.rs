@@ -75,7 +75,7 @@ pub(super) fn digits(bounded: &Tensor, held: &Tensor, n: i64, point: &OperatingP
             None => exact,
             Some(before) => {
                 let usual = held.zeros_like().to_kind(Kind::Float) + point.dead_zone;
-                let reach = (&usual.clamp_min(HELD_ZONE)).where_self(&held, &usual);
+                let reach = usual.clamp_min(HELD_ZONE).where_self(&held, &usual);
                 before.where_self(&(values - before).abs().le_tensor(&reach), &exact)
             }
         };
