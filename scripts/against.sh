@@ -6,11 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 input=${1:-}
 [ -r "$input" ] || { echo "against: INPUT=clip, one that can be read" >&2; exit 1; }
+scripts/setup.sh ffmpeg
 scripts/demo.sh "$input"
-if ! command -v ffmpeg >/dev/null; then
-    sudo=$([ "$(id -u)" = 0 ] || echo sudo)
-    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends ffmpeg >/dev/null
-fi
 out=demo-out
 passes=$(mktemp -d)
 trap 'rm -r "$passes"' EXIT

@@ -12,8 +12,9 @@ use super::latent_context_net::latent_steps;
 use super::optimizer::Optimizer;
 use super::progress::{progress_bar, Log};
 use super::schedule::{Budget, Schedule};
+use super::sent::{held_places, top_digits, unit_digits};
 use crate::bitstream::CodingScale;
-use crate::codec::{operating_point, scale_of, CHANGE_BITS, COARSEST_IN_PLACES, PLACE_BITS};
+use crate::codec::{operating_point, scale_of};
 use crate::entropy::LATENT_SCALE;
 use crate::model::picture::{self, Ycbcr};
 use crate::model::{fill, Fusion, ModelConfig, StreamState, Tokenizer};
@@ -112,15 +113,11 @@ impl Segment {
             let wanted = latents.select(0, unit as i64);
             let mut values = ((&wanted / size).round() * size).to_kind(Kind::Int64);
             let mut held = Tensor::zeros(&values.size()[..2], (Kind::Bool, values.device()));
-            if let Some(before) = units.last().filter(|_| step <= COARSEST_IN_PLACES) {
+            if let Some(before) = units.last() {
                 let before_steps = before.values.to_kind(Kind::Float) / size;
-                let wanted = wanted / size;
-                let rounded = wanted.round();
-                let gained = (&wanted - &before_steps).square() - (&wanted - &rounded).square();
-                let changed = rounded.ne_tensor(&before_steps.round()).to_kind(Kind::Float);
-                let sum = |xs: Tensor| xs.sum_dim_intlist([2i64].as_slice(), false, Kind::Float);
-                held = sum(gained).le_tensor(&((sum(changed) * CHANGE_BITS + PLACE_BITS) * hold));
-                values = before.values.where_self(&held.unsqueeze(2), &values);
+                let places = held_places(&(wanted / size), &before_steps, (step, hold), 2);
+                values = before.values.where_self(&places, &values);
+                held = places.squeeze_dim(2);
             }
             units.push(QuantisedLatents { values, held });
         }
@@ -234,26 +231,16 @@ impl Networks {
     }
 }
 
-/// The largest value of each digit, `[6]` f32.
-pub(super) fn top_digits(device: Device) -> Tensor {
-    let top = crate::FSQ_LEVELS.map(|levels| f32::from(levels - 1));
-    Tensor::from_slice(&top).to_device(device)
-}
-
 /// The encoder's rounding with hysteresis; `bounded: [units, h, w, 6]`.
 pub(super) fn dead_zone(bounded: &Tensor, reach: f64) -> Vec<Tensor> {
-    let top = top_digits(bounded.device());
+    let (top, reach) = (
+        top_digits(bounded.device()),
+        Tensor::from_slice(&[reach as f32]).to_device(bounded.device()),
+    );
     let mut maps: Vec<Tensor> = Vec::new();
     for unit in 0..bounded.size()[0] {
-        let values = bounded.select(0, unit);
-        let rounded = values.round().clamp_min(0.0).minimum(&top);
-        let map = match maps.last() {
-            Some(last) => {
-                let last = last.to_kind(Kind::Float);
-                last.where_self(&(&values - &last).abs().le(reach), &rounded)
-            }
-            None => rounded,
-        };
+        let last = maps.last().map(|last| last.to_kind(Kind::Float));
+        let map = unit_digits(&bounded.select(0, unit), last.as_ref(), &reach, &top);
         maps.push(map.to_kind(Kind::Int64));
     }
     maps

@@ -3,11 +3,10 @@
 //! latents that are left out. Decoders that only meet what is exact take the rest for something that moves.
 
 use anyhow::Result;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::joint::uniform;
 use super::latent_context_net::latent_steps;
-use super::segments::top_digits;
 use crate::bitstream::CodingScale;
 use crate::codec::{
     operating_point, scale_of, OperatingPoint, CHANGE_BITS, COARSEST_IN_PLACES, HELD_ZONE, MAX_QUANTIZER, PLACE_BITS,
@@ -52,7 +51,7 @@ pub(super) fn latents(ys: &Tensor, n: i64, point: &OperatingPoint) -> Result<Sen
             Some(before) => {
                 let (before, wanted) = (before / size, wanted / size);
                 let values = rounded(&wanted, Some(&before), point);
-                let places = held_places(&wanted, &before, point, step);
+                let places = held_places(&wanted, &before, (step, point.hold), 1);
                 (before.where_self(&places, &values) * size, places)
             }
         };
@@ -70,18 +69,27 @@ pub(super) fn digits(bounded: &Tensor, held: &Tensor, n: i64, point: &OperatingP
     let top = top_digits(bounded.device()).view([1, -1, 1, 1]);
     let mut sent: Vec<Tensor> = vec![];
     for (values, held) in by_unit(bounded, n)?.iter().zip(by_unit(held, n)?) {
-        let exact = values.round().clamp_min(0.0).minimum(&top);
-        let digits = match sent.last() {
-            None => exact,
-            Some(before) => {
-                let usual = held.zeros_like().to_kind(Kind::Float) + point.dead_zone;
-                let reach = usual.clamp_min(HELD_ZONE).where_self(&held, &usual);
-                before.where_self(&(values - before).abs().le_tensor(&reach), &exact)
-            }
-        };
-        sent.push(digits);
+        let usual = held.zeros_like().to_kind(Kind::Float) + point.dead_zone;
+        let reach = usual.clamp_min(HELD_ZONE).where_self(&held, &usual);
+        sent.push(unit_digits(values, sent.last(), &reach, &top));
     }
     by_clip(&sent)
+}
+
+/// The digits of a unit: rounded, or those of the unit before where they are within reach. `values, before`: f32, of one shape;
+/// `reach`, and `top` as of [`top_digits`], in shapes that fit.
+pub(super) fn unit_digits(values: &Tensor, before: Option<&Tensor>, reach: &Tensor, top: &Tensor) -> Tensor {
+    let exact = values.round().clamp_min(0.0).minimum(top);
+    match before {
+        Some(before) => before.where_self(&(values - before).abs().le_tensor(reach), &exact),
+        None => exact,
+    }
+}
+
+/// The largest value of each digit, `[6]` f32.
+pub(super) fn top_digits(device: Device) -> Tensor {
+    let top = crate::FSQ_LEVELS.map(|levels| f32::from(levels - 1));
+    Tensor::from_slice(&top).to_device(device)
 }
 
 /// Levels of values in steps: the nearest, or the next one towards the expected one where that is worth its bits: see
@@ -104,15 +112,16 @@ fn rounded(values: &Tensor, before: Option<&Tensor>, point: &OperatingPoint) -> 
     nearer.where_self(&is_worth, &nearest)
 }
 
-/// Places that keep what they were, `[n, 1, h', w']`; `wanted, before: [n, c, h', w']` in steps. Coarse steps hold whole pictures or
-/// nothing, which hardly ever happens to a sample.
-fn held_places(wanted: &Tensor, before: &Tensor, point: &OperatingPoint, step: usize) -> Tensor {
-    let sum = |xs: Tensor| xs.sum_dim_intlist([1i64].as_slice(), true, Kind::Float);
+/// Places that keep what they were at a price (see [`OperatingPoint::hold`]) with the step of an index; `wanted, before` in steps, and in
+/// what comes out `channels`, the dimension of these, is 1. Coarse steps hold whole pictures or nothing, which hardly ever happens to a
+/// sample: nothing is held there.
+pub(super) fn held_places(wanted: &Tensor, before: &Tensor, (step, price): (usize, f64), channels: i64) -> Tensor {
+    let sum = |xs: Tensor| xs.sum_dim_intlist([channels].as_slice(), true, Kind::Float);
     let nearest = wanted.round();
     let gained = sum((wanted - before).square() - (wanted - &nearest).square());
     let changed = sum(nearest.ne_tensor(&before.round()).to_kind(Kind::Float));
     let price = if step <= COARSEST_IN_PLACES {
-        point.hold
+        price
     } else {
         f64::NEG_INFINITY
     };
@@ -136,7 +145,6 @@ mod tests {
     use super::super::segments::{dead_zone, Segment};
     use super::*;
     use crate::entropy::Rounding;
-    use tch::Device;
 
     fn point(latent_step: Option<usize>, hold: f64, bit_price: f32) -> OperatingPoint {
         OperatingPoint {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 use super::super::Frame;
-use super::cells::{gather, scatter, side, size_in_cells};
+use super::cells::{gather, rows, scatter, side, size_in_cells};
 use super::{block_step, transform};
 use crate::entropy::{Cell, DetailHistory, DetailMap, Levels, CELL_BLOCKS, ZIGZAG};
 
@@ -55,13 +55,9 @@ impl Canvas {
     }
 }
 
-fn copy(from: &Frame, (x, y): (usize, usize), to: &mut Frame) {
+fn copy(from: &Frame, cell: (usize, usize), to: &mut Frame) {
     for plane in 0..3 {
-        let (width, height) = Frame::plane_size(from.width, from.height, plane);
-        let side = side(plane);
-        let columns = x * side..((x + 1) * side).min(width);
-        for row in y * side..((y + 1) * side).min(height) {
-            let part = row * width + columns.start..row * width + columns.end;
+        for part in rows(from, cell, plane) {
             to.planes[plane][part.clone()].copy_from_slice(&from.planes[plane][part]);
         }
     }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Cells of 16x16 luma samples, from the upper left corner of the shown picture, whatever the size in which it is coded.
 
+use std::ops::Range;
+
 use super::super::Frame;
 use super::transform::Block;
 use crate::bitstream::SequenceHeader;
@@ -60,18 +62,22 @@ pub fn gather(frame: &Frame, cell: (usize, usize)) -> [Block; CELL_BLOCKS] {
     })
 }
 
+/// Where a cell's samples are in a plane of a frame, row by row.
+pub fn rows(frame: &Frame, (x, y): (usize, usize), plane: usize) -> impl Iterator<Item = Range<usize>> {
+    let (width, height) = Frame::plane_size(frame.width, frame.height, plane);
+    let side = side(plane);
+    let columns = x * side..((x + 1) * side).min(width);
+    (y * side..((y + 1) * side).min(height)).map(move |row| row * width + columns.start..row * width + columns.end)
+}
+
 /// Mean squared difference of a cell's samples in two frames of equal size.
-pub fn squared_error(a: &Frame, b: &Frame, (x, y): (usize, usize)) -> f32 {
+pub fn squared_error(a: &Frame, b: &Frame, cell: (usize, usize)) -> f32 {
     let (mut sum, mut count) = (0u32, 0);
     for plane in 0..3 {
-        let (width, height) = Frame::plane_size(a.width, a.height, plane);
-        let side = side(plane);
-        let columns = x * side..((x + 1) * side).min(width);
-        for row in y * side..((y + 1) * side).min(height) {
-            let part = row * width + columns.start..row * width + columns.end;
+        for part in rows(a, cell, plane) {
+            count += part.len();
             let pairs = a.planes[plane][part.clone()].iter().zip(&b.planes[plane][part]);
             sum += pairs.map(|(a, b)| u32::from(a.abs_diff(*b)).pow(2)).sum::<u32>();
-            count += columns.len();
         }
     }
     sum as f32 / count as f32
