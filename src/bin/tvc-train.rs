@@ -7,9 +7,9 @@ use anyhow::{ensure, Result};
 use clap::{Args, Parser, Subcommand};
 use gsttvc::model::device;
 use gsttvc::train::checkpoint::Checkpoint;
-use gsttvc::train::clips::{find, Clip, SampleShape};
+use gsttvc::train::clips::{find, read_all, Clip, SampleShape};
 use gsttvc::train::schedule::Budget;
-use gsttvc::train::{context_stage, export, joint, predictor_stage, segments, tokenizer_stage};
+use gsttvc::train::{context_stage, export, joint, predictor_stage, segments, slim, tokenizer_stage};
 use tch::{Device, Kind};
 
 /// Trains a TVC model, stage by stage, from a folder of clips.
@@ -50,6 +50,22 @@ enum Stage {
     Predictor {
         #[command(flatten)]
         common: Common,
+    },
+    /// Makes decoder and control branch slimmer; they go on learning with `fusion --freeze-encoder`. Old streams decode.
+    Slim {
+        /// Checkpoint to start from.
+        #[arg(long)]
+        checkpoint: PathBuf,
+        /// Model file to start from where there is no such checkpoint.
+        #[arg(long)]
+        model: Option<PathBuf>,
+        #[arg(long)]
+        out: PathBuf,
+        /// Clips on which the slimmer networks are fitted to the whole ones: files or folders. Without any, weights are just left out.
+        #[arg(long, num_args = 1..)]
+        clips: Vec<PathBuf>,
+        #[command(flatten)]
+        plan: slim::Plan,
     },
     /// Averages runs that went on from one checkpoint with different seeds, for instance one per core.
     Average {
@@ -128,8 +144,7 @@ struct Common {
 
 impl Common {
     fn read_clips(&self) -> Result<(Vec<Clip>, Vec<Clip>)> {
-        let read = |paths: &[PathBuf]| -> Result<Vec<Clip>> { find(paths)?.iter().map(|p| Clip::read(p)).collect() };
-        let (clips, validation) = (read(&self.clips)?, read(&self.validation)?);
+        let (clips, validation) = (read_all(&find(&self.clips)?)?, read_all(&find(&self.validation)?)?);
         let frames: i64 = clips.iter().map(Clip::frames).sum();
         println!(
             "{} clips, {frames} frames; {} clips to validate on",
@@ -165,6 +180,13 @@ fn main() -> Result<()> {
         } => networks(&common, weights, Some(joint), freeze_tokenizer),
         Stage::Context { common } => on_segments(&common, "context", context_stage::run),
         Stage::Predictor { common } => on_segments(&common, "predictor", predictor_stage::run),
+        Stage::Slim {
+            checkpoint,
+            model,
+            out,
+            clips,
+            plan,
+        } => slim::run(&checkpoint, model.as_deref(), &out, &plan, read_all(&find(&clips)?)?),
         Stage::Average { before, runs, out } => {
             let runs: Vec<_> = runs.iter().map(|p| Checkpoint::open(p)).collect::<Result<_>>()?;
             Checkpoint::average(runs, &Checkpoint::open(&before)?)?.write(&out)

@@ -18,9 +18,29 @@ pub struct StreamState {
     caches: Vec<Tensor>,
     next: usize,
     started: bool,
+    recorded: Option<Vec<Tensor>>,
 }
 
 impl StreamState {
+    /// Of a stream whose features are to be looked at: see [`Self::recorded`].
+    pub fn recording() -> StreamState {
+        StreamState {
+            recorded: Some(vec![]),
+            ..StreamState::default()
+        }
+    }
+
+    /// What went into each block and came out of each level, in the order of the network; nothing but for [`Self::recording`].
+    pub fn recorded(&self) -> &[Tensor] {
+        self.recorded.as_deref().unwrap_or_default()
+    }
+
+    pub(super) fn record(&mut self, xs: &Tensor) {
+        if let Some(recorded) = &mut self.recorded {
+            recorded.push(xs.shallow_clone());
+        }
+    }
+
     /// True until the first step of the stream has ended.
     pub fn is_start(&self) -> bool {
         !self.started
@@ -102,7 +122,34 @@ impl Conv2d {
     pub fn forward(&self, xs: &Tensor) -> Result<Tensor> {
         // Weights stay in f32 while they are trained; this is a no-op on a model loaded for use.
         let (weight, bias) = (self.weight.f_to_kind(xs.kind())?, self.bias.f_to_kind(xs.kind())?);
+        if weight.size()[2] == 1 && self.stride == 1 {
+            return pointwise(xs, &weight, &bias);
+        }
         xs.f_conv2d(&weight, Some(&bias), [self.stride; 2], [self.padding; 2], [1, 1], 1)
+    }
+}
+
+/// A 1x1 convolution as the product of matrices that it is in channels-last memory: with a single thread libtorch would copy `xs` first.
+/// `xs: [n, c_in, h, w]`, `weight: [c_out, c_in, 1, 1]`.
+fn pointwise(xs: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let weight = weight.f_flatten(1, -1)?;
+    let ys = xs.f_permute([0, 2, 3, 1])?.f_linear(&weight, Some(bias))?;
+    ys.f_permute([0, 3, 1, 2])
+}
+
+/// SiLU, in the memory of `xs` where no gradient will ask for it: fresh memory costs more than the arithmetic.
+pub fn silu(mut xs: Tensor) -> Result<Tensor> {
+    match xs.requires_grad() {
+        true => xs.f_silu(),
+        false => xs.f_silu_(),
+    }
+}
+
+/// `xs + ys`, in the memory of `ys` where no gradient will ask for it.
+pub fn add(xs: &Tensor, mut ys: Tensor) -> Result<Tensor> {
+    match ys.requires_grad() || xs.requires_grad() {
+        true => xs.f_add(&ys),
+        false => ys.f_add_(xs),
     }
 }
 
@@ -136,7 +183,7 @@ impl Norm {
 
 /// Residual block in space: `x + conv1x1(silu(conv3x3(norm(x))))`.
 #[derive(Debug)]
-struct SpatialBlock {
+pub struct SpatialBlock {
     norm: Norm,
     conv1: Conv2d,
     conv2: Conv2d,
@@ -152,14 +199,17 @@ impl SpatialBlock {
     }
 
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        let hidden = self.conv1.forward(&self.norm.forward(xs)?)?.f_silu()?;
-        xs.f_add(&self.conv2.forward(&hidden)?)
+        add(xs, self.conv2.forward(&self.hidden(xs)?)?)
+    }
+
+    fn hidden(&self, xs: &Tensor) -> Result<Tensor> {
+        silu(self.conv1.forward(&self.norm.forward(xs)?)?)
     }
 }
 
 /// Residual block in time: `x_t + silu-gated map of norm(x)_{t-2}, norm(x)_{t-1}, norm(x)_t`.
 #[derive(Debug)]
-struct TemporalBlock {
+pub struct TemporalBlock {
     norm: Norm,
     conv1: Conv2d,
     conv2: Conv2d,
@@ -172,29 +222,66 @@ impl TemporalBlock {
     fn new(vs: nn::Path, width: i64, hidden: i64) -> Self {
         TemporalBlock {
             norm: Norm::new(&vs / "norm", width),
+            // Inputs: those of the oldest time step, then those of the next one.
             conv1: Conv2d::new(&vs / "conv1", (Self::PAST + 1) * width, hidden, 1, 1, 1.0),
             conv2: Conv2d::new(&vs / "conv2", hidden, width, 1, 1, 0.0),
         }
     }
 
     fn forward(&self, xs: &Tensor, n: i64, state: &mut StreamState) -> Result<Tensor> {
-        let (_, c, h, w) = xs.size4()?;
-        // [n, t, h, w, c]: the channels of three time steps are joined without leaving channels-last memory.
-        let normed = self
+        add(xs, self.conv2.forward(&self.hidden(xs, n, state)?)?)
+    }
+
+    /// What a time step gives to the one two later, to the next and to itself is computed and remembered once; joining the channels
+    /// of three time steps first would be the same sum from three times as much memory.
+    fn hidden(&self, xs: &Tensor, n: i64, state: &mut StreamState) -> Result<Tensor> {
+        let (_, width, h, w) = xs.size4()?;
+        let hidden = self.conv1.weight.size()[0];
+        let weight = self
+            .conv1
+            .weight
+            .f_view([hidden, Self::PAST + 1, width])?
+            .f_permute([1, 0, 2])?
+            .f_reshape([-1, width])?
+            .f_to_kind(xs.kind())?;
+        let given = self
             .norm
-            .forward(xs)?
-            .f_permute([0, 2, 3, 1])?
-            .f_reshape([n, -1, h, w, c])?;
-        let t = normed.size()[1];
-        let extended = state.extend(&normed, Self::PAST)?;
-        let steps = (0..=Self::PAST)
-            .map(|k| extended.f_narrow(1, k, t))
-            .collect::<Result<Vec<_>>>()?;
-        let joined = Tensor::f_cat(&steps, 4)?
-            .f_reshape([n * t, h, w, (Self::PAST + 1) * c])?
-            .f_permute([0, 3, 1, 2])?;
-        let hidden = self.conv1.forward(&joined)?.f_silu()?;
-        xs.f_add(&self.conv2.forward(&hidden)?)
+            .forward_last(&xs.f_permute([0, 2, 3, 1])?)?
+            .f_linear(&weight, None::<&Tensor>)?
+            .f_reshape([n, -1, h, w, (Self::PAST + 1) * hidden])?;
+        let t = given.size()[1];
+        let extended = state.extend(&given, Self::PAST)?;
+        let part = |k: i64| extended.f_narrow(1, k, t)?.f_narrow(4, k * hidden, hidden);
+        let mut sum = part(0)?.f_add(&self.conv1.bias.f_to_kind(xs.kind())?)?;
+        for k in 1..=Self::PAST {
+            sum = add(&part(k)?, sum)?;
+        }
+        silu(sum.f_reshape([n * t, h, w, hidden])?.f_permute([0, 3, 1, 2])?)
+    }
+}
+
+/// A residual block on its own.
+#[derive(Debug)]
+pub enum Block {
+    Spatial(SpatialBlock),
+    Temporal(TemporalBlock),
+}
+
+impl Block {
+    pub fn spatial(vs: nn::Path, width: i64, hidden: i64) -> Block {
+        Block::Spatial(SpatialBlock::new(vs, width, hidden))
+    }
+
+    pub fn temporal(vs: nn::Path, width: i64, hidden: i64) -> Block {
+        Block::Temporal(TemporalBlock::new(vs, width, hidden))
+    }
+
+    /// What its last convolution sees at the start of `n` streams: `xs: [n * t, width, h, w]` -> `[n * t, hidden, h, w]`.
+    pub fn hidden(&self, xs: &Tensor, n: i64) -> Result<Tensor> {
+        match self {
+            Block::Spatial(block) => block.hidden(xs),
+            Block::Temporal(block) => block.hidden(xs, n, &mut StreamState::default()),
+        }
     }
 }
 
@@ -254,8 +341,10 @@ impl Level {
             if i == self.temporal.len() {
                 xs = steps.of(&xs, n)?;
             }
+            state.record(&xs);
             xs = block.forward(&xs)?;
             if let Some(temporal) = self.temporal.get(i) {
+                state.record(&xs);
                 xs = temporal.forward(&xs, n, state)?;
             }
         }

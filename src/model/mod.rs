@@ -17,7 +17,10 @@ pub mod predictor;
 mod quantized;
 pub mod tokenizer;
 
-pub use config::{ContinuousConfig, ModelConfig, PredictorConfig, TokenizerConfig};
+pub use config::{
+    painter_macs, ContinuousConfig, ContinuousNetworks, LevelConfig, LevelNetworks, ModelConfig, NetworkConfig,
+    PredictorConfig, TokenizerConfig,
+};
 pub use context_tensors::powers;
 pub use error::ModelError;
 pub use file::TensorFile;

@@ -6,7 +6,9 @@ use tch::{nn, Kind, Tensor};
 use super::config::{LevelConfig, LevelNetworks, NetworkConfig, TokenizerConfig};
 use super::cosmos;
 use super::fsq::Fsq;
-use super::layers::{new_levels, to_channels_last, Conv2d, Downsample, Level, Norm, StreamState, TimeSteps, Upsample};
+use super::layers::{
+    add, new_levels, silu, to_channels_last, Conv2d, Downsample, Level, Norm, StreamState, TimeSteps, Upsample,
+};
 use super::patch::{patch, unpatch};
 
 type Result<T> = std::result::Result<T, tch::TchError>;
@@ -59,11 +61,15 @@ struct Decoder {
     levels: Vec<Level>,
     upsamples: Vec<Upsample>,
     norm_out: Norm,
+    /// The first factor of the last convolution, where that has two.
+    conv_rank: Option<Conv2d>,
     conv_out: Conv2d,
 }
 
 impl Decoder {
-    fn new(vs: nn::Path, levels: &[LevelConfig], c_in: i64, c_out: i64) -> Decoder {
+    fn new(vs: nn::Path, config: &LevelNetworks, c_in: i64, c_out: i64) -> Decoder {
+        let levels = &config.decoder;
+        let finest = levels[0].width;
         let coarsest = levels.last().expect("a validated configuration has levels").width;
         Decoder {
             conv_in: Conv2d::new(&vs / "conv_in", c_in, coarsest, 3, 1, 1.0),
@@ -71,13 +77,19 @@ impl Decoder {
             upsamples: (1..levels.len())
                 .map(|i| Upsample::new(&vs / "up" / (i - 1), &levels[i], &levels[i - 1]))
                 .collect(),
-            norm_out: Norm::new(&vs / "norm_out", levels[0].width),
-            conv_out: Conv2d::new(&vs / "conv_out", levels[0].width, c_out, 3, 1, 1.0),
+            norm_out: Norm::new(&vs / "norm_out", finest),
+            conv_rank: config
+                .output_rank
+                .map(|rank| Conv2d::new(&vs / "conv_rank", finest, rank, 3, 1, 1.0)),
+            conv_out: match config.output_rank {
+                Some(rank) => Conv2d::new(&vs / "conv_out", rank, c_out, 1, 1, 1.0),
+                None => Conv2d::new(&vs / "conv_out", finest, c_out, 3, 1, 1.0),
+            },
         }
     }
 
-    /// `zs: [n * t', c_in, h', w']` -> `[n * t, c_out, h, w]`. `control`: what is added to each level's
-    /// features, the finest first; empty = nothing. `steps`: of the pictures; then t is of these alone.
+    /// `zs: [n * t', c_in, h', w']` -> `[n * t, c_out, h, w]`. `control`: what is added to the features of the coarsest
+    /// levels, the finest of these first; empty = nothing. `steps`: of the pictures; then t is of these alone.
     fn forward(
         &self,
         zs: &Tensor,
@@ -89,14 +101,22 @@ impl Decoder {
         for (i, level) in self.levels.iter().enumerate().rev() {
             let steps = if i == 0 { steps } else { TimeSteps::All };
             xs = level.forward_steps(xs, n, steps, state)?;
-            if let Some(addend) = control.get(i) {
-                xs = xs.f_add(addend)?;
+            let addend = (i + control.len())
+                .checked_sub(self.levels.len())
+                .and_then(|at| control.get(at));
+            if let Some(addend) = addend {
+                xs = add(addend, xs)?;
             }
+            state.record(&xs);
             if i > 0 {
                 xs = self.upsamples[i - 1].forward(xs, n, state)?;
             }
         }
-        self.conv_out.forward(&self.norm_out.forward(&xs)?.f_silu()?)
+        let xs = silu(self.norm_out.forward(&xs)?)?;
+        match &self.conv_rank {
+            Some(conv) => self.conv_out.forward(&conv.forward(&xs)?),
+            None => self.conv_out.forward(&xs),
+        }
     }
 }
 
@@ -111,7 +131,7 @@ impl Networks {
     fn levels(vs: &nn::Path, config: &LevelNetworks, patches: i64, digits: i64) -> Networks {
         Networks::Levels(
             Encoder::new(vs / "encoder", &config.encoder, patches, digits).into(),
-            Decoder::new(vs / "decoder", &config.decoder, digits, patches).into(),
+            Decoder::new(vs / "decoder", config, digits, patches).into(),
         )
     }
 }

@@ -156,6 +156,18 @@ impl Checkpoint {
         }
     }
 
+    /// Puts other weights in the place of a part; what its optimiser remembered is forgotten, totals stay.
+    pub fn restart(&mut self, part: &str, weights: HashMap<String, Tensor>) {
+        let prefix = format!("{part}/");
+        self.file.tensors.retain(|name, _| !name.starts_with(&prefix));
+        for (name, tensor) in weights {
+            for what in ["weight", "average"] {
+                let name = format!("{prefix}{what}.{name}");
+                self.file.tensors.insert(name, tensor.shallow_clone());
+            }
+        }
+    }
+
     /// The averaged weights of a part, by variable name.
     pub fn averages(&self, part: &str) -> HashMap<String, Tensor> {
         self.file.under(&format!("{part}/average."))

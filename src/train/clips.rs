@@ -4,8 +4,10 @@
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{anyhow, bail, ensure, Context, Result};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tch::{Device, Kind, Tensor};
@@ -182,6 +184,34 @@ fn cut_even(plane: &[u8], stride: usize, (width, height): (usize, usize), out: &
     }
 }
 
+/// Reads files, as many at a time as there are cores.
+pub fn read_all(files: &[PathBuf]) -> Result<Vec<Clip>> {
+    let next = AtomicUsize::new(0);
+    let read_some = || -> Result<Vec<(usize, Clip)>> {
+        let mut clips = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(file) = files.get(at) else { return Ok(clips) };
+            clips.push((at, Clip::read(file)?));
+        }
+    };
+    let mut clips = std::thread::scope(|scope| -> Result<Vec<(usize, Clip)>> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let readers: Vec<_> = (0..cores).map(|_| scope.spawn(read_some)).collect();
+        let mut all = Vec::new();
+        for reader in readers {
+            all.extend(
+                reader
+                    .join()
+                    .map_err(|_| anyhow!("a thread that reads clips has died"))??,
+            );
+        }
+        Ok(all)
+    })?;
+    clips.sort_by_key(|(at, _)| *at);
+    Ok(clips.into_iter().map(|(_, clip)| clip).collect())
+}
+
 /// Every file under `paths`, folders searched to the bottom, in the order of their names.
 pub fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
@@ -204,6 +234,9 @@ pub fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
 /// A sample shows a window of the clip that is this many times its size: enlarged pictures are blurred, and what is to be coded
 /// is mostly made smaller from something larger.
 const WINDOW_SCALES: [f64; 2] = [1.0, 2.2];
+
+/// Batches that wait for a GPU.
+const BATCHES_AHEAD: usize = 2;
 
 /// Shape of the samples of a batch.
 #[derive(Clone, Copy, Debug)]
@@ -229,6 +262,17 @@ impl Sampler {
             device,
             rng: StdRng::seed_from_u64(seed),
         }
+    }
+
+    /// Batches without end. For a GPU they are made ahead by a thread of their own: they are many small pieces of work, between which it
+    /// would have nothing to do. Ends where that thread fails.
+    pub fn batches(mut self, shape: SampleShape) -> Box<dyn Iterator<Item = Tensor>> {
+        if self.device == Device::Cpu {
+            return Box::new(std::iter::repeat_with(move || self.batch(shape)));
+        }
+        let (sender, receiver) = sync_channel(BATCHES_AHEAD);
+        std::thread::spawn(move || while sender.send(self.batch(shape)).is_ok() {});
+        Box::new(receiver.into_iter())
     }
 
     /// Quad pictures `[batch, frames, 6, size/2, size/2]` f32 in [-1, 1].

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The trainer: clips, losses, stages, and the export of a model file.
 
+mod calibrate;
 pub mod checkpoint;
 pub mod clips;
 pub mod context_net;
@@ -22,5 +23,6 @@ mod resized;
 pub mod schedule;
 pub mod segments;
 mod sent;
+pub mod slim;
 mod stage;
 pub mod tokenizer_stage;

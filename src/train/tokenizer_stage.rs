@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{ensure, Result};
+use anyhow::{ensure, Context, Result};
 use tch::{Device, Kind, Tensor};
 
 use super::checkpoint::Checkpoint;
@@ -77,7 +77,7 @@ pub fn run(options: &Options, clips: Vec<Clip>, validation: &[Clip]) -> Result<(
     let config = configuration(&checkpoint, options.joint.is_some())?;
     checkpoint.set_config(&config)?;
     let mut stage = Stage::new(options, &config, &checkpoint)?;
-    let mut sampler = Sampler::new(clips, options.device, options.seed);
+    let mut batches = Sampler::new(clips, options.device, options.seed).batches(options.shape);
     let mut log = Log::open(
         &options.log,
         "step,loss,psnr_db,lpips,rate_bpp,gradient_norm,learning_rate",
@@ -87,7 +87,7 @@ pub fn run(options: &Options, clips: Vec<Clip>, validation: &[Clip]) -> Result<(
     let before = checkpoint.totals("tokenizer");
     let mut next_validation = options.validate_every;
     loop {
-        let xs = sampler.batch(options.shape);
+        let xs = batches.next().context("no more batches")?;
         let measures = stage.step(&xs, schedule.progress(), schedule.lr())?;
         let step = schedule.advance();
         bar.set_position((schedule.progress() * 1000.0) as u64);

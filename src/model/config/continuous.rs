@@ -27,8 +27,8 @@ pub enum ContinuousNetworks {
     Levels {
         /// Blocks between the tokenizer's second-coarsest features and the latents.
         encoder: LevelConfig,
-        /// Control branch, the finest level first. Widths, hidden widths and scales are those of the tokenizer's
-        /// decoder, whose first blocks it starts as a copy of; it may have fewer blocks.
+        /// Control branch, the finest level first. Widths and scales are those of the tokenizer's decoder, whose first blocks it
+        /// starts as a copy of; it may have fewer blocks. It ends with the finest level that has any.
         control: Vec<LevelConfig>,
     },
     Cosmos {
@@ -134,6 +134,7 @@ fn validate_levels(
     for (control, decoder) in control.iter().zip(&tokenizer.decoder) {
         validate_level("control branch", control)?;
         let blocks = LevelConfig {
+            hidden: control.hidden,
             blocks: control.blocks,
             temporal_blocks: control.temporal_blocks,
             ..*decoder

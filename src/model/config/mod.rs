@@ -4,9 +4,11 @@
 use serde::{Deserialize, Serialize};
 
 mod continuous;
+mod cost;
 mod tokenizer;
 
 pub use continuous::{ContinuousConfig, ContinuousNetworks, MAX_LATENT_CHANNELS};
+pub use cost::painter_macs;
 pub use tokenizer::{Colour, LevelConfig, LevelNetworks, NetworkConfig, PatchConfig, TokenizerConfig, Transform};
 
 use super::ModelError;

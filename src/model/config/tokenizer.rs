@@ -76,6 +76,9 @@ pub struct LevelNetworks {
     pub patch: PatchConfig,
     pub encoder: Vec<LevelConfig>,
     pub decoder: Vec<LevelConfig>,
+    /// Channels between the two factors of the decoder's last convolution, 3x3 and 1x1; None: one 3x3 convolution.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_rank: Option<i64>,
 }
 
 /// The two families of networks.
@@ -147,6 +150,7 @@ impl LevelNetworks {
                 level(160, 160, 4, 2, true, true),
                 level(256, 128, 6, 3, false, false),
             ],
+            output_rank: None,
         }
     }
 
@@ -191,6 +195,12 @@ impl LevelNetworks {
         };
         if halvings(&self.encoder) != halvings(&self.decoder) {
             return bad("encoder and decoder have different scales".into());
+        }
+        if self.output_rank.is_some_and(|rank| !(1..=MAX_WIDTH).contains(&rank)) {
+            return bad(format!(
+                "output rank {:?}, legal are 1 to {MAX_WIDTH}",
+                self.output_rank
+            ));
         }
         if self.patch.time != 4 || ![2, 4].contains(&self.patch.space) {
             return bad(format!("patch {}x{}", self.patch.time, self.patch.space));
