@@ -13,6 +13,7 @@ mod holding;
 mod ladder;
 mod masking;
 mod past;
+mod patches;
 mod rate;
 mod restore;
 mod scaling;

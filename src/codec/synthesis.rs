@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The decoder's networks: digits and latents to frames.
 
-use tch::Tensor;
-
 use super::colour::ycbcr;
+use super::patches::frames_of_patches;
 use super::restore::Restored;
 use super::spots::{fill_spots, has_spots};
 use super::strips::Strip;
@@ -67,10 +66,10 @@ impl Synthesis {
         let (width, height) = sequence.coded_size();
         let mut frames: Vec<Frame> = Vec::new();
         for state in &mut self.strips {
-            let quads = state.run(model, restored, painting, ycbcr(sequence))?;
             let rows = &state.strip.rows;
             let below = height as usize - rows.start * factor;
-            let parts = Frame::from_quads(&quads, width as usize, below.min(rows.len() * factor))?;
+            let size = (width as usize, below.min(rows.len() * factor));
+            let parts = state.run(model, restored, painting, (size, ycbcr(sequence)))?;
             if frames.is_empty() {
                 frames = parts;
             } else {
@@ -93,14 +92,14 @@ impl Synthesis {
 }
 
 impl StripState {
-    /// Quad pictures `[1, t, 6, h/2, w/2]` of the strip, in which a picture's last rows may be more than it has.
+    /// The strip's part of the frames, in which a picture's last rows may be fewer than the networks give.
     fn run(
         &mut self,
         model: &Model,
         restored: &Restored,
         Painting { control, steps, .. }: Painting,
-        colours: Ycbcr,
-    ) -> Result<Tensor, tch::TchError> {
+        (size, colours): ((usize, usize), Ycbcr),
+    ) -> Result<Vec<Frame>, tch::TchError> {
         let _no_grad = tch::no_grad_guard();
         let (tokenizer, strip) = (&model.tokenizer, &self.strip);
         let codes = tokenizer.fsq.codes(&strip.view(&restored.digits, 2)?)?;
@@ -113,8 +112,14 @@ impl StripState {
             }
             _ => vec![],
         };
-        let pictures = tokenizer.decode_steps(&codes, &addends, (1, steps), model.kind, &mut self.decoder)?;
+        let (kind, decoder, factor) = (model.kind, &mut self.decoder, tokenizer.config.spatial_factor());
+        if let Some(patch) = tokenizer.config.planar_patch() {
+            let mut patches = tokenizer.decode_patches(&codes, &addends, (1, steps), kind, decoder)?;
+            patches.values = strip.crop(&patches.values, 2, factor / (2 * patch.space))?;
+            return frames_of_patches(&patches, patch, size);
+        }
+        let pictures = tokenizer.decode_steps(&codes, &addends, (1, steps), kind, decoder)?;
         let quads = picture::from_network(&pictures, tokenizer.config.colour(), colours)?;
-        strip.crop(&quads, 3, tokenizer.config.spatial_factor() / 2)
+        Frame::from_quads(&strip.crop(&quads, 3, factor / 2)?, size.0, size.1)
     }
 }

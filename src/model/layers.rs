@@ -56,9 +56,9 @@ impl StreamState {
         self.started = true;
     }
 
-    /// Puts the last `keep` time steps of the past before `xs: [n, t, ...]` and remembers the last `keep` of
-    /// the result. At the start of a stream the past is copies of the first time step.
-    pub(super) fn extend(&mut self, xs: &Tensor, keep: i64) -> Result<Tensor> {
+    /// The last `keep` time steps before `xs: [n, t, ...]`, and remembers those with it. At the start of a stream the past is copies
+    /// of the first time step.
+    pub(super) fn remember_last(&mut self, xs: &Tensor, keep: i64) -> Result<Tensor> {
         let past = if self.started {
             self.caches[self.next].shallow_clone()
         } else {
@@ -66,10 +66,18 @@ impl StreamState {
             shape[1] = keep;
             xs.f_narrow(1, 0, 1)?.f_expand(&shape, false)?
         };
-        let extended = Tensor::f_cat(&[&past, xs], 1)?;
-        let last = extended.f_narrow(1, extended.size()[1] - keep, keep)?.f_detach_copy()?;
+        let t = xs.size()[1];
+        let last = match t >= keep {
+            true => xs.f_narrow(1, t - keep, keep)?.f_detach()?,
+            false => Tensor::f_cat(&[&past.f_narrow(1, t, keep - t)?, xs], 1)?.f_detach()?,
+        };
         self.remember(last);
-        Ok(extended)
+        Ok(past)
+    }
+
+    /// Puts the last `keep` time steps of the past before `xs: [n, t, ...]`: see [`Self::remember_last`].
+    pub(super) fn extend(&mut self, xs: &Tensor, keep: i64) -> Result<Tensor> {
+        Tensor::f_cat(&[&self.remember_last(xs, keep)?, xs], 1)
     }
 
     /// Puts all time steps of the past before `xs: [n, t, ...]` and remembers them all.
@@ -250,11 +258,20 @@ impl TemporalBlock {
             .f_linear(&weight, None::<&Tensor>)?
             .f_reshape([n, -1, h, w, (Self::PAST + 1) * hidden])?;
         let t = given.size()[1];
-        let extended = state.extend(&given, Self::PAST)?;
-        let part = |k: i64| extended.f_narrow(1, k, t)?.f_narrow(4, k * hidden, hidden);
-        let mut sum = part(0)?.f_add(&self.conv1.bias.f_to_kind(xs.kind())?)?;
+        let past = state.remember_last(&given, Self::PAST)?;
+        // What was given `k` steps ago for now, where the first steps are of the past.
+        let delayed = |k: i64| -> Result<Tensor> {
+            let part = |xs: &Tensor| xs.f_narrow(4, (Self::PAST - k) * hidden, hidden);
+            let old = part(&past)?.f_narrow(1, Self::PAST - k, k.min(t))?;
+            match t > k {
+                true => Tensor::f_cat(&[old, part(&given)?.f_narrow(1, 0, t - k)?], 1),
+                false => Ok(old),
+            }
+        };
+        let bias = self.conv1.bias.f_to_kind(xs.kind())?;
+        let mut sum = given.f_narrow(4, Self::PAST * hidden, hidden)?.f_add(&bias)?;
         for k in 1..=Self::PAST {
-            sum = add(&part(k)?, sum)?;
+            sum = add(&delayed(k)?, sum)?;
         }
         silu(sum.f_reshape([n * t, h, w, hidden])?.f_permute([0, 3, 1, 2])?)
     }

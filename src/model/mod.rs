@@ -29,4 +29,4 @@ pub use layers::{StreamState, TimeSteps};
 pub use loaded::{fill, pack, Continuous, IntegerModel, Model, ModelSource};
 pub use predictor::Predictor;
 pub use quantized::dequantize;
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{Patches, Tokenizer};

@@ -40,9 +40,9 @@ pub fn patch(config: &PatchConfig, xs: &Tensor, state: &StreamState) -> Result<T
     }
 }
 
-/// Inverse of [`patch`]: `ys: [n * t', c', h', w']` -> `[n, t, channels, h, w]`. At the start of a stream the
-/// repeated copies of the first frame are dropped.
-pub fn unpatch(config: &PatchConfig, ys: &Tensor, n: i64, channels: i64, state: &StreamState) -> Result<Tensor> {
+/// Inverse of [`patch`]: `ys: [n * t', c', h', w']` -> `[n, t, channels, h, w]`. `skipped`: first frames that are dropped, the
+/// repeated copies at the start of a stream.
+pub fn unpatch(config: &PatchConfig, ys: &Tensor, n: i64, channels: i64, skipped: i64) -> Result<Tensor> {
     let (_, c, h, w) = ys.size4()?;
     let (pt, ps) = (config.time, config.space);
     let xs = match config.transform {
@@ -61,10 +61,7 @@ pub fn unpatch(config: &PatchConfig, ys: &Tensor, n: i64, channels: i64, state: 
             xs
         }
     };
-    if !state.is_start() {
-        return Ok(xs);
-    }
-    xs.f_narrow(1, pt - 1, xs.size()[1] - (pt - 1))
+    xs.f_narrow(1, skipped, xs.size()[1] - skipped)
 }
 
 /// Axes of a pair split, in the order in which the Cosmos tokenizer applies and numbers them.
@@ -128,7 +125,8 @@ mod tests {
             for frames in [9, 8] {
                 let xs = Tensor::rand([2, frames, 3, 16, 24], (Kind::Float, Device::Cpu));
                 let ys = patch(&config, &xs, &state).unwrap();
-                let back = unpatch(&config, &ys, 2, 3, &state).unwrap();
+                let skipped = if state.is_start() { config.time - 1 } else { 0 };
+                let back = unpatch(&config, &ys, 2, 3, skipped).unwrap();
                 assert!(f64::try_from((back - xs).abs().max()).unwrap() < 1e-6);
                 state.begin_step();
                 state.end_step();

@@ -218,17 +218,49 @@ impl Tokenizer {
         kind: Kind,
         state: &mut StreamState,
     ) -> Result<Tensor> {
+        let Patches { values, skipped } = self.decode_patches(codes, control, (n, steps), kind, state)?;
+        let xs = unpatch(
+            &self.config.patch(),
+            &values,
+            n,
+            self.config.colour().channels(),
+            skipped,
+        )?;
+        xs.f_to_kind(Kind::Float)
+    }
+
+    /// [`Self::decode_steps`] before the patches are put together.
+    pub fn decode_patches(
+        &self,
+        codes: &Tensor,
+        control: &[Tensor],
+        (n, steps): (i64, TimeSteps),
+        kind: Kind,
+        state: &mut StreamState,
+    ) -> Result<Patches> {
         state.begin_step();
         let codes = to_channels_last(codes, kind)?;
-        let patches = match &self.networks {
+        let values = match &self.networks {
             Networks::Levels(_, decoder) => decoder.forward(&codes, control, (n, steps), state)?,
             Networks::Cosmos(_, decoder) => decoder.forward(&codes, control, n, state)?,
         };
-        let channels = self.config.colour().channels();
-        let xs = unpatch(&self.config.patch(), &patches, n, channels, state)?;
+        let skipped = if state.is_start() {
+            self.config.patch().time - 1
+        } else {
+            0
+        };
         state.end_step();
-        xs.f_to_kind(Kind::Float)
+        Ok(Patches { values, skipped })
     }
+}
+
+/// Pictures as a network gives them.
+#[derive(Debug)]
+pub struct Patches {
+    /// `[n * t', c', h', w']` in about [-1, 1].
+    pub values: Tensor,
+    /// Frames of the first patch that count for nothing: at the start of a stream it holds a single one.
+    pub skipped: i64,
 }
 
 #[cfg(test)]

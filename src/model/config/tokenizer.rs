@@ -259,6 +259,12 @@ impl TokenizerConfig {
         }
     }
 
+    /// The patches, where they are of samples of Y'CbCr 4:2:0 as they are.
+    pub fn planar_patch(&self) -> Option<PatchConfig> {
+        let is_planar = self.colour() == Colour::Quad420 && self.patch().transform == Transform::Raw;
+        is_planar.then(|| self.patch())
+    }
+
     /// Frames that one token covers.
     pub fn temporal_factor(&self) -> i64 {
         match &self.networks {

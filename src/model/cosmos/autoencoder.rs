@@ -76,7 +76,9 @@ impl Autoencoder {
         let mut state = StreamState::default();
         let patches = self.decoder.forward(codes, &[], 1, &mut state)?;
         let tokenizer = self.tokenizer();
-        let pictures = unpatch(&tokenizer.patch(), &patches, 1, tokenizer.colour().channels(), &state)?;
+        let (patch, channels) = (tokenizer.patch(), tokenizer.colour().channels());
+        // The clip is a stream of its own: see [`patch`].
+        let pictures = unpatch(&patch, &patches, 1, channels, patch.time - 1)?;
         Ok(pictures.f_transpose(1, 2)?)
     }
 
