@@ -9,8 +9,8 @@ use sha2::{Digest, Sha256};
 use tch::{nn, Device, Kind, Tensor};
 
 use super::config::NetworkConfig;
-use super::device;
 use super::{context_tensors, quantized, Fusion, ModelConfig, ModelError, Predictor, TensorFile, Tokenizer};
+use super::{device, openmp};
 use crate::entropy::{ContextModel, ContextWeights, LatentContextModel, LatentWeights};
 
 const FORMAT: &str = "tvc-model";
@@ -118,6 +118,7 @@ impl IntegerModel {
 impl Model {
     /// Loads a model, or shares the one that is loaded already. `device`: auto, cpu, cuda or cuda:N.
     pub fn load(source: &ModelSource, device: &str) -> Result<Arc<Model>, ModelError> {
+        openmp::stop_spinning();
         let device = device::select(device)?;
         let mut cache = CACHE.lock().unwrap_or_else(|e| e.into_inner());
         cache.retain(|(_, _, model)| model.strong_count() > 0);

@@ -11,6 +11,7 @@ pub mod fsq;
 pub mod fusion;
 pub mod layers;
 mod loaded;
+pub mod openmp;
 pub mod patch;
 pub mod picture;
 pub mod predictor;
