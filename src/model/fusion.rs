@@ -6,7 +6,7 @@ use tch::{nn, Kind, Tensor};
 
 use super::config::{ContinuousConfig, ContinuousNetworks, LevelConfig, NetworkConfig, TokenizerConfig};
 use super::cosmos;
-use super::layers::{to_channels_last, Conv2d, Downsample, Level, Norm, StreamState, TimeSteps, Upsample};
+use super::layers::{new_levels, to_channels_last, Conv2d, Downsample, Level, Norm, StreamState, TimeSteps, Upsample};
 
 type Result<T> = std::result::Result<T, tch::TchError>;
 
@@ -39,8 +39,6 @@ struct Encoder {
 struct Control {
     conv_in: Conv2d,
     hint: Conv2d,
-    /// Levels of the decoder, the finest ones, that it has none of.
-    finer: usize,
     levels: Vec<Level>,
     upsamples: Vec<Upsample>,
     joins: Vec<Conv2d>,
@@ -67,23 +65,16 @@ impl Encoder {
 impl Control {
     fn new(vs: nn::Path, levels: &[LevelConfig], channels: i64, digits: i64) -> Control {
         let coarsest = levels.last().expect("a validated configuration has levels").width;
-        let finer = levels.iter().take_while(|level| level.blocks == 0).count();
-        let finer = finer.min(levels.len() - 1);
-        let numbers = finer..levels.len();
         Control {
             conv_in: Conv2d::new(&vs / "conv_in", digits, coarsest, 3, 1, 1.0),
             hint: Conv2d::new(&vs / "hint", channels, coarsest, 3, 1, 1.0),
-            finer,
-            // Numbered as the decoder's.
-            levels: numbers
-                .clone()
-                .map(|i| Level::new(&vs / "level" / i, &levels[i]))
-                .collect(),
-            upsamples: (finer + 1..levels.len())
+            levels: new_levels(&vs, levels),
+            upsamples: (1..levels.len())
                 .map(|i| Upsample::new(&vs / "up" / (i - 1), &levels[i], &levels[i - 1]))
                 .collect(),
-            joins: numbers
-                .map(|i| Conv2d::new(&vs / "join" / i, levels[i].width, levels[i].width, 1, 1, 0.0))
+            joins: (0..levels.len() as i64)
+                .zip(levels)
+                .map(|(i, level)| Conv2d::new(&vs / "join" / i, level.width, level.width, 1, 1, 0.0))
                 .collect(),
         }
     }
@@ -98,7 +89,7 @@ impl Control {
         let mut xs = self.conv_in.forward(codes)?.f_add(&self.hint.forward(latents)?)?;
         let mut joined = Vec::with_capacity(self.levels.len());
         for (i, level) in self.levels.iter().enumerate().rev() {
-            let steps = if self.finer + i == 0 { steps } else { TimeSteps::All };
+            let steps = if i == 0 { steps } else { TimeSteps::All };
             xs = level.forward_steps(xs, n, steps, state)?;
             state.record(&xs);
             joined.push(self.joins[i].forward(&xs)?);

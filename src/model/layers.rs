@@ -22,7 +22,7 @@ pub struct StreamState {
 }
 
 impl StreamState {
-    /// Of a stream whose features are to be looked at: see [`Self::recorded`].
+    /// Of a stream whose features are to be looked at: see [`Self::take_recorded`].
     pub fn recording() -> StreamState {
         StreamState {
             recorded: Some(vec![]),
@@ -31,8 +31,8 @@ impl StreamState {
     }
 
     /// What went into each block and came out of each level, in the order of the network; nothing but for [`Self::recording`].
-    pub fn recorded(&self) -> &[Tensor] {
-        self.recorded.as_deref().unwrap_or_default()
+    pub fn take_recorded(&mut self) -> Vec<Tensor> {
+        self.recorded.take().unwrap_or_default()
     }
 
     pub(super) fn record(&mut self, xs: &Tensor) {

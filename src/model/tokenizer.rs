@@ -88,8 +88,8 @@ impl Decoder {
         }
     }
 
-    /// `zs: [n * t', c_in, h', w']` -> `[n * t, c_out, h, w]`. `control`: what is added to the features of the coarsest
-    /// levels, the finest of these first; empty = nothing. `steps`: of the pictures; then t is of these alone.
+    /// `zs: [n * t', c_in, h', w']` -> `[n * t, c_out, h, w]`. `control`: what is added to each level's
+    /// features, the finest first; empty = nothing. `steps`: of the pictures; then t is of these alone.
     fn forward(
         &self,
         zs: &Tensor,
@@ -101,10 +101,7 @@ impl Decoder {
         for (i, level) in self.levels.iter().enumerate().rev() {
             let steps = if i == 0 { steps } else { TimeSteps::All };
             xs = level.forward_steps(xs, n, steps, state)?;
-            let addend = (i + control.len())
-                .checked_sub(self.levels.len())
-                .and_then(|at| control.get(at));
-            if let Some(addend) = addend {
+            if let Some(addend) = control.get(i) {
                 xs = add(addend, xs)?;
             }
             state.record(&xs);

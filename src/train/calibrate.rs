@@ -22,7 +22,7 @@ pub(super) type Weights = HashMap<String, Tensor>;
 
 /// A place in a network where features are recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+enum Place {
     /// Before a block in space.
     Spatial(i64),
     /// Before a block in time.
@@ -32,9 +32,9 @@ pub(super) enum Place {
 }
 
 /// The places of a network with their levels, in its order.
-pub(super) fn places(levels: &[LevelConfig], finest: usize) -> Vec<(usize, Place)> {
+fn places(levels: &[LevelConfig]) -> Vec<(usize, Place)> {
     let mut places = vec![];
-    for (i, level) in levels.iter().enumerate().skip(finest).rev() {
+    for (i, level) in levels.iter().enumerate().rev() {
         for block in 0..level.blocks {
             places.push((i, Place::Spatial(block)));
             if block < level.temporal_blocks {
@@ -50,10 +50,6 @@ pub(super) fn places(levels: &[LevelConfig], finest: usize) -> Vec<(usize, Place
 pub(super) struct Pair<'a> {
     /// Where its weights are.
     pub name: &'static str,
-    /// Its finest level.
-    pub finest: usize,
-    /// The finest level of the one that it was.
-    pub finest_before: usize,
     pub before: &'a [LevelConfig],
     pub after: &'a [LevelConfig],
     /// Blocks in space that are left, for each level.
@@ -61,14 +57,15 @@ pub(super) struct Pair<'a> {
 }
 
 impl Pair<'_> {
-    /// Where the features before a place were in the network before.
-    fn origin(&self, (level, place): (usize, Place)) -> Option<usize> {
-        let place = match place {
+    /// Where in the network before the features were recorded that a block should give; `None` for the end of a level.
+    fn next_origin(&self, (level, place): (usize, Place)) -> Option<usize> {
+        let mut own = places(self.after).into_iter().skip_while(|at| *at != (level, place));
+        let next = own.nth(1).filter(|_| place != Place::End)?.1;
+        let origin = match next {
             Place::Spatial(block) => Place::Spatial(self.kept[level][block as usize]),
             other => other,
         };
-        let places = places(self.before, self.finest_before);
-        places.iter().position(|at| *at == (level, place))
+        places(self.before).iter().position(|at| *at == (level, origin))
     }
 }
 
@@ -77,14 +74,6 @@ pub(super) struct Inputs {
     codes: Tensor,
     latents: Tensor,
     n: i64,
-}
-
-/// What it makes of that.
-struct Features {
-    control: Vec<Tensor>,
-    /// Of the control branch's levels, the finest first.
-    joined: Vec<Tensor>,
-    decoder: Vec<Tensor>,
 }
 
 /// The networks of a configuration with weights.
@@ -108,21 +97,38 @@ impl Painter {
         })
     }
 
-    fn features(&self, inputs: &Inputs) -> Result<Features> {
-        let (mut control, mut decoder) = (StreamState::recording(), StreamState::recording());
-        let (codes, n) = (&inputs.codes, inputs.n);
+    /// The recorded features of the control branch, and what it adds to the decoder's levels, the finest first.
+    fn control(&self, inputs: &Inputs) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
+        let mut state = StreamState::recording();
         let joined = match &self.fusion {
-            Some(fusion) => fusion.control(codes, &inputs.latents, n, Kind::Float, &mut control)?,
+            Some(fusion) => fusion.control(&inputs.codes, &inputs.latents, inputs.n, Kind::Float, &mut state)?,
             None => vec![],
         };
-        let _pictures = self
+        Ok((state.take_recorded(), joined))
+    }
+
+    /// The recorded features of the decoder, and its pictures.
+    fn decoder(&self, inputs: &Inputs, joined: &[Tensor]) -> Result<(Vec<Tensor>, Tensor)> {
+        let mut state = StreamState::recording();
+        let pictures = self
             .tokenizer
-            .decode_controlled(codes, &joined, n, Kind::Float, &mut decoder)?;
-        Ok(Features {
-            control: control.recorded().iter().map(Tensor::shallow_clone).collect(),
-            joined,
-            decoder: decoder.recorded().iter().map(Tensor::shallow_clone).collect(),
-        })
+            .decode_controlled(&inputs.codes, joined, inputs.n, Kind::Float, &mut state)?;
+        Ok((state.take_recorded(), pictures))
+    }
+
+    /// What errors in the recorded features of control branch and decoder mean for the pictures: matrices `[c, c]` that turn an error
+    /// into one whose square is the pictures', in the mean. From the gradients of sums of samples with random signs, whose second
+    /// moments are those of the Jacobian (Hutchinson, 1989).
+    fn sensitivities(&self, inputs: &Inputs) -> Result<[Vec<Tensor>; 2]> {
+        let (control, joined) = self.control(inputs)?;
+        let (decoder, pictures) = self.decoder(inputs, &joined)?;
+        let features: Vec<&Tensor> = control.iter().chain(&decoder).collect();
+        let signs = pictures.detach().bernoulli_float_(0.5) * 2.0 - 1.0;
+        let _ = signs.narrow(2, 4, 2).g_mul_scalar_(f64::from(CHROMA));
+        let gradients = Tensor::f_run_backward(&[(pictures * signs).sum(Kind::Float)], &features, false, false)?;
+        let mut roots = tch::no_grad(|| gradients.iter().map(root_of_power).collect::<Result<Vec<_>>>())?;
+        let decoder = roots.split_off(control.len());
+        Ok([roots, decoder])
     }
 }
 
@@ -159,35 +165,41 @@ pub(super) fn fit(
     (control, decoder): (Option<Pair>, Pair),
     inputs: &Inputs,
 ) -> Result<()> {
+    let whole = Painter::new(config_before, weights_before)?;
+    let [control_roots, decoder_roots] = whole.sensitivities(inputs)?;
     let _no_grad = tch::no_grad_guard();
-    let target = Painter::new(config_before, weights_before)?.features(inputs)?;
-    for pair in control.iter().chain([&decoder]) {
-        let is_control = pair.name == CONTROL;
-        let of = |features: Features| if is_control { features.control } else { features.decoder };
-        let recorded = if is_control { &target.control } else { &target.decoder };
-        let places = places(pair.after, pair.finest);
-        for (at, &place) in places.iter().enumerate() {
-            let features = of(Painter::new(config, weights)?.features(inputs)?);
-            let xs = &features[at];
-            if place.1 != Place::End {
-                let next = pair
-                    .origin(places[at + 1])
-                    .context("a block behind which nothing comes")?;
-                fit_block(pair, place, (xs, &recorded[next]), inputs.n, (weights, weights_before))?;
-            } else if is_control {
-                let joined = &target.joined[place.0 - pair.finest_before];
-                fit_join(place.0, (xs, joined), weights)?;
+    let (control_features, joined) = whole.control(inputs)?;
+    let decoder_features = whole.decoder(inputs, &joined)?.0;
+    if let Some(pair) = control {
+        for (at, place) in places(pair.after).into_iter().enumerate() {
+            let (features, _) = Painter::new(config, weights)?.control(inputs)?;
+            match pair.next_origin(place) {
+                Some(next) => {
+                    let known = (&features[at], &control_features[next], &control_roots[next]);
+                    fit_block(&pair, place, known, inputs.n, (weights, weights_before))?;
+                }
+                None => fit_join(place.0, (&features[at], &joined[place.0]), weights)?,
             }
+        }
+    }
+    let (_, joined) = Painter::new(config, weights)?.control(inputs)?;
+    for (at, place) in places(decoder.after).into_iter().enumerate() {
+        if let Some(next) = decoder.next_origin(place) {
+            let features = Painter::new(config, weights)?.decoder(inputs, &joined)?.0;
+            let known = (&features[at], &decoder_features[next], &decoder_roots[next]);
+            fit_block(&decoder, place, known, inputs.n, (weights, weights_before))?;
         }
     }
     if let Some(rank) = weights
         .get("tokenizer.decoder.conv_rank.bias")
         .map(|bias| bias.size()[0])
     {
-        let features = Painter::new(config, weights)?.features(inputs)?;
-        let xs = features.decoder.last().context("a decoder without levels")?;
-        let before = target.decoder.last().context("a decoder without levels")?;
-        fit_output(rank, (xs, before), (weights, weights_before))?;
+        let features = Painter::new(config, weights)?.decoder(inputs, &joined)?.0;
+        let known = features
+            .last()
+            .zip(decoder_features.last())
+            .context("a decoder without levels")?;
+        fit_output(rank, known, (weights, weights_before))?;
     }
     Ok(())
 }
@@ -195,11 +207,12 @@ pub(super) fn fit(
 pub(super) const CONTROL: &str = "fusion.control";
 pub(super) const DECODER: &str = "tokenizer.decoder";
 
-/// Chooses the hidden channels of a block whose input is `xs`, and fits its last convolution so that it gives `wanted`.
+/// Chooses the hidden channels of a block whose input is `xs`, and fits its last convolution so that it gives `wanted`. `root`: what
+/// errors there mean, see [`Painter::sensitivities`].
 fn fit_block(
     pair: &Pair,
     (level, place): (usize, Place),
-    (xs, wanted): (&Tensor, &Tensor),
+    (xs, wanted, root): (&Tensor, &Tensor, &Tensor),
     n: i64,
     (weights, before): (&mut Weights, &Weights),
 ) -> Result<()> {
@@ -226,7 +239,7 @@ fn fit_block(
     let hidden = rows(&block.hidden(xs, n)?);
     let change = rows(&(wanted - xs));
     let moments = Moments::of(&hidden, &change);
-    let kept = moments.best_inputs(new.hidden);
+    let kept = moments.best_inputs(new.hidden, root);
     let prior = part("conv2.weight")?.flatten(1, -1).tr().index_select(0, &kept);
     let (fitted, bias) = moments.subset(&kept).regression(&prior)?;
     for (name, tensor) in [
@@ -309,6 +322,15 @@ fn fit_output(rank: i64, (xs, before): (&Tensor, &Tensor), (weights, old): (&mut
     Ok(())
 }
 
+/// `[n, c, h, w]` -> the Cholesky factor of the second moments of the channels, `[c, c]` f64.
+fn root_of_power(xs: &Tensor) -> Result<Tensor> {
+    let xs = rows(xs);
+    let power = xs.tr().matmul(&xs).to_kind(Kind::Double) / xs.size()[0] as f64;
+    let least = power.diagonal(0, 0, 1).mean(Kind::Double) * RIDGE;
+    let eye = Tensor::eye(power.size()[0], (Kind::Double, Device::Cpu)) * least;
+    Ok((power + eye).f_linalg_cholesky(false)?)
+}
+
 /// `[n, c, h, w]` -> `[n * h * w, c]`
 fn rows(xs: &Tensor) -> Tensor {
     let channels = xs.size()[1];
@@ -384,10 +406,10 @@ impl Moments {
     }
 
     /// The `count` inputs from which the outputs can best be predicted, chosen one after the other (orthogonal least squares, Chen
-    /// et al., 1989), in their order.
-    fn best_inputs(&self, count: i64) -> Tensor {
+    /// et al., 1989), in their order. Errors are multiplied by `root: [b, b]` first.
+    fn best_inputs(&self, count: i64, root: &Tensor) -> Tensor {
         let mut xx = &self.xx - self.x.unsqueeze(1) * &self.x / self.count;
-        let mut xy = &self.xy - self.x.unsqueeze(1) * &self.y / self.count;
+        let mut xy = (&self.xy - self.x.unsqueeze(1) * &self.y / self.count).matmul(root);
         let least = xx.diagonal(0, 0, 1).mean(Kind::Double) * 1e-6;
         let mut chosen: Vec<i64> = vec![];
         for _ in 0..count.min(xx.size()[0]) {
@@ -421,7 +443,7 @@ mod tests {
         let _ = x.select(1, 5).copy_(&(x.select(1, 1) + x.select(1, 5) * 0.3));
         let y = (x.select(1, 1) * 2.0 - x.select(1, 3) + 4.0).unsqueeze(1);
         let moments = Moments::of(&x, &y);
-        let kept = moments.best_inputs(2);
+        let kept = moments.best_inputs(2, &Tensor::ones([1, 1], (Kind::Double, Device::Cpu)));
         assert_eq!(Vec::<i64>::try_from(&kept).unwrap(), [1, 3]);
         let prior = Tensor::from_slice(&[2f32, -1.0]).unsqueeze(1);
         let (weights, bias) = moments.subset(&kept).regression(&prior).unwrap();
@@ -439,10 +461,11 @@ mod tests {
         };
         let mut state = StreamState::recording();
         let codes = Tensor::zeros([2, 6, 2, 2], (Kind::Float, Device::Cpu));
-        tokenizer.decode(&codes, 1, Kind::Float, &mut state).unwrap();
-        let places = places(&networks.decoder, 0);
-        assert_eq!(state.recorded().len(), places.len());
-        for ((level, _), features) in places.iter().zip(state.recorded()) {
+        let _pictures = tokenizer.decode(&codes, 1, Kind::Float, &mut state).unwrap();
+        let places = places(&networks.decoder);
+        let recorded = state.take_recorded();
+        assert_eq!(recorded.len(), places.len());
+        for ((level, _), features) in places.iter().zip(&recorded) {
             assert_eq!(features.size()[1], networks.decoder[*level].width);
         }
     }

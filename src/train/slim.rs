@@ -30,7 +30,7 @@ pub struct Plan {
     /// Hidden widths of the control branch's levels, before --kmac.
     #[arg(long, value_delimiter = ',')]
     pub control_hidden: Vec<i64>,
-    /// Blocks in space of the control branch's levels; 0 for the finest ones: the branch ends before them.
+    /// Blocks in space of the control branch's levels.
     #[arg(long, value_delimiter = ',')]
     pub control_blocks: Vec<i64>,
     /// Channels between the factors of the last convolution.
@@ -166,18 +166,8 @@ fn slim(mut weights: Weights, before: &ModelConfig, after: &ModelConfig) -> Resu
     let mut control = vec![];
     if let (Some(old), Some(new)) = (old_control, new_control) {
         control = slimmer.levels(CONTROL, old, new)?;
-        for finer in 0..finest(new) {
-            slimmer.remove(&format!("{CONTROL}.join.{finer}."));
-            slimmer.remove(&format!("{CONTROL}.up.{finer}."));
-        }
     }
     Ok((weights, Kept { decoder, control }))
-}
-
-/// The finest level of a control branch.
-fn finest(control: &[LevelConfig]) -> usize {
-    let empty = control.iter().take_while(|level| level.blocks == 0).count();
-    empty.min(control.len() - 1)
 }
 
 /// Fits the weights of the configuration after to what the one before makes of pictures, `quads: [n, t, 6, h/2, w/2]`.
@@ -194,8 +184,6 @@ fn fit_weights(
     let control = match (&old_control, &new_control) {
         (Some(old), Some(new)) => Some(Pair {
             name: CONTROL,
-            finest: finest(new),
-            finest_before: finest(old),
             before: old,
             after: new,
             kept: &kept.control,
@@ -204,8 +192,6 @@ fn fit_weights(
     };
     let decoder = Pair {
         name: DECODER,
-        finest: 0,
-        finest_before: 0,
         before: &old.decoder,
         after: &new.decoder,
         kept: &kept.decoder,

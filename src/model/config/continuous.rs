@@ -28,7 +28,7 @@ pub enum ContinuousNetworks {
         /// Blocks between the tokenizer's second-coarsest features and the latents.
         encoder: LevelConfig,
         /// Control branch, the finest level first. Widths and scales are those of the tokenizer's decoder, whose first blocks it
-        /// starts as a copy of; it may have fewer blocks. It ends with the finest level that has any.
+        /// starts as a copy of; it may have fewer blocks, or none in a level, and narrower ones.
         control: Vec<LevelConfig>,
     },
     Cosmos {

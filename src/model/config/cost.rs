@@ -67,14 +67,9 @@ fn decoder_macs(networks: &LevelNetworks, digits: i64, patch_channels: i64) -> f
 }
 
 fn control_macs(networks: &LevelNetworks, control: &[LevelConfig], inputs: i64) -> f64 {
-    let finer = control
-        .iter()
-        .take_while(|level| level.blocks == 0)
-        .count()
-        .min(control.len() - 1);
-    (finer..control.len())
+    (0..control.len())
         .map(|i| {
-            let up = if i > finer {
+            let up = if i > 0 {
                 upsample_macs(&control[i], &control[i - 1])
             } else {
                 0
