@@ -1,6 +1,18 @@
 // SPDX-License-Identifier: MPL-2.0
+//! The element: what the base class asks for, and the threads.
+//!
+//! Upstream's streaming thread decodes symbols in `handle_frame`, the painter runs the networks, and the source pad's task pushes the
+//! pictures, so that a sink that waits for its clock does not stop the next unit. The base class expects pictures to be finished under
+//! its stream lock, and how often that is held where it calls the element differs from path to path; so nobody ever waits for another
+//! thread with it. The streaming thread waits before a buffer or an event reaches the base class: in a probe on the sink pad until there
+//! is room for a unit, in `sink_event` until all is pushed before an event that must not overtake it. Where the base class itself wants
+//! pictures before it returns (backwards, key units only, several units in a buffer, what is left over at the end), the streaming
+//! thread waits for the painter, which needs no lock, and finishes the pictures itself.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
+use std::thread::JoinHandle;
+use std::time::Instant;
 
 use gst::glib;
 use gst::glib::translate::ToGlibPtr;
@@ -8,48 +20,66 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gst_video::prelude::*;
 use gst_video::subclass::prelude::*;
-use gst_video::{VideoCodecFrame, VideoFormat, VideoFrameRef, VideoInfo};
+use gst_video::VideoCodecFrame;
 
+use super::output::Output;
+use super::painter::{paint, PaintedUnit, PictureTime, Scheduler, Unit, LEAD_IN_UNITS};
+use super::qos::{SinkClock, Stats};
+use super::stages::Stages;
 use crate::bitstream::{find_key_unit, BitstreamError, SequenceHeader, UnitHeader};
-use crate::codec::{CodecError, Decoded, Decoder, Frame};
+use crate::codec::{CodecError, DecoderSettings, EntropyDecoder, Reconstruction, UnitSymbols};
 use crate::elements::caps;
-use crate::elements::convert::Converter;
+use crate::elements::latency::{durations, wants_qos, LatencyCheck, ToldLatency};
 use crate::elements::runtime::RuntimeSettings;
 use crate::model::Model;
 
-static CAT: LazyLock<gst::DebugCategory> =
+pub(super) static CAT: LazyLock<gst::DebugCategory> =
     LazyLock::new(|| gst::DebugCategory::new("tvcdec", gst::DebugColorFlags::empty(), Some("TVC decoder")));
 
-/// One run from start to stop.
-struct State {
-    decoder: Decoder,
+/// Time that painting takes per luma sample, assumed until it is measured: that of two cores with bf16 or four without, in ns.
+const ASSUMED_SAMPLE_NS: u64 = 150;
+
+/// The streaming thread's part, from start to stop.
+struct Input {
+    decoder: EntropyDecoder,
+    /// Frames of a whole unit.
+    group: usize,
     /// Frames that `parse` has opened so far for the unit at hand.
     opened: usize,
     /// Numbers of the opened frames that wait for the unit's bytes.
     waiting: Vec<u32>,
-    output: Option<Output>,
-    /// A unit was broken or missing: delta units are useless until the next key unit.
-    broken: bool,
+    /// Whether the base class has kept bytes of earlier buffers.
+    has_rest: bool,
+    /// How long the last picture is shown.
+    duration: Option<gst::ClockTime>,
 }
 
-/// What downstream has been promised.
-struct Output {
-    sequence: SequenceHeader,
-    info: VideoInfo,
-    converter: Converter,
-}
-
-impl Output {
-    /// True if the stream's pictures no longer are what downstream expects.
-    fn needs_reset(&self, sequence: &SequenceHeader) -> bool {
-        !self.sequence.shows_like(sequence)
-    }
+/// What is told of the time that painting takes.
+#[derive(Default)]
+struct Latency {
+    told: ToldLatency,
+    current: gst::ClockTime,
+    check: LatencyCheck,
 }
 
 #[derive(Default)]
 pub struct TvcDec {
     settings: Mutex<RuntimeSettings>,
-    state: Mutex<Option<State>>,
+    input: Mutex<Option<Input>>,
+    pub(super) stages: Stages<Unit, PaintedUnit>,
+    scheduler: Mutex<Scheduler>,
+    latency: Mutex<Latency>,
+    painter: Mutex<Option<JoinHandle<()>>>,
+    /// A unit was broken or missing: delta units are useless until the next key unit.
+    pub(super) is_broken: AtomicBool,
+    pub(super) output: Mutex<Option<Output>>,
+    pub(super) sink_clock: Mutex<SinkClock>,
+    /// When the last picture was pushed that was too late.
+    pub(super) pushed_late: Mutex<Option<gst::ClockTime>>,
+    pub(super) stats: Mutex<Stats>,
+    /// The painter panics at the next unit.
+    #[cfg(test)]
+    pub(super) painter_dies: AtomicBool,
 }
 
 #[glib::object_subclass]
@@ -61,7 +91,20 @@ impl ObjectSubclass for TvcDec {
 
 impl ObjectImpl for TvcDec {
     fn properties() -> &'static [glib::ParamSpec] {
-        static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(RuntimeSettings::properties);
+        static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
+            let mut properties = RuntimeSettings::properties();
+            properties.push(
+                glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
+                    .nick("Statistics")
+                    .blurb(
+                        "Pictures since the start: painted, skipped = not painted, as they would have been too late, late = painted, \
+                         and too late all the same; and unit-time, the ns that a unit takes",
+                    )
+                    .read_only()
+                    .build(),
+            );
+            properties
+        });
         &PROPERTIES
     }
 
@@ -71,6 +114,10 @@ impl ObjectImpl for TvcDec {
     }
 
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        if pspec.name() == "stats" {
+            let unit_time = self.scheduler.lock().unwrap().time.likely();
+            return self.stats.lock().unwrap().structure(unit_time).to_value();
+        }
         let value = self.settings.lock().unwrap().get(pspec);
         value.unwrap_or_else(|| panic!("no property {}", pspec.name()))
     }
@@ -80,6 +127,15 @@ impl ObjectImpl for TvcDec {
         // The base class knows one picture per buffer. Here `parse` opens a frame for every picture of a unit;
         // the last one carries the bytes.
         self.obj().set_packetized(false);
+        let element = self.obj().downgrade();
+        self.obj()
+            .sink_pad()
+            .add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+                if let (Some(element), Some(buffer)) = (element.upgrade(), info.buffer()) {
+                    element.imp().prepare(buffer);
+                }
+                gst::PadProbeReturn::Ok
+            });
     }
 }
 
@@ -103,6 +159,30 @@ impl ElementImpl for TvcDec {
             LazyLock::new(|| caps::templates(&caps::framed().build(), &caps::raw()));
         &TEMPLATES
     }
+
+    fn change_state(&self, transition: gst::StateChange) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        match transition {
+            // Before the pads stop: their threads may wait here.
+            gst::StateChange::PausedToReady => self.stages.close(),
+            gst::StateChange::PlayingToPaused => self.sink_clock.lock().unwrap().forget(),
+            _ => (),
+        }
+        let success = self.parent_change_state(transition)?;
+        if transition == gst::StateChange::ReadyToPaused {
+            self.start_task().map_err(|error| {
+                gst::element_imp_error!(self, gst::CoreError::Thread, ["{error}"]);
+                gst::StateChangeError
+            })?;
+        }
+        Ok(success)
+    }
+
+    fn post_message(&self, message: gst::Message) -> bool {
+        // The base class reports every frame that ends without a picture, with what it knows of the sink's clock, which is nothing
+        // here: `leave_out` does.
+        let is_qos = message.type_() == gst::MessageType::Qos && message.src() == Some(self.obj().upcast_ref());
+        is_qos || self.parent_post_message(message)
+    }
 }
 
 impl VideoDecoderImpl for TvcDec {
@@ -117,30 +197,99 @@ impl VideoDecoderImpl for TvcDec {
             model.device,
             model.kind
         );
-        *self.state.lock().unwrap() = Some(State {
-            decoder: Decoder::new(model),
+        // After a start that failed half-way there was no stop.
+        self.stop_threads();
+        *self.input.lock().unwrap() = Some(Input {
+            decoder: EntropyDecoder::new(model.clone()),
+            group: model.group_frames(),
             opened: 0,
             waiting: Vec::new(),
-            output: None,
-            broken: false,
+            has_rest: false,
+            duration: None,
         });
-        Ok(())
+        self.is_broken.store(false, Ordering::Relaxed);
+        *self.stats.lock().unwrap() = Stats::default();
+        *self.latency.lock().unwrap() = Latency::default();
+        self.scheduler.lock().unwrap().forget_stream();
+        self.forget_sink();
+        self.stages.open();
+        self.start_painter(model)
     }
 
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
-        *self.state.lock().unwrap() = None;
+        self.stop_threads();
+        *self.input.lock().unwrap() = None;
+        *self.output.lock().unwrap() = None;
+        Ok(())
+    }
+
+    fn set_format(
+        &self,
+        format: &gst_video::VideoCodecState<'static, gst_video::video_codec_state::Readable>,
+    ) -> Result<(), gst::LoggableError> {
+        let (width, height) = (format.info().width(), format.info().height());
+        let group = self.input.lock().unwrap().as_ref().map_or(1, |input| input.group);
+        self.tell_latency(assumed_time(u64::from(width) * u64::from(height), group));
         Ok(())
     }
 
     fn flush(&self) -> bool {
-        if let Some(state) = self.state.lock().unwrap().as_mut() {
-            state.decoder.reset();
-            state.opened = 0;
-            state.waiting.clear();
+        if let Some(input) = self.input.lock().unwrap().as_mut() {
+            input.decoder.reset();
+            input.opened = 0;
+            input.waiting.clear();
+            input.has_rest = false;
+            input.duration = None;
             // The next unit tells whether it can be decoded; before a key unit nothing is to be reported.
-            state.broken = true;
+            self.is_broken.store(true, Ordering::Relaxed);
         }
         true
+    }
+
+    fn sink_event(&self, event: gst::Event) -> bool {
+        match event.type_() {
+            gst::EventType::FlushStart => {
+                self.stages.begin_flush();
+                self.parent_sink_event(event)
+            }
+            gst::EventType::FlushStop => {
+                self.stages.wait_for_push();
+                let is_handled = self.parent_sink_event(event);
+                self.forget_sink();
+                self.stages.end_flush();
+                is_handled
+            }
+            gst::EventType::Segment => {
+                self.stages.new_segment();
+                self.parent_sink_event(event)
+            }
+            gst::EventType::Eos => {
+                self.stages.wait_until_idle();
+                self.report_unheard_error();
+                self.parent_sink_event(event)
+            }
+            // Others travel with the frame that follows them.
+            _ if overtakes_pictures(&event) => {
+                self.stages.wait_until_idle();
+                self.parent_sink_event(event)
+            }
+            _ => self.parent_sink_event(event),
+        }
+    }
+
+    fn src_event(&self, event: gst::Event) -> bool {
+        match event.view() {
+            gst::EventView::Qos(qos) if wants_qos(&*self.obj()) => {
+                self.note_qos(qos);
+                // Not to the base class, which would drop by a rule of its own, see `qos`.
+                self.obj().sink_pad().push_event(event)
+            }
+            gst::EventView::Latency(latency) => {
+                self.latency.lock().unwrap().check.configure(latency.latency());
+                self.parent_src_event(event)
+            }
+            _ => self.parent_src_event(event),
+        }
     }
 
     fn parse(
@@ -156,19 +305,20 @@ impl VideoDecoderImpl for TvcDec {
             let data = buffer.map_readable().map_err(|_| gst::FlowError::Error)?;
             match UnitHeader::parse(&data) {
                 Ok((header, start)) => (header.frames, start + header.payload_length),
-                Err(BitstreamError::Incomplete) if !at_eos => return Ok(gst_video::VIDEO_DECODER_FLOW_NEED_DATA),
+                Err(BitstreamError::Incomplete) if !at_eos => return self.wait_for_data(),
                 // No unit: all bytes up to the next one go through as a broken unit, to be reported there.
                 Err(_) => (1, data.get(1..).and_then(find_key_unit).map_or(available, |at| at + 1)),
             }
         };
         if length > available && !at_eos {
-            return Ok(gst_video::VIDEO_DECODER_FLOW_NEED_DATA);
+            return self.wait_for_data();
         }
         let carries_bytes = {
-            let mut guard = self.state.lock().unwrap();
-            let state = guard.as_mut().ok_or(gst::FlowError::NotNegotiated)?;
-            state.opened = (state.opened + 1) % frames;
-            state.opened == 0
+            let mut guard = self.input.lock().unwrap();
+            let input = guard.as_mut().ok_or(gst::FlowError::NotNegotiated)?;
+            input.opened = (input.opened + 1) % frames;
+            input.has_rest = length < available;
+            input.opened == 0
         };
         if carries_bytes {
             obj.add_to_frame(length.min(available) as i32);
@@ -181,26 +331,30 @@ impl VideoDecoderImpl for TvcDec {
     }
 
     fn handle_frame(&self, frame: VideoCodecFrame) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let unit = frame.input_buffer_owned().filter(|b| b.size() > 0);
-        let (decoded, numbers, was_broken) = {
-            let mut guard = self.state.lock().unwrap();
-            let state = guard.as_mut().ok_or(gst::FlowError::NotNegotiated)?;
-            state.waiting.push(frame.system_frame_number());
-            let Some(unit) = unit else {
-                return Ok(gst::FlowSuccess::Ok);
-            };
-            let map = unit.map_readable().map_err(|_| gst::FlowError::Error)?;
-            let decoded = state.decoder.decode(&map);
-            let was_broken = std::mem::replace(&mut state.broken, decoded.is_err());
-            (decoded, std::mem::take(&mut state.waiting), was_broken)
-        };
+        let bytes = frame.input_buffer_owned().filter(|b| b.size() > 0);
+        // The frame that carries the bytes has the buffer's time.
+        let (number, pts) = (frame.system_frame_number(), frame.pts());
         drop(frame);
-        let obj = self.obj();
-        let frames: Vec<_> = numbers.into_iter().filter_map(|n| obj.frame(n as i32)).collect();
-        match decoded {
-            Ok(decoded) => self.finish_unit(frames, decoded),
-            Err(error) => self.give_up(frames, &error, was_broken),
-        }
+        let unit = {
+            let mut guard = self.input.lock().unwrap();
+            let input = guard.as_mut().ok_or(gst::FlowError::NotNegotiated)?;
+            input.waiting.push(number);
+            let Some(bytes) = bytes else {
+                return self.stages.flow();
+            };
+            let map = bytes.map_readable().map_err(|_| gst::FlowError::Error)?;
+            input.decode(&map, pts, &self.obj().input_segment())
+        };
+        self.submit(unit)
+    }
+
+    fn finish(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
+        self.drain()
+    }
+
+    fn drain(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
+        // Whenever the base class asks for this, `sink_event` or `prepare` have seen to it already.
+        self.stages.flow()
     }
 
     fn decide_allocation(&self, query: &mut gst::query::Allocation) -> Result<(), gst::LoggableError> {
@@ -225,144 +379,272 @@ fn unset_sync_point(frame: &VideoCodecFrame) {
     unsafe { (*frame.to_glib_none().0).flags &= !sync_point };
 }
 
-/// Sets the time of a picture. The buffer's time wins over the stream's: a container or a network may have
-/// moved it. The distances inside a unit are the stream's.
-fn set_time(
-    frame: &mut VideoCodecFrame,
-    picture: &Frame,
-    unit: Option<gst::ClockTime>,
-    first: Option<u64>,
-    sequence: &SequenceHeader,
-) {
-    let since = picture.pts.zip(first).map(|(pts, first)| pts.saturating_sub(first));
-    let moved = unit
-        .zip(since)
-        .map(|(unit, since)| unit + gst::ClockTime::from_nseconds(since));
-    frame.set_pts(moved.or_else(|| picture.pts.map(gst::ClockTime::from_nseconds)));
-    frame.set_dts(gst::ClockTime::NONE);
-    frame.set_duration(caps::duration(sequence, 1));
+impl Input {
+    /// The unit of the frames that wait. `pts`: of its buffer.
+    fn decode(&mut self, bytes: &[u8], pts: Option<gst::ClockTime>, segment: &gst::Segment) -> Unit {
+        let start = Instant::now();
+        let symbols = self.decoder.decode(bytes);
+        let numbers = std::mem::take(&mut self.waiting);
+        let pictures = match &symbols {
+            Ok(symbols) => self.picture_times(symbols, &numbers, pts, segment),
+            Err(_) => numbers.into_iter().map(PictureTime::unknown).collect(),
+        };
+        Unit {
+            is_lead_in: is_lead_in(&pictures, self.group, segment),
+            symbols,
+            pictures,
+            decoding: start.elapsed(),
+        }
+    }
+
+    /// Times of a unit's pictures. The buffer's time wins over the stream's: a container or a network may have moved it. The distances
+    /// inside a unit are the stream's.
+    fn picture_times(
+        &mut self,
+        symbols: &UnitSymbols,
+        numbers: &[u32],
+        unit: Option<gst::ClockTime>,
+        segment: &gst::Segment,
+    ) -> Vec<PictureTime> {
+        let first = symbols.times.first().copied().flatten();
+        let moved = |time: &Option<u64>| {
+            let since = time.zip(first).map(|(time, first)| time.saturating_sub(first));
+            let moved = unit
+                .zip(since)
+                .and_then(|(unit, since)| unit.checked_add(gst::ClockTime::from_nseconds(since)));
+            moved.or_else(|| time.map(gst::ClockTime::from_nseconds))
+        };
+        let times: Vec<_> = symbols.times.iter().map(moved).collect();
+        let durations = durations(&times, caps::duration(&symbols.sequence, 1), self.duration);
+        self.duration = durations.last().copied().flatten();
+        let segment = segment.downcast_ref::<gst::ClockTime>();
+        let picture = |((&number, &pts), &duration)| PictureTime {
+            number,
+            pts,
+            duration,
+            due: segment.and_then(|segment| segment.to_running_time(pts)),
+        };
+        numbers.iter().zip(&times).zip(&durations).map(picture).collect()
+    }
+}
+
+/// Whether a unit is so far before the segment that its pictures are neither shown nor of much use for those that are.
+fn is_lead_in(pictures: &[PictureTime], group: usize, segment: &gst::Segment) -> bool {
+    let last = pictures.last().and_then(|last| last.pts.zip(last.duration));
+    let start = segment
+        .downcast_ref::<gst::ClockTime>()
+        .and_then(|segment| segment.start());
+    let lead = |(pts, duration): (gst::ClockTime, gst::ClockTime)| pts + duration * (1 + LEAD_IN_UNITS * group as u64);
+    // Backwards all pictures of a group are shown, or clipped, from the last one on.
+    last.zip(start)
+        .is_some_and(|(last, start)| segment.rate() > 0.0 && lead(last) <= start)
+}
+
+/// Whether the base class pushes an event at once, or asks for all pictures before it.
+fn overtakes_pictures(event: &gst::Event) -> bool {
+    match event.type_() {
+        gst::EventType::StreamStart | gst::EventType::SegmentDone | gst::EventType::Gap => true,
+        gst::EventType::CustomDownstream => gst_video::StillFrameEvent::parse(event).is_ok(),
+        _ => false,
+    }
+}
+
+/// Painting a unit of so many frames of so many luma samples, roughly.
+fn assumed_time(samples: u64, frames: usize) -> gst::ClockTime {
+    gst::ClockTime::from_nseconds(samples * frames as u64 * ASSUMED_SAMPLE_NS)
 }
 
 impl TvcDec {
-    /// Gives a unit's pictures to its frames.
-    fn finish_unit(&self, frames: Vec<VideoCodecFrame>, decoded: Decoded) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let obj = self.obj();
-        let needs_reset = {
-            let guard = self.state.lock().unwrap();
-            let output = guard.as_ref().and_then(|s| s.output.as_ref());
-            output.is_none_or(|o| o.needs_reset(&decoded.sequence))
-        };
-        if needs_reset {
-            self.announce(&decoded.sequence)?;
+    /// Before a buffer reaches the base class: waits for what must have happened by then. One unit in a buffer, as the caps promise, goes
+    /// its way through the threads.
+    fn prepare(&self, buffer: &gst::BufferRef) {
+        let segment = self.obj().input_segment();
+        let is_forward = segment.rate() > 0.0 && !segment.flags().contains(gst::SegmentFlags::TRICKMODE_KEY_UNITS);
+        let has_rest = self.input.lock().unwrap().as_ref().is_some_and(|input| input.has_rest);
+        match is_forward && !has_rest && is_one_unit(buffer) {
+            true => self.stages.wait_for_room(),
+            false => self.stages.wait_until_idle(),
         }
-        // The frame that carries the bytes has the buffer's time.
-        let unit = frames.last().and_then(|f| f.pts());
-        let first = decoded.frames.first().and_then(|p| p.pts);
-        let mut flow = gst::FlowSuccess::Ok;
-        for (mut frame, picture) in frames.into_iter().zip(&decoded.frames) {
-            set_time(&mut frame, picture, unit, first, &decoded.sequence);
-            obj.allocate_output_frame(&mut frame, None)?;
-            self.fill(&mut frame, picture)?;
-            flow = obj.finish_frame(frame)?;
-        }
-        Ok(flow)
     }
 
-    /// Reports a unit that cannot be decoded, once per gap, and asks for a key unit.
-    fn give_up(
-        &self,
-        frames: Vec<VideoCodecFrame>,
-        error: &CodecError,
-        was_broken: bool,
-    ) -> Result<gst::FlowSuccess, gst::FlowError> {
-        if let CodecError::WrongModel { .. } = error {
-            gst::element_imp_error!(self, gst::StreamError::WrongType, ["{error}"]);
-            return Err(gst::FlowError::Error);
+    fn wait_for_data(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
+        if let Some(input) = self.input.lock().unwrap().as_mut() {
+            input.has_rest = true;
         }
-        let obj = self.obj();
-        for frame in frames {
-            obj.drop_frame(frame)?;
-        }
-        if was_broken && matches!(error, CodecError::NoKeyUnit) {
-            gst::debug!(CAT, imp = self, "{error}");
-            return Ok(gst::FlowSuccess::Ok);
-        }
-        let wish = gst_video::UpstreamForceKeyUnitEvent::builder()
-            .all_headers(true)
-            .build();
-        obj.sink_pad().push_event(wish);
-        gst::element_imp_warning!(
-            self,
-            gst::StreamError::Decode,
-            ["{error}; going on at the next key unit"]
-        );
-        gst_video::video_decoder_error!(obj, 1, gst::StreamError::Decode, ["{error}"])
+        Ok(gst_video::VIDEO_DECODER_FLOW_NEED_DATA)
     }
 
-    /// Agrees with downstream on a format for the pictures of a stream.
-    fn announce(&self, sequence: &SequenceHeader) -> Result<(), gst::FlowError> {
-        let obj = self.obj();
-        let template = obj.src_pad().pad_template_caps();
-        let allowed = obj
-            .src_pad()
-            .allowed_caps()
-            .filter(|c| !c.is_empty())
-            .unwrap_or(template);
-        let wanted = |format: &&VideoFormat| {
-            let caps = gst_video::VideoCapsBuilder::new().format(**format).build();
-            allowed.can_intersect(&caps)
-        };
-        let format = caps::FORMATS.iter().find(wanted).copied().unwrap_or(VideoFormat::I420);
-        let info = picture_info(format, sequence).map_err(|e| {
-            gst::element_imp_error!(self, gst::StreamError::Format, ["{e}"]);
-            gst::FlowError::NotNegotiated
-        })?;
-        let caps = info.to_caps().map_err(|_| gst::FlowError::NotNegotiated)?;
-        let converter = Converter::to_format(&info).map_err(|_| gst::FlowError::NotNegotiated)?;
-        let mut output = obj.set_output_state(format, sequence.width, sequence.height, None)?;
-        output.set_info(info.clone());
-        output.set_caps(&caps);
-        obj.negotiate(output)?;
-        if let Some(state) = self.state.lock().unwrap().as_mut() {
-            state.output = Some(Output {
-                sequence: *sequence,
-                info,
-                converter,
-            });
+    /// Passes a unit on to the painter; with its pictures to downstream where that is the streaming thread's business.
+    fn submit(&self, unit: Unit) -> Result<gst::FlowSuccess, gst::FlowError> {
+        match &unit.symbols {
+            Err(error @ CodecError::WrongModel { .. }) => {
+                gst::element_imp_error!(self, gst::StreamError::WrongType, ["{error}"]);
+                return Err(gst::FlowError::Error);
+            }
+            // It is reported when it is its turn, but a sender should know at once.
+            Err(error) if !matches!(error, CodecError::NoKeyUnit) => self.request_key_unit(),
+            Ok(symbols) if symbols.is_key => self.guess_latency(&symbols.sequence),
+            _ => (),
         }
+        self.stages.push(unit);
+        if !self.stages.is_synchronous() {
+            return self.stages.flow();
+        }
+        match self.stages.take_painted() {
+            Some((ticket, painted)) => self.finish_unit(ticket, &painted),
+            None => self.stages.flow(),
+        }
+    }
+
+    fn note_qos(&self, qos: &gst::event::Qos) {
+        let (kind, proportion, diff, timestamp) = qos.get();
+        // A throttled sink says what it wants rather than where it is.
+        let Some(timestamp) = timestamp.filter(|_| kind != gst::QOSType::Throttle) else {
+            return;
+        };
+        self.sink_clock
+            .lock()
+            .unwrap()
+            .note(timestamp, diff, proportion, Instant::now());
+        if diff > 0 {
+            self.stats.lock().unwrap().late += 1;
+        }
+    }
+
+    fn forget_sink(&self) {
+        self.sink_clock.lock().unwrap().forget();
+        *self.pushed_late.lock().unwrap() = None;
+    }
+
+    /// At the end nobody hears any more what downstream said of the last pictures.
+    fn report_unheard_error(&self) {
+        let flow = self.stages.flow();
+        if let Err(error @ (gst::FlowError::NotLinked | gst::FlowError::NotNegotiated | gst::FlowError::Error)) = flow {
+            gst::element_imp_error!(
+                self,
+                gst::StreamError::Failed,
+                ["downstream does not take pictures: {error}"]
+            );
+        }
+    }
+
+    /// At a key unit, as long as nothing is measured: by the size in which the networks paint.
+    fn guess_latency(&self, sequence: &SequenceHeader) {
+        if self.scheduler.lock().unwrap().time.bound().is_none() {
+            let (width, height) = sequence.coded_size();
+            let group = self.input.lock().unwrap().as_ref().map_or(1, |input| input.group);
+            self.tell_latency(assumed_time(u64::from(width) * u64::from(height), group));
+        }
+    }
+
+    fn tell_latency(&self, needed: gst::ClockTime) {
+        let told = {
+            let mut latency = self.latency.lock().unwrap();
+            let told = latency.told.update(needed);
+            if let Some(told) = told {
+                latency.current = told;
+                latency.check.tell();
+            }
+            told
+        };
+        if let Some(told) = told {
+            gst::info!(CAT, imp = self, "latency {told}");
+            self.obj().set_latency(told, told);
+        }
+    }
+
+    fn check_latency(&self) {
+        let (mut check, own) = {
+            let latency = self.latency.lock().unwrap();
+            (latency.check, latency.current)
+        };
+        let warning = check.warning(&self.obj().sink_pad().clone(), own);
+        self.latency.lock().unwrap().check = check;
+        if let Some(warning) = warning {
+            gst::element_imp_warning!(self, gst::CoreError::Clock, ["{warning}"]);
+        }
+    }
+
+    fn start_painter(&self, model: Arc<Model>) -> Result<(), gst::ErrorMessage> {
+        let element = self.obj().clone();
+        let thread = std::thread::Builder::new().name("tvcdec-painter".into());
+        let thread = thread.spawn(move || element.imp().guarded(|imp| imp.paint_units(model)));
+        let thread = thread.map_err(|error| gst::error_msg!(gst::CoreError::Thread, ["the painter: {error}"]))?;
+        *self.painter.lock().unwrap() = Some(thread);
         Ok(())
     }
 
-    fn fill(&self, frame: &mut VideoCodecFrame, picture: &Frame) -> Result<(), gst::FlowError> {
-        let guard = self.state.lock().unwrap();
-        let output = guard
-            .as_ref()
-            .and_then(|s| s.output.as_ref())
-            .ok_or(gst::FlowError::NotNegotiated)?;
-        let buffer = frame.output_buffer_mut().ok_or(gst::FlowError::Error)?;
-        let written = VideoFrameRef::from_buffer_ref_writable(buffer, &output.info)
-            .and_then(|mut mapped| output.converter.write(picture, &mut mapped));
-        written.map_err(|error| {
-            gst::element_imp_error!(self, gst::ResourceError::Write, ["cannot write the picture: {error}"]);
-            gst::FlowError::Error
+    /// Runs a thread's work. If it panics, the element reports that, and nobody waits for it any more. The base class's own way would
+    /// leave the element unable to stop its pads.
+    fn guarded<T: Default>(&self, work: impl FnOnce(&Self) -> T) -> T {
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(self)));
+        result.unwrap_or_else(|panic| {
+            self.stages.die();
+            let element = self.obj();
+            gst::subclass::post_panic_error_message(element.upcast_ref(), element.upcast_ref(), Some(panic));
+            T::default()
         })
+    }
+
+    /// The painter's thread, until the stages close.
+    fn paint_units(&self, model: Arc<Model>) {
+        let group = model.group_frames();
+        let mut networks = Reconstruction::new(model, DecoderSettings::default());
+        let choose = |unit: &Unit, next: Option<&Unit>| {
+            let sink = *self.sink_clock.lock().unwrap();
+            self.scheduler.lock().unwrap().choose(unit, next, &sink)
+        };
+        while let Some((ticket, unit, wanted)) = self.stages.next_waiting(choose) {
+            #[cfg(test)]
+            assert!(
+                !self.painter_dies.load(Ordering::Relaxed),
+                "a test lets the painter die"
+            );
+            let (painted, time) = paint(&mut networks, unit, wanted, group);
+            self.stages.push_painted(ticket, painted);
+            if let Some(time) = time {
+                let needed = self.scheduler.lock().unwrap().measured(time);
+                if let Some(needed) = needed {
+                    self.tell_latency(needed);
+                }
+                self.check_latency();
+            }
+        }
+    }
+
+    fn start_task(&self) -> Result<(), glib::BoolError> {
+        let element = self.obj().downgrade();
+        self.obj().src_pad().start_task(move || {
+            let Some(element) = element.upgrade() else { return };
+            let goes_on = element.imp().guarded(Self::push_next);
+            if !goes_on {
+                let _ = element.src_pad().pause_task();
+            }
+        })
+    }
+
+    /// Pushes one unit's pictures; false when it is over.
+    fn push_next(&self) -> bool {
+        let Some((ticket, painted)) = self.stages.next_painted() else {
+            return false;
+        };
+        let flow = self.finish_unit(ticket, &painted);
+        self.stages.pushed(ticket, flow);
+        true
+    }
+
+    fn stop_threads(&self) {
+        self.stages.close();
+        let _ = self.obj().src_pad().stop_task();
+        if let Some(painter) = self.painter.lock().unwrap().take() {
+            // A panic has been reported where it happened.
+            let _ = painter.join();
+        }
     }
 }
 
-/// Pictures of a stream in a format: R'G'B' where the stream was made from that, or from the stream's own
-/// colours.
-fn picture_info(format: VideoFormat, sequence: &SequenceHeader) -> Result<VideoInfo, glib::BoolError> {
-    let fraction = |(num, den): (u32, u32)| gst::Fraction::new(num as i32, den as i32);
-    let colorimetry = caps::colorimetry(sequence);
-    let from_rgb = colorimetry
-        .as_ref()
-        .is_some_and(|c| c.matrix() == gst_video::VideoColorMatrix::Rgb);
-    let to_rgb = format == VideoFormat::Rgb;
-    // Y'CbCr from an R'G'B' source, or the other way round, has the default colours of its kind.
-    VideoInfo::builder(format, sequence.width, sequence.height)
-        .fps(fraction(sequence.frame_rate))
-        .par(fraction(sequence.pixel_aspect_ratio))
-        .colorimetry_if_some(colorimetry.as_ref().filter(|_| from_rgb == to_rgb))
-        .chroma_site_if(caps::chroma_site(sequence), !to_rgb && !from_rgb)
-        .build()
+/// Whether a buffer is a whole unit and no more.
+fn is_one_unit(buffer: &gst::BufferRef) -> bool {
+    let Ok(map) = buffer.map_readable() else { return false };
+    UnitHeader::parse(&map).is_ok_and(|(header, start)| start + header.payload_length == map.len())
 }

@@ -4,6 +4,10 @@ use gst::glib;
 use gst::prelude::*;
 
 mod imp;
+mod output;
+mod painter;
+mod qos;
+mod stages;
 
 glib::wrapper! {
     /// Decompresses a TVC stream to raw video.

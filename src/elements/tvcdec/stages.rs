@@ -1,0 +1,424 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What stands between the decoder's three threads: upstream's, which decodes symbols, the painter, and the one that pushes pictures
+//! downstream. Each of them waits for the next here, and nowhere holding the base class's stream lock.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Units that may wait to be painted, and that the painter can look ahead to.
+const MAX_WAITING: usize = 2;
+/// Painted units that may wait to be pushed, beside the one that is pushed. One is enough for the painter never to wait while there is
+/// something to do, and pictures take memory.
+const MAX_PAINTED: usize = 1;
+/// Units without a picture that may wait before them: where pictures are left out, the painter must be able to catch up.
+const MAX_EMPTY: usize = 8;
+
+type Flow = Result<gst::FlowSuccess, gst::FlowError>;
+
+/// What a unit belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// Units of earlier epochs are thrown away: a flush starts the next one.
+    epoch: u64,
+    /// What downstream says of a segment does not concern the next.
+    segment: u64,
+}
+
+type Queue<T> = VecDeque<(Ticket, T)>;
+
+/// Whether a painted unit has pictures to show.
+pub trait HasPictures {
+    fn has_pictures(&self) -> bool;
+}
+
+#[derive(Debug)]
+struct State<U, P> {
+    waiting: Queue<U>,
+    is_painting: bool,
+    painted: Queue<P>,
+    is_pushing: bool,
+    /// The streaming thread takes painted units itself.
+    is_synchronous: bool,
+    is_flushing: bool,
+    is_closed: bool,
+    /// A thread has died.
+    is_dead: bool,
+    /// Of the next unit.
+    ticket: Ticket,
+    /// What downstream said last in this segment.
+    flow: Flow,
+}
+
+/// The queues before and behind the painter. `U`: a unit's symbols; `P`: its pictures.
+#[derive(Debug)]
+pub struct Stages<U, P> {
+    state: Mutex<State<U, P>>,
+    changed: Condvar,
+}
+
+impl<U, P> Default for Stages<U, P> {
+    fn default() -> Self {
+        Stages {
+            state: Mutex::new(State {
+                waiting: VecDeque::new(),
+                is_painting: false,
+                painted: VecDeque::new(),
+                is_pushing: false,
+                is_synchronous: false,
+                is_flushing: false,
+                is_closed: true,
+                is_dead: false,
+                ticket: Ticket { epoch: 0, segment: 0 },
+                flow: Ok(gst::FlowSuccess::Ok),
+            }),
+            changed: Condvar::new(),
+        }
+    }
+}
+
+impl<U, P> State<U, P> {
+    fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && !self.is_painting && self.painted.is_empty() && !self.is_pushing
+    }
+
+    /// Whether nobody may wait.
+    fn is_over(&self) -> bool {
+        self.is_flushing || self.is_closed || self.is_dead
+    }
+
+    fn flow(&self) -> Flow {
+        match self {
+            State { is_dead: true, .. } => Err(gst::FlowError::Error),
+            State { is_flushing: true, .. } | State { is_closed: true, .. } => Err(gst::FlowError::Flushing),
+            _ => self.flow,
+        }
+    }
+
+    fn throw_away(&mut self) {
+        self.ticket.epoch += 1;
+        self.waiting.clear();
+        self.painted.clear();
+    }
+}
+
+impl<U, P: HasPictures> Stages<U, P> {
+    /// A panic elsewhere must not become one here: the state is only flags and queues, complete at any time.
+    fn lock(&self) -> MutexGuard<'_, State<U, P>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_while(&self, blocked: impl Fn(&State<U, P>) -> bool) -> MutexGuard<'_, State<U, P>> {
+        let state = self.changed.wait_while(self.lock(), |state| blocked(state));
+        state.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State<U, P>) -> T) -> T {
+        let result = change(&mut self.lock());
+        self.changed.notify_all();
+        result
+    }
+
+    /// Starts anew.
+    pub fn open(&self) {
+        self.change(|state| {
+            state.throw_away();
+            state.is_painting = false;
+            state.is_pushing = false;
+            state.is_synchronous = false;
+            state.is_flushing = false;
+            state.is_closed = false;
+            state.is_dead = false;
+            state.flow = Ok(gst::FlowSuccess::Ok);
+        });
+    }
+
+    /// Lets all threads go; what is under way is thrown away.
+    pub fn close(&self) {
+        self.change(|state| {
+            state.is_closed = true;
+            state.throw_away();
+        });
+    }
+
+    /// A thread has died: nobody waits for it.
+    pub fn die(&self) {
+        self.change(|state| {
+            state.is_dead = true;
+            state.is_painting = false;
+            state.is_pushing = false;
+            state.throw_away();
+        });
+    }
+
+    /// Throws away what is under way and lets the streaming thread go.
+    pub fn begin_flush(&self) {
+        self.change(|state| {
+            state.is_flushing = true;
+            state.throw_away();
+        });
+    }
+
+    /// Waits until nothing is pushed any more, as downstream is flushing too.
+    pub fn wait_for_push(&self) {
+        drop(self.wait_while(|state| state.is_pushing && !state.is_closed && !state.is_dead));
+    }
+
+    pub fn end_flush(&self) {
+        self.change(|state| {
+            state.is_flushing = false;
+            state.flow = Ok(gst::FlowSuccess::Ok);
+        });
+    }
+
+    /// What downstream said of the segment before is no longer of interest.
+    pub fn new_segment(&self) {
+        self.change(|state| {
+            state.ticket.segment += 1;
+            state.flow = Ok(gst::FlowSuccess::Ok);
+        });
+    }
+
+    /// Streaming thread, between two buffers: waits until there is room for one more unit, and leaves its pictures to the other
+    /// threads.
+    pub fn wait_for_room(&self) {
+        let full = |state: &State<U, P>| state.waiting.len() >= MAX_WAITING && state.flow.is_ok() && !state.is_over();
+        let mut state = self.wait_while(full);
+        state.is_synchronous = false;
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Streaming thread, between two buffers: waits until all pictures are pushed, and takes those of further units itself.
+    pub fn wait_until_idle(&self) {
+        let mut state = self.wait_while(|state| !state.is_idle() && !state.is_over());
+        state.is_synchronous = true;
+    }
+
+    /// Streaming thread: the next unit, in what it belongs to.
+    pub fn push(&self, unit: U) {
+        self.change(|state| {
+            if !state.is_over() {
+                let ticket = state.ticket;
+                state.waiting.push_back((ticket, unit));
+            }
+        });
+    }
+
+    pub fn is_synchronous(&self) -> bool {
+        self.lock().is_synchronous
+    }
+
+    /// What the next unit is to be answered with.
+    pub fn flow(&self) -> Flow {
+        self.lock().flow()
+    }
+
+    /// Painter: the next unit, or `None` when it is over. `choose` sees it and the one that waits behind it, if there is one.
+    pub fn next_waiting<C>(&self, choose: impl FnOnce(&U, Option<&U>) -> C) -> Option<(Ticket, U, C)> {
+        let mut state = self.wait_while(|state| state.waiting.is_empty() && !state.is_closed && !state.is_dead);
+        let (ticket, unit) = state.waiting.pop_front()?;
+        let choice = choose(&unit, state.waiting.front().map(|(_, next)| next));
+        state.is_painting = true;
+        drop(state);
+        self.changed.notify_all();
+        Some((ticket, unit, choice))
+    }
+
+    /// Painter: hands on what it made of a unit, when there is room.
+    pub fn push_painted(&self, ticket: Ticket, unit: P) {
+        let max = if unit.has_pictures() { MAX_PAINTED } else { MAX_EMPTY };
+        let full = |state: &State<U, P>| {
+            let ahead = state.painted.iter().filter(|(_, other)| other.has_pictures()).count();
+            let is_full = ahead >= max || state.painted.len() >= MAX_EMPTY;
+            is_full && state.ticket.epoch == ticket.epoch && !state.is_over()
+        };
+        let mut state = self.wait_while(full);
+        if state.ticket.epoch == ticket.epoch && !state.is_over() {
+            state.painted.push_back((ticket, unit));
+        }
+        state.is_painting = false;
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Output thread: the next unit to push; `None` when it is over.
+    pub fn next_painted(&self) -> Option<(Ticket, P)> {
+        let waits = |state: &State<U, P>| {
+            (state.painted.is_empty() || state.is_synchronous) && !state.is_closed && !state.is_dead
+        };
+        let mut state = self.wait_while(waits);
+        let unit = state.painted.pop_front()?;
+        state.is_pushing = true;
+        drop(state);
+        self.changed.notify_all();
+        Some(unit)
+    }
+
+    /// Streaming thread, after [`Self::wait_until_idle`] and [`Self::push`]: what became of the unit; `None` when it is over.
+    pub fn take_painted(&self) -> Option<(Ticket, P)> {
+        let waits = |state: &State<U, P>| state.painted.is_empty() && !state.is_idle() && !state.is_over();
+        let unit = self.wait_while(waits).painted.pop_front();
+        self.changed.notify_all();
+        unit
+    }
+
+    /// Whether a unit is still wanted by those downstream.
+    pub fn is_wanted(&self, unit: Ticket) -> bool {
+        let state = self.lock();
+        state.ticket.epoch == unit.epoch && !state.is_over() && (state.ticket != unit || state.flow.is_ok())
+    }
+
+    /// Output thread: a unit is pushed, and this is what downstream said.
+    pub fn pushed(&self, unit: Ticket, flow: Flow) {
+        self.change(|state| {
+            state.is_pushing = false;
+            if state.ticket == unit && state.flow.is_ok() {
+                state.flow = flow;
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use std::sync::Arc;
+
+    impl HasPictures for u32 {
+        fn has_pictures(&self) -> bool {
+            *self < 100
+        }
+    }
+
+    fn open() -> Arc<Stages<u32, u32>> {
+        let stages = Stages::default();
+        stages.open();
+        Arc::new(stages)
+    }
+
+    /// Paints what comes; numbers come through as they are.
+    fn painter(stages: &Arc<Stages<u32, u32>>) -> std::thread::JoinHandle<()> {
+        let stages = stages.clone();
+        std::thread::spawn(move || {
+            while let Some((ticket, unit, _)) = stages.next_waiting(|_, _| ()) {
+                stages.push_painted(ticket, unit);
+            }
+        })
+    }
+
+    #[test]
+    fn painting_goes_on_while_a_unit_is_pushed_and_stops_when_the_queue_is_full() {
+        let stages = open();
+        let (sender, painted) = mpsc::channel();
+        let painter = std::thread::spawn({
+            let stages = stages.clone();
+            move || {
+                while let Some((ticket, unit, _)) = stages.next_waiting(|_, _| ()) {
+                    sender.send(unit).unwrap();
+                    stages.push_painted(ticket, unit);
+                }
+            }
+        });
+        (0..2).for_each(|unit| stages.push(unit));
+        let (pushing, _) = stages.next_painted().unwrap();
+        (2..4).for_each(|unit| stages.push(unit));
+        // Unit 0 is being pushed, 1 waits to be, 2 is painted and held.
+        assert_eq!((0..3).map(|_| painted.recv().unwrap()).collect::<Vec<_>>(), [0, 1, 2]);
+        assert!(painted.try_recv().is_err(), "the fourth unit waits");
+        stages.pushed(pushing, Ok(gst::FlowSuccess::Ok));
+        assert_eq!(stages.next_painted().unwrap().1, 1);
+        assert_eq!(painted.recv().unwrap(), 3);
+        stages.close();
+        painter.join().unwrap();
+    }
+
+    #[test]
+    fn units_without_pictures_do_not_wait_for_those_with() {
+        let stages = open();
+        let painter = painter(&stages);
+        for unit in [1, 100, 101, 102] {
+            stages.wait_for_room();
+            stages.push(unit);
+        }
+        let units: Vec<u32> = (0..4)
+            .map(|_| {
+                let (ticket, unit) = stages.next_painted().unwrap();
+                stages.pushed(ticket, Ok(gst::FlowSuccess::Ok));
+                unit
+            })
+            .collect();
+        assert_eq!(units, [1, 100, 101, 102]);
+        stages.close();
+        painter.join().unwrap();
+    }
+
+    #[test]
+    fn the_streaming_thread_gets_pictures_itself_where_it_asks_for_them() {
+        let stages = open();
+        let painter = painter(&stages);
+        for unit in 0..3 {
+            stages.wait_until_idle();
+            stages.push(unit);
+            assert_eq!(stages.take_painted().unwrap().1, unit);
+        }
+        stages.close();
+        painter.join().unwrap();
+    }
+
+    #[test]
+    fn a_flush_throws_away_and_lets_go() {
+        let stages = open();
+        stages.push(0);
+        stages.push(1);
+        let (ticket, unit, _) = stages.next_waiting(|_, _| ()).unwrap();
+        let waiting = std::thread::spawn({
+            let stages = stages.clone();
+            move || stages.wait_until_idle()
+        });
+        stages.begin_flush();
+        waiting.join().unwrap();
+        assert_eq!(stages.flow(), Err(gst::FlowError::Flushing));
+        stages.end_flush();
+        stages.push_painted(ticket, unit);
+        stages.push(7);
+        let (ticket, unit, next) = stages.next_waiting(|_, next| next.copied()).unwrap();
+        assert_eq!((unit, next), (7, None));
+        stages.push_painted(ticket, unit);
+        stages.wait_for_room();
+        assert_eq!(stages.next_painted().unwrap().1, 7, "nothing of before the flush");
+    }
+
+    #[test]
+    fn what_downstream_said_of_a_segment_does_not_concern_the_next() {
+        let stages = open();
+        let painter = painter(&stages);
+        stages.push(0);
+        let (unit, _) = stages.next_painted().unwrap();
+        stages.new_segment();
+        stages.push(1);
+        stages.pushed(unit, Err(gst::FlowError::Eos));
+        assert_eq!(stages.flow(), Ok(gst::FlowSuccess::Ok));
+        let (unit, _) = stages.next_painted().unwrap();
+        stages.pushed(unit, Err(gst::FlowError::Eos));
+        assert_eq!(stages.flow(), Err(gst::FlowError::Eos));
+        stages.close();
+        painter.join().unwrap();
+    }
+
+    #[test]
+    fn a_dead_thread_lets_everybody_go() {
+        let stages = open();
+        stages.push(0);
+        let waiting = std::thread::spawn({
+            let stages = stages.clone();
+            move || {
+                stages.wait_until_idle();
+                stages.flow()
+            }
+        });
+        stages.die();
+        assert_eq!(waiting.join().unwrap(), Err(gst::FlowError::Error));
+        assert!(stages.next_painted().is_none() && stages.next_waiting(|_, _| ()).is_none());
+    }
+}
