@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What encoder and decoder say of the time they take: measured, smoothed, and told again only when it matters.
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use gst::glib;
@@ -11,7 +12,7 @@ const MEAN_WEIGHT: f64 = 1.0 / 8.0;
 const DEVIATION_WEIGHT: f64 = 1.0 / 4.0;
 /// How many deviations above the mean hardly any measurement is.
 const DEVIATIONS: f64 = 3.0;
-/// What is told is this much above what is needed, so that it need not be told again soon.
+/// What is told is this much above what is measured, so that it need not be told again soon.
 const HEADROOM: f64 = 1.1;
 /// What is told is lowered when less than this share of it is needed ...
 const MUCH_LOWER: f64 = 0.5;
@@ -78,9 +79,10 @@ pub struct ToldLatency {
 }
 
 impl ToldLatency {
-    /// Takes what is needed now; the latency to tell, if it is another one.
-    pub fn update(&mut self, needed: gst::ClockTime) -> Option<gst::ClockTime> {
+    /// Takes what is needed now: a time that is known, and one that is measured or assumed. The latency to tell, if it is another one.
+    pub fn update(&mut self, known: gst::ClockTime, measured: gst::ClockTime) -> Option<gst::ClockTime> {
         let times = |time: gst::ClockTime, factor: f64| seconds(time.nseconds() as f64 * factor / 1e9);
+        let needed = known + measured;
         if needed < times(self.told, MUCH_LOWER) {
             self.calm += 1;
         } else {
@@ -90,12 +92,7 @@ impl ToldLatency {
             return None;
         }
         self.calm = 0;
-        // The first time is a guess, or known exactly.
-        self.told = if self.told.is_zero() {
-            needed
-        } else {
-            times(needed, HEADROOM)
-        };
+        self.told = known + times(measured, HEADROOM);
         Some(self.told)
     }
 }
@@ -146,6 +143,38 @@ impl LatencyCheck {
             needed.mseconds()
         ))
     }
+}
+
+/// What an element tells of the time it takes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Latency {
+    told: ToldLatency,
+    pub check: LatencyCheck,
+}
+
+impl Latency {
+    /// See [`ToldLatency::update`].
+    pub fn update(&mut self, known: gst::ClockTime, measured: gst::ClockTime) -> Option<gst::ClockTime> {
+        let told = self.told.update(known, measured);
+        if told.is_some() {
+            self.check.tell();
+        }
+        told
+    }
+
+    /// As it was told last.
+    pub fn current(&self) -> gst::ClockTime {
+        self.told.told
+    }
+}
+
+/// Asks for the warning of [`LatencyCheck::warning`], which queries upstream, without the lock.
+pub fn check_latency(latency: &Mutex<Latency>, pad: &gst::Pad) -> Option<String> {
+    let mut copy = *latency.lock().unwrap();
+    let warning = copy.check.warning(pad, copy.current());
+    latency.lock().unwrap().check.since_told = copy.check.since_told;
+    latency.lock().unwrap().check.has_warned |= copy.check.has_warned;
+    warning
 }
 
 /// Distances between pictures, by their time stamps.
@@ -220,11 +249,6 @@ pub fn durations(
     (0..times.len()).map(duration).collect()
 }
 
-/// Duration of a unit: that of its pictures.
-pub fn sum(durations: &[Option<gst::ClockTime>]) -> Option<gst::ClockTime> {
-    durations.iter().copied().sum()
-}
-
 /// Whether an element's `qos` property asks for quality of service.
 pub fn wants_qos(element: &impl IsA<glib::Object>) -> bool {
     element.property("qos")
@@ -254,11 +278,11 @@ mod tests {
     #[test]
     fn a_latency_rises_at_once_and_falls_late() {
         let mut latency = ToldLatency::default();
-        assert_eq!(latency.update(ms(100)), Some(ms(100)));
-        assert_eq!(latency.update(ms(90)), None);
-        assert_eq!(latency.update(ms(101)), Some(ms(111) + 100 * gst::ClockTime::USECOND));
-        assert!((1..CALM_UPDATES).all(|_| latency.update(ms(30)).is_none()));
-        assert_eq!(latency.update(ms(30)), Some(ms(33)));
+        assert_eq!(latency.update(ms(200), ms(100)), Some(ms(310)));
+        assert_eq!(latency.update(ms(200), ms(110)), None);
+        assert_eq!(latency.update(ms(100), ms(220)), Some(ms(342)));
+        assert!((1..CALM_UPDATES).all(|_| latency.update(ms(50), ms(30)).is_none()));
+        assert_eq!(latency.update(ms(50), ms(30)), Some(ms(83)));
     }
 
     #[test]

@@ -29,7 +29,7 @@ use super::stages::Stages;
 use crate::bitstream::{find_key_unit, BitstreamError, SequenceHeader, UnitHeader};
 use crate::codec::{CodecError, DecoderSettings, EntropyDecoder, Reconstruction, UnitSymbols};
 use crate::elements::caps;
-use crate::elements::latency::{durations, wants_qos, LatencyCheck, ToldLatency};
+use crate::elements::latency::{check_latency, durations, wants_qos, Latency};
 use crate::elements::runtime::RuntimeSettings;
 use crate::model::Model;
 
@@ -52,14 +52,6 @@ struct Input {
     has_rest: bool,
     /// How long the last picture is shown.
     duration: Option<gst::ClockTime>,
-}
-
-/// What is told of the time that painting takes.
-#[derive(Default)]
-struct Latency {
-    told: ToldLatency,
-    current: gst::ClockTime,
-    check: LatencyCheck,
 }
 
 #[derive(Default)]
@@ -538,30 +530,10 @@ impl TvcDec {
     }
 
     fn tell_latency(&self, needed: gst::ClockTime) {
-        let told = {
-            let mut latency = self.latency.lock().unwrap();
-            let told = latency.told.update(needed);
-            if let Some(told) = told {
-                latency.current = told;
-                latency.check.tell();
-            }
-            told
-        };
+        let told = self.latency.lock().unwrap().update(gst::ClockTime::ZERO, needed);
         if let Some(told) = told {
             gst::info!(CAT, imp = self, "latency {told}");
             self.obj().set_latency(told, told);
-        }
-    }
-
-    fn check_latency(&self) {
-        let (mut check, own) = {
-            let latency = self.latency.lock().unwrap();
-            (latency.check, latency.current)
-        };
-        let warning = check.warning(&self.obj().sink_pad().clone(), own);
-        self.latency.lock().unwrap().check = check;
-        if let Some(warning) = warning {
-            gst::element_imp_warning!(self, gst::CoreError::Clock, ["{warning}"]);
         }
     }
 
@@ -592,7 +564,18 @@ impl TvcDec {
         let mut networks = Reconstruction::new(model, DecoderSettings::default());
         let choose = |unit: &Unit, next: Option<&Unit>| {
             let sink = *self.sink_clock.lock().unwrap();
-            self.scheduler.lock().unwrap().choose(unit, next, &sink)
+            let mut scheduler = self.scheduler.lock().unwrap();
+            let wanted = scheduler.choose(unit, next, &sink);
+            gst::log!(
+                CAT,
+                imp = self,
+                "{wanted:?} of the unit due at {:?}: the sink is at {:?}, units take {:?}, another one waits: {}",
+                unit.pictures.first().and_then(|first| first.due),
+                sink.at(Instant::now()),
+                scheduler.time.likely(),
+                next.is_some()
+            );
+            wanted
         };
         while let Some((ticket, unit, wanted)) = self.stages.next_waiting(choose) {
             #[cfg(test)]
@@ -600,14 +583,23 @@ impl TvcDec {
                 !self.painter_dies.load(Ordering::Relaxed),
                 "a test lets the painter die"
             );
+            let due = unit.pictures.first().and_then(|first| first.due);
             let (painted, time) = paint(&mut networks, unit, wanted, group);
+            gst::log!(
+                CAT,
+                imp = self,
+                "painted {wanted:?} of the unit due at {due:?}, whole units take {time:?}"
+            );
+            self.stats.lock().unwrap().count(&painted);
             self.stages.push_painted(ticket, painted);
             if let Some(time) = time {
                 let needed = self.scheduler.lock().unwrap().measured(time);
                 if let Some(needed) = needed {
                     self.tell_latency(needed);
                 }
-                self.check_latency();
+                if let Some(warning) = check_latency(&self.latency, self.obj().sink_pad()) {
+                    gst::element_imp_warning!(self, gst::CoreError::Clock, ["{warning}"]);
+                }
             }
         }
     }

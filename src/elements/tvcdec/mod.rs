@@ -8,6 +8,8 @@ mod output;
 mod painter;
 mod qos;
 mod stages;
+#[cfg(test)]
+mod tests;
 
 glib::wrapper! {
     /// Decompresses a TVC stream to raw video.

@@ -71,7 +71,9 @@ impl TvcDec {
             frame.set_dts(gst::ClockTime::NONE);
             frame.set_duration(time.duration);
             let fate = self.fate(unit, time, picture.as_ref());
-            self.count(fate, picture.is_some());
+            if fate == Fate::Late {
+                self.stats.lock().unwrap().late += 1;
+            }
             flow = match picture.as_ref().filter(|_| fate == Fate::Shown) {
                 Some(picture) => self.show(frame, picture),
                 None => self.leave_out(frame, time, fate),
@@ -104,13 +106,6 @@ impl TvcDec {
             *pushed = Some(sink);
         }
         is_first
-    }
-
-    fn count(&self, fate: Fate, is_painted: bool) {
-        let mut stats = self.stats.lock().unwrap();
-        stats.painted += u64::from(is_painted);
-        stats.skipped += u64::from(fate == Fate::Skipped);
-        stats.late += u64::from(fate == Fate::Late);
     }
 
     fn show(&self, mut frame: VideoCodecFrame, picture: &Frame) -> Flow {
@@ -160,7 +155,7 @@ impl TvcDec {
             .duration_if_some(time.duration)
             .values(jitter, clock.proportion(), 1_000_000)
             .stats(
-                gst::format::Buffers::from_u64(stats.painted - stats.late),
+                gst::format::Buffers::from_u64(stats.painted.saturating_sub(stats.late)),
                 gst::format::Buffers::from_u64(stats.skipped + stats.late),
             )
             .other_field("painted", stats.painted)
@@ -207,7 +202,10 @@ impl TvcDec {
             output.as_ref().is_none_or(|output| output.needs_reset(sequence))
         };
         if needs_reset {
-            self.announce(sequence)?;
+            // Where the pad stops meanwhile, nothing can be agreed upon.
+            let is_stopping = || self.obj().src_pad().pad_flags().contains(gst::PadFlags::FLUSHING);
+            self.announce(sequence)
+                .map_err(|flow| if is_stopping() { gst::FlowError::Flushing } else { flow })?;
         }
         Ok(gst::FlowSuccess::Ok)
     }

@@ -9,6 +9,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::painter::PaintedUnit;
+
 /// How long an event counts. A sink that is silent for longer may not be running.
 const STALE: Duration = Duration::from_secs(3);
 
@@ -60,6 +62,15 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// A unit is painted, or not.
+    pub fn count(&mut self, unit: &PaintedUnit) {
+        let painted = unit.frames.iter().flatten().count();
+        self.painted += painted as u64;
+        if !unit.is_lead_in {
+            self.skipped += (unit.frames.len() - painted) as u64;
+        }
+    }
+
     /// As applications get it. `unit_time`: that painting a unit takes.
     pub fn structure(&self, unit_time: Option<gst::ClockTime>) -> gst::Structure {
         gst::Structure::builder("application/x-tvcdec-stats")
