@@ -41,14 +41,6 @@ impl SmoothedTime {
         });
     }
 
-    /// Trusts what was measured a little less: it takes a share of the time.
-    pub fn fade(&mut self, share: f64) {
-        if let Some((mean, deviation)) = &mut self.measured {
-            *mean *= share;
-            *deviation *= share;
-        }
-    }
-
     /// What hardly any measurement is above; `None` before the first one.
     pub fn bound(&self) -> Option<gst::ClockTime> {
         self.above(DEVIATIONS)

@@ -565,13 +565,14 @@ impl TvcDec {
         let choose = |unit: &Unit, next: Option<&Unit>| {
             let sink = *self.sink_clock.lock().unwrap();
             let mut scheduler = self.scheduler.lock().unwrap();
-            let wanted = scheduler.choose(unit, next, &sink);
+            let now = Instant::now();
+            let wanted = scheduler.choose(unit, next, &sink, now);
             gst::log!(
                 CAT,
                 imp = self,
                 "{wanted:?} of the unit due at {:?}: the sink is at {:?}, units take {:?}, another one waits: {}",
                 unit.pictures.first().and_then(|first| first.due),
-                sink.at(Instant::now()),
+                sink.at(now),
                 scheduler.time.likely(),
                 next.is_some()
             );
