@@ -453,10 +453,18 @@ impl TvcDec {
         let segment = self.obj().input_segment();
         let is_forward = segment.rate() > 0.0 && !segment.flags().contains(gst::SegmentFlags::TRICKMODE_KEY_UNITS);
         let has_rest = self.input.lock().unwrap().as_ref().is_some_and(|input| input.has_rest);
+        if self.stages.is_starting() && self.is_live() {
+            self.stages.start_at_once();
+        }
         match is_forward && !has_rest && is_one_unit(buffer) {
             true => self.stages.wait_for_room(),
             false => self.stages.wait_until_idle(),
         }
+    }
+
+    fn is_live(&self) -> bool {
+        let mut query = gst::query::Latency::new();
+        self.obj().sink_pad().peer_query(&mut query) && query.result().0
     }
 
     fn wait_for_data(&self) -> Result<gst::FlowSuccess, gst::FlowError> {

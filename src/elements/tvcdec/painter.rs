@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::qos::SinkClock;
-use super::stages::HasPictures;
+use super::stages::Pictures;
 use crate::codec::{CodecError, Frame, Reconstruction, UnitSymbols, Wanted};
 use crate::elements::latency::SmoothedTime;
 
@@ -61,9 +61,14 @@ pub struct PaintedUnit {
     pub is_lead_in: bool,
 }
 
-impl HasPictures for PaintedUnit {
-    fn has_pictures(&self) -> bool {
+impl Pictures for PaintedUnit {
+    fn are_painted(&self) -> bool {
         self.frames.iter().any(Option::is_some)
+    }
+
+    fn are_shown(&self) -> bool {
+        let mut pictures = self.frames.iter().zip(&self.pictures);
+        pictures.any(|(frame, time)| frame.is_some() && time.due.is_some())
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Units that may wait to be painted, and that the painter can look ahead to.
 const MAX_WAITING: usize = 2;
@@ -12,6 +13,9 @@ const MAX_WAITING: usize = 2;
 const MAX_PAINTED: usize = 1;
 /// Units without a picture that may wait before them: where pictures are left out, the painter must be able to catch up.
 const MAX_EMPTY: usize = 8;
+
+/// How long the first picture waits for the next unit. It may be all that there is for a while.
+const LONGEST_HOLD: Duration = Duration::from_millis(500);
 
 type Flow = Result<gst::FlowSuccess, gst::FlowError>;
 
@@ -26,9 +30,12 @@ pub struct Ticket {
 
 type Queue<T> = VecDeque<(Ticket, T)>;
 
-/// Whether a painted unit has pictures to show.
-pub trait HasPictures {
-    fn has_pictures(&self) -> bool;
+/// What a painted unit has to show.
+pub trait Pictures {
+    /// Whether anything is painted.
+    fn are_painted(&self) -> bool;
+    /// Whether any of it is in the segment: the first such picture starts a sink's clock.
+    fn are_shown(&self) -> bool;
 }
 
 #[derive(Debug)]
@@ -39,6 +46,11 @@ struct State<U, P> {
     is_pushing: bool,
     /// The streaming thread takes painted units itself.
     is_synchronous: bool,
+    /// Nothing has been shown since the start or the last flush. A key unit is one picture, and a sink that has it may start its clock,
+    /// by which the next unit is due at once: the two go out together.
+    is_starting: bool,
+    /// No other unit comes before all are pushed.
+    is_draining: bool,
     is_flushing: bool,
     is_closed: bool,
     /// A thread has died.
@@ -65,6 +77,8 @@ impl<U, P> Default for Stages<U, P> {
                 painted: VecDeque::new(),
                 is_pushing: false,
                 is_synchronous: false,
+                is_starting: true,
+                is_draining: false,
                 is_flushing: false,
                 is_closed: true,
                 is_dead: false,
@@ -76,7 +90,7 @@ impl<U, P> Default for Stages<U, P> {
     }
 }
 
-impl<U, P> State<U, P> {
+impl<U, P: Pictures> State<U, P> {
     fn is_idle(&self) -> bool {
         self.waiting.is_empty() && !self.is_painting && self.painted.is_empty() && !self.is_pushing
     }
@@ -94,14 +108,21 @@ impl<U, P> State<U, P> {
         }
     }
 
+    /// Whether the first picture waits for the next unit.
+    fn holds_first(&self) -> bool {
+        let is_first = self.is_starting && self.painted.len() == 1 && self.painted[0].1.are_shown();
+        is_first && !self.is_draining && !self.is_over()
+    }
+
     fn throw_away(&mut self) {
         self.ticket.epoch += 1;
+        self.is_starting = true;
         self.waiting.clear();
         self.painted.clear();
     }
 }
 
-impl<U, P: HasPictures> Stages<U, P> {
+impl<U, P: Pictures> Stages<U, P> {
     /// A panic elsewhere must not become one here: the state is only flags and queues, complete at any time.
     fn lock(&self) -> MutexGuard<'_, State<U, P>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -125,6 +146,7 @@ impl<U, P: HasPictures> Stages<U, P> {
             state.is_painting = false;
             state.is_pushing = false;
             state.is_synchronous = false;
+            state.is_draining = false;
             state.is_flushing = false;
             state.is_closed = false;
             state.is_dead = false;
@@ -178,18 +200,30 @@ impl<U, P: HasPictures> Stages<U, P> {
         });
     }
 
+    /// Whether nothing has been shown yet.
+    pub fn is_starting(&self) -> bool {
+        self.lock().is_starting
+    }
+
+    /// The stream is live: its clock runs already, and the next unit comes much later.
+    pub fn start_at_once(&self) {
+        self.change(|state| state.is_starting = false);
+    }
+
     /// Streaming thread, between two buffers: waits until there is room for one more unit, and leaves its pictures to the other
     /// threads.
     pub fn wait_for_room(&self) {
         let full = |state: &State<U, P>| state.waiting.len() >= MAX_WAITING && state.flow.is_ok() && !state.is_over();
         let mut state = self.wait_while(full);
         state.is_synchronous = false;
+        state.is_draining = false;
         drop(state);
         self.changed.notify_all();
     }
 
     /// Streaming thread, between two buffers: waits until all pictures are pushed, and takes those of further units itself.
     pub fn wait_until_idle(&self) {
+        self.change(|state| state.is_draining = true);
         let mut state = self.wait_while(|state| !state.is_idle() && !state.is_over());
         state.is_synchronous = true;
     }
@@ -226,10 +260,10 @@ impl<U, P: HasPictures> Stages<U, P> {
 
     /// Painter: hands on what it made of a unit, when there is room.
     pub fn push_painted(&self, ticket: Ticket, unit: P) {
-        let max = if unit.has_pictures() { MAX_PAINTED } else { MAX_EMPTY };
+        let max = if unit.are_painted() { MAX_PAINTED } else { MAX_EMPTY };
         let full = |state: &State<U, P>| {
-            let ahead = state.painted.iter().filter(|(_, other)| other.has_pictures()).count();
-            let is_full = ahead >= max || state.painted.len() >= MAX_EMPTY;
+            let ahead = state.painted.iter().filter(|(_, other)| other.are_painted()).count();
+            let is_full = ahead >= max + usize::from(state.is_starting) || state.painted.len() >= MAX_EMPTY;
             is_full && state.ticket.epoch == ticket.epoch && !state.is_over()
         };
         let mut state = self.wait_while(full);
@@ -243,15 +277,28 @@ impl<U, P: HasPictures> Stages<U, P> {
 
     /// Output thread: the next unit to push; `None` when it is over.
     pub fn next_painted(&self) -> Option<(Ticket, P)> {
-        let waits = |state: &State<U, P>| {
-            (state.painted.is_empty() || state.is_synchronous) && !state.is_closed && !state.is_dead
-        };
-        let mut state = self.wait_while(waits);
-        let unit = state.painted.pop_front()?;
-        state.is_pushing = true;
-        drop(state);
-        self.changed.notify_all();
-        Some(unit)
+        loop {
+            let waits = |state: &State<U, P>| {
+                (state.painted.is_empty() || state.is_synchronous) && !state.is_closed && !state.is_dead
+            };
+            let state = self.wait_while(waits);
+            let held = self
+                .changed
+                .wait_timeout_while(state, LONGEST_HOLD, |state| state.holds_first());
+            let (mut state, _) = held.unwrap_or_else(PoisonError::into_inner);
+            if state.is_closed || state.is_dead {
+                return None;
+            }
+            // A flush may have taken it away.
+            let Some((ticket, unit)) = state.painted.pop_front() else {
+                continue;
+            };
+            state.is_pushing = true;
+            state.is_starting &= !unit.are_shown();
+            drop(state);
+            self.changed.notify_all();
+            return Some((ticket, unit));
+        }
     }
 
     /// Streaming thread, after [`Self::wait_until_idle`] and [`Self::push`]: what became of the unit; `None` when it is over.
@@ -285,15 +332,20 @@ mod tests {
     use std::sync::mpsc;
     use std::sync::Arc;
 
-    impl HasPictures for u32 {
-        fn has_pictures(&self) -> bool {
+    impl Pictures for u32 {
+        fn are_painted(&self) -> bool {
             *self < 100
+        }
+
+        fn are_shown(&self) -> bool {
+            *self != 50 && self.are_painted()
         }
     }
 
     fn open() -> Arc<Stages<u32, u32>> {
         let stages = Stages::default();
         stages.open();
+        stages.start_at_once();
         Arc::new(stages)
     }
 
@@ -367,6 +419,41 @@ mod tests {
     }
 
     #[test]
+    fn the_first_picture_goes_out_with_the_next_unit() {
+        let stages = Arc::new(Stages::default());
+        stages.open();
+        let painter = painter(&stages);
+        let pushed = |unit: (Ticket, u32)| {
+            stages.pushed(unit.0, Ok(gst::FlowSuccess::Ok));
+            unit.1
+        };
+        // Not shown: neither held nor the first.
+        stages.push(50);
+        assert_eq!(pushed(stages.next_painted().unwrap()), 50);
+        let first = std::thread::spawn({
+            let stages = stages.clone();
+            move || stages.next_painted().map(|unit| (unit, stages.is_starting()))
+        });
+        stages.push(1);
+        stages.push(2);
+        let (unit, is_starting) = first.join().unwrap().unwrap();
+        assert_eq!((pushed(unit), is_starting), (1, false));
+        assert_eq!(pushed(stages.next_painted().unwrap()), 2);
+        // After a flush anew, but not where nothing more comes.
+        stages.begin_flush();
+        stages.end_flush();
+        stages.push(3);
+        let end = std::thread::spawn({
+            let stages = stages.clone();
+            move || stages.wait_until_idle()
+        });
+        assert_eq!(pushed(stages.next_painted().unwrap()), 3);
+        end.join().unwrap();
+        stages.close();
+        painter.join().unwrap();
+    }
+
+    #[test]
     fn a_flush_throws_away_and_lets_go() {
         let stages = open();
         stages.push(0);
@@ -380,6 +467,7 @@ mod tests {
         waiting.join().unwrap();
         assert_eq!(stages.flow(), Err(gst::FlowError::Flushing));
         stages.end_flush();
+        stages.start_at_once();
         stages.push_painted(ticket, unit);
         stages.push(7);
         let (ticket, unit, next) = stages.next_waiting(|_, next| next.copied()).unwrap();
