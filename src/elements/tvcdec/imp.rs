@@ -245,6 +245,8 @@ impl VideoDecoderImpl for TvcDec {
                 self.parent_sink_event(event)
             }
             gst::EventType::FlushStop => {
+                // Also where no FLUSH_START came first.
+                self.stages.begin_flush();
                 self.stages.wait_for_push();
                 let is_handled = self.parent_sink_event(event);
                 self.forget_sink();

@@ -179,7 +179,10 @@ impl TvcDec {
             gst::debug!(CAT, imp = self, "{error}");
             return Ok(gst::FlowSuccess::Ok);
         }
-        self.request_key_unit();
+        // Of damage to the symbols the sender knows already, see `submit`.
+        if matches!(error, CodecError::NoKeyUnit | CodecError::Torch(_)) {
+            self.request_key_unit();
+        }
         gst::element_imp_warning!(
             self,
             gst::StreamError::Decode,
