@@ -175,9 +175,10 @@ fn latency_is_the_time_to_paint_a_unit() {
         latency(&harness)
     };
     // By the size until it is measured.
-    let (small, large) = (assumed(320, 180), assumed(640, 360));
+    let [small, middle, large] = [(320, 180), (640, 360), (960, 540)].map(|(width, height)| assumed(width, height));
     assert!(small > gst::ClockTime::from_mseconds(10), "{small}");
-    assert_eq!(large.mseconds() / 4, small.mseconds());
+    // As 1 to 4 to 9, beyond what each unit takes for itself.
+    assert_eq!((large - small).mseconds() / 8, (middle - small).mseconds() / 3);
 
     let mut harness = decoder();
     let bus = bus(&harness);
@@ -261,4 +262,40 @@ fn gaps_and_new_segments_stay_between_their_pictures() {
     harness.push_event(gst::event::Eos::new());
     let pictures: Vec<_> = drain(&mut harness).iter().map(pts).collect();
     assert_eq!(pictures, (4..17).collect::<Vec<_>>(), "of the second segment");
+}
+
+#[test]
+fn what_is_far_before_a_seeks_target_is_not_painted() {
+    let units = encode(&i420(), 121);
+    let mut harness = decoder();
+    let mut segment = gst::FormattedSegment::<gst::ClockTime>::new();
+    segment.set_start(100 * FRAME);
+    harness.push_event(gst::event::Segment::new(&segment));
+    units
+        .iter()
+        .for_each(|unit| assert!(harness.push(unit.clone()).is_ok()));
+    harness.push_event(gst::event::Eos::new());
+    let target = drain(&mut harness);
+    assert_eq!(
+        target.iter().map(pts).collect::<Vec<_>>(),
+        (100..121).collect::<Vec<_>>()
+    );
+    let element = harness.element().unwrap();
+    let painted = stat(&element, "painted");
+    assert!(painted <= 1 + 7 * 8, "{painted} of 121");
+    assert_eq!(stat(&element, "skipped"), 0, "nobody misses them");
+    // The finer levels have seen enough by then.
+    let all = {
+        let mut harness = decoder();
+        units
+            .iter()
+            .for_each(|unit| assert!(harness.push(unit.clone()).is_ok()));
+        harness.push_event(gst::event::Eos::new());
+        drain(&mut harness)
+    };
+    for (shown, expected) in target.iter().zip(&all[100..]) {
+        let (a, b) = (bytes(shown), bytes(expected));
+        let off = a.iter().zip(&b).map(|(a, b)| u64::from(a.abs_diff(*b))).sum::<u64>() as f64 / a.len() as f64;
+        assert!(off < 0.5, "{off} at frame {}", pts(shown));
+    }
 }

@@ -36,7 +36,9 @@ use crate::model::Model;
 pub(super) static CAT: LazyLock<gst::DebugCategory> =
     LazyLock::new(|| gst::DebugCategory::new("tvcdec", gst::DebugColorFlags::empty(), Some("TVC decoder")));
 
-/// Time that painting takes per luma sample, assumed until it is measured: that of two cores with bf16 or four without, in ns.
+/// Time that painting a unit takes, assumed until it is measured: that of two cores with bf16 or four without. For itself, and per luma
+/// sample in ns.
+const ASSUMED_UNIT_TIME: gst::ClockTime = gst::ClockTime::from_mseconds(20);
 const ASSUMED_SAMPLE_NS: u64 = 150;
 
 /// The streaming thread's part, from start to stop.
@@ -445,7 +447,7 @@ fn overtakes_pictures(event: &gst::Event) -> bool {
 
 /// Painting a unit of so many frames of so many luma samples, roughly.
 fn assumed_time(samples: u64, frames: usize) -> gst::ClockTime {
-    gst::ClockTime::from_nseconds(samples * frames as u64 * ASSUMED_SAMPLE_NS)
+    ASSUMED_UNIT_TIME + gst::ClockTime::from_nseconds(samples * frames as u64 * ASSUMED_SAMPLE_NS)
 }
 
 impl TvcDec {

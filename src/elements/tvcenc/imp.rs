@@ -21,7 +21,9 @@ use crate::model::Model;
 
 /// Assumed for the latency where the frame rate is unknown, until two frames are there.
 const ASSUMED_FRAME_TIME: gst::ClockTime = gst::ClockTime::from_nseconds(1_000_000_000 / 30);
-/// Time that coding takes per luma sample, assumed until it is measured: that of two cores with bf16 and detail, in ns.
+/// Time that coding a unit takes, assumed until it is measured: that of two cores with bf16 and detail. For itself, and per luma sample
+/// in ns.
+const ASSUMED_UNIT_TIME: gst::ClockTime = gst::ClockTime::from_mseconds(20);
 const ASSUMED_SAMPLE_NS: u64 = 100;
 
 static CAT: LazyLock<gst::DebugCategory> =
@@ -94,7 +96,8 @@ impl State {
 
 /// Coding a unit of so many frames of a coded size, roughly.
 fn assumed_time((width, height): (u32, u32), frames: usize) -> gst::ClockTime {
-    gst::ClockTime::from_nseconds(u64::from(width) * u64::from(height) * frames as u64 * ASSUMED_SAMPLE_NS)
+    let samples = u64::from(width) * u64::from(height) * frames as u64;
+    ASSUMED_UNIT_TIME + gst::ClockTime::from_nseconds(samples * ASSUMED_SAMPLE_NS)
 }
 
 #[derive(Default)]
