@@ -22,48 +22,30 @@ use gst_video::prelude::*;
 use gst_video::subclass::prelude::*;
 use gst_video::VideoCodecFrame;
 
+use super::input::{is_one_unit, Input};
 use super::output::Output;
-use super::painter::{paint, PaintedUnit, PictureTime, Scheduler, Unit, LEAD_IN_UNITS};
+use super::painter::{PaintedUnit, Scheduler, Unit};
 use super::qos::{SinkClock, Stats};
 use super::stages::Stages;
-use crate::bitstream::{find_key_unit, BitstreamError, SequenceHeader, UnitHeader};
-use crate::codec::{CodecError, DecoderSettings, EntropyDecoder, Reconstruction, UnitSymbols};
+use super::threads::assumed_time;
+use crate::bitstream::{find_key_unit, BitstreamError, UnitHeader};
+use crate::codec::CodecError;
 use crate::elements::caps;
-use crate::elements::latency::{check_latency, durations, wants_qos, Latency};
+use crate::elements::latency::{wants_qos, Latency};
 use crate::elements::runtime::RuntimeSettings;
 use crate::model::Model;
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> =
     LazyLock::new(|| gst::DebugCategory::new("tvcdec", gst::DebugColorFlags::empty(), Some("TVC decoder")));
 
-/// Time that painting a unit takes, assumed until it is measured: that of two cores with bf16 or four without. For itself, and per luma
-/// sample in ns.
-const ASSUMED_UNIT_TIME: gst::ClockTime = gst::ClockTime::from_mseconds(20);
-const ASSUMED_SAMPLE_NS: u64 = 150;
-
-/// The streaming thread's part, from start to stop.
-struct Input {
-    decoder: EntropyDecoder,
-    /// Frames of a whole unit.
-    group: usize,
-    /// Frames that `parse` has opened so far for the unit at hand.
-    opened: usize,
-    /// Numbers of the opened frames that wait for the unit's bytes.
-    waiting: Vec<u32>,
-    /// Whether the base class has kept bytes of earlier buffers.
-    has_rest: bool,
-    /// How long the last picture is shown.
-    duration: Option<gst::ClockTime>,
-}
-
 #[derive(Default)]
 pub struct TvcDec {
     settings: Mutex<RuntimeSettings>,
-    input: Mutex<Option<Input>>,
+    pub(super) input: Mutex<Option<Input>>,
     pub(super) stages: Stages<Unit, PaintedUnit>,
-    scheduler: Mutex<Scheduler>,
-    latency: Mutex<Latency>,
-    painter: Mutex<Option<JoinHandle<()>>>,
+    pub(super) scheduler: Mutex<Scheduler>,
+    pub(super) latency: Mutex<Latency>,
+    pub(super) painter: Mutex<Option<JoinHandle<()>>>,
     /// A unit was broken or missing: delta units are useless until the next key unit.
     pub(super) is_broken: AtomicBool,
     pub(super) output: Mutex<Option<Output>>,
@@ -193,14 +175,7 @@ impl VideoDecoderImpl for TvcDec {
         );
         // After a start that failed half-way there was no stop.
         self.stop_threads();
-        *self.input.lock().unwrap() = Some(Input {
-            decoder: EntropyDecoder::new(model.clone()),
-            group: model.group_frames(),
-            opened: 0,
-            waiting: Vec::new(),
-            has_rest: false,
-            duration: None,
-        });
+        *self.input.lock().unwrap() = Some(Input::new(model.clone()));
         self.is_broken.store(false, Ordering::Relaxed);
         *self.stats.lock().unwrap() = Stats::default();
         *self.latency.lock().unwrap() = Latency::default();
@@ -229,11 +204,7 @@ impl VideoDecoderImpl for TvcDec {
 
     fn flush(&self) -> bool {
         if let Some(input) = self.input.lock().unwrap().as_mut() {
-            input.decoder.reset();
-            input.opened = 0;
-            input.waiting.clear();
-            input.has_rest = false;
-            input.duration = None;
+            input.reset();
             // The next unit tells whether it can be decoded; before a key unit nothing is to be reported.
             self.is_broken.store(true, Ordering::Relaxed);
         }
@@ -375,67 +346,6 @@ fn unset_sync_point(frame: &VideoCodecFrame) {
     unsafe { (*frame.to_glib_none().0).flags &= !sync_point };
 }
 
-impl Input {
-    /// The unit of the frames that wait. `pts`: of its buffer.
-    fn decode(&mut self, bytes: &[u8], pts: Option<gst::ClockTime>, segment: &gst::Segment) -> Unit {
-        let start = Instant::now();
-        let symbols = self.decoder.decode(bytes);
-        let numbers = std::mem::take(&mut self.waiting);
-        let pictures = match &symbols {
-            Ok(symbols) => self.picture_times(symbols, &numbers, pts, segment),
-            Err(_) => numbers.into_iter().map(PictureTime::unknown).collect(),
-        };
-        Unit {
-            is_lead_in: is_lead_in(&pictures, self.group, segment),
-            symbols,
-            pictures,
-            decoding: start.elapsed(),
-        }
-    }
-
-    /// Times of a unit's pictures. The buffer's time wins over the stream's: a container or a network may have moved it. The distances
-    /// inside a unit are the stream's.
-    fn picture_times(
-        &mut self,
-        symbols: &UnitSymbols,
-        numbers: &[u32],
-        unit: Option<gst::ClockTime>,
-        segment: &gst::Segment,
-    ) -> Vec<PictureTime> {
-        let first = symbols.times.first().copied().flatten();
-        let moved = |time: &Option<u64>| {
-            let since = time.zip(first).map(|(time, first)| time.saturating_sub(first));
-            let moved = unit
-                .zip(since)
-                .and_then(|(unit, since)| unit.checked_add(gst::ClockTime::from_nseconds(since)));
-            moved.or_else(|| time.map(gst::ClockTime::from_nseconds))
-        };
-        let times: Vec<_> = symbols.times.iter().map(moved).collect();
-        let durations = durations(&times, caps::duration(&symbols.sequence, 1), self.duration);
-        self.duration = durations.last().copied().flatten();
-        let segment = segment.downcast_ref::<gst::ClockTime>();
-        let picture = |((&number, &pts), &duration)| PictureTime {
-            number,
-            pts,
-            duration,
-            due: segment.and_then(|segment| segment.to_running_time(pts)),
-        };
-        numbers.iter().zip(&times).zip(&durations).map(picture).collect()
-    }
-}
-
-/// Whether a unit is so far before the segment that its pictures are neither shown nor of much use for those that are.
-fn is_lead_in(pictures: &[PictureTime], group: usize, segment: &gst::Segment) -> bool {
-    let last = pictures.last().and_then(|last| last.pts.zip(last.duration));
-    let start = segment
-        .downcast_ref::<gst::ClockTime>()
-        .and_then(|segment| segment.start());
-    let lead = |(pts, duration): (gst::ClockTime, gst::ClockTime)| pts + duration * (1 + LEAD_IN_UNITS * group as u64);
-    // Backwards all pictures of a group are shown, or clipped, from the last one on.
-    last.zip(start)
-        .is_some_and(|(last, start)| segment.rate() > 0.0 && lead(last) <= start)
-}
-
 /// Whether the base class pushes an event at once, or asks for all pictures before it.
 fn overtakes_pictures(event: &gst::Event) -> bool {
     match event.type_() {
@@ -443,11 +353,6 @@ fn overtakes_pictures(event: &gst::Event) -> bool {
         gst::EventType::CustomDownstream => gst_video::StillFrameEvent::parse(event).is_ok(),
         _ => false,
     }
-}
-
-/// Painting a unit of so many frames of so many luma samples, roughly.
-fn assumed_time(samples: u64, frames: usize) -> gst::ClockTime {
-    ASSUMED_UNIT_TIME + gst::ClockTime::from_nseconds(samples * frames as u64 * ASSUMED_SAMPLE_NS)
 }
 
 impl TvcDec {
@@ -531,125 +436,4 @@ impl TvcDec {
             );
         }
     }
-
-    /// At a key unit, as long as nothing is measured: by the size in which the networks paint.
-    fn guess_latency(&self, sequence: &SequenceHeader) {
-        if self.scheduler.lock().unwrap().time.bound().is_none() {
-            let (width, height) = sequence.coded_size();
-            let group = self.input.lock().unwrap().as_ref().map_or(1, |input| input.group);
-            self.tell_latency(assumed_time(u64::from(width) * u64::from(height), group));
-        }
-    }
-
-    fn tell_latency(&self, needed: gst::ClockTime) {
-        let told = self.latency.lock().unwrap().update(gst::ClockTime::ZERO, needed);
-        if let Some(told) = told {
-            gst::info!(CAT, imp = self, "latency {told}");
-            self.obj().set_latency(told, told);
-        }
-    }
-
-    fn start_painter(&self, model: Arc<Model>) -> Result<(), gst::ErrorMessage> {
-        let element = self.obj().clone();
-        let thread = std::thread::Builder::new().name("tvcdec-painter".into());
-        let thread = thread.spawn(move || element.imp().guarded(|imp| imp.paint_units(model)));
-        let thread = thread.map_err(|error| gst::error_msg!(gst::CoreError::Thread, ["the painter: {error}"]))?;
-        *self.painter.lock().unwrap() = Some(thread);
-        Ok(())
-    }
-
-    /// Runs a thread's work. If it panics, the element reports that, and nobody waits for it any more. The base class's own way would
-    /// leave the element unable to stop its pads.
-    fn guarded<T: Default>(&self, work: impl FnOnce(&Self) -> T) -> T {
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(self)));
-        result.unwrap_or_else(|panic| {
-            self.stages.die();
-            let element = self.obj();
-            gst::subclass::post_panic_error_message(element.upcast_ref(), element.upcast_ref(), Some(panic));
-            T::default()
-        })
-    }
-
-    /// The painter's thread, until the stages close.
-    fn paint_units(&self, model: Arc<Model>) {
-        let group = model.group_frames();
-        let mut networks = Reconstruction::new(model, DecoderSettings::default());
-        let choose = |unit: &Unit, next: Option<&Unit>| {
-            let sink = *self.sink_clock.lock().unwrap();
-            let mut scheduler = self.scheduler.lock().unwrap();
-            let now = Instant::now();
-            let wanted = scheduler.choose(unit, next, &sink, now);
-            gst::log!(
-                CAT,
-                imp = self,
-                "{wanted:?} of the unit due at {:?}: the sink is at {:?}, units take {:?}, another one waits: {}",
-                unit.pictures.first().and_then(|first| first.due),
-                sink.at(now),
-                scheduler.time.likely(),
-                next.is_some()
-            );
-            wanted
-        };
-        while let Some((ticket, unit, wanted)) = self.stages.next_waiting(choose) {
-            #[cfg(test)]
-            assert!(
-                !self.painter_dies.load(Ordering::Relaxed),
-                "a test lets the painter die"
-            );
-            let due = unit.pictures.first().and_then(|first| first.due);
-            let (painted, time) = paint(&mut networks, unit, wanted, group);
-            gst::log!(
-                CAT,
-                imp = self,
-                "painted {wanted:?} of the unit due at {due:?}, whole units take {time:?}"
-            );
-            self.stats.lock().unwrap().count(&painted);
-            self.stages.push_painted(ticket, painted);
-            if let Some(time) = time {
-                let needed = self.scheduler.lock().unwrap().measured(time);
-                if let Some(needed) = needed {
-                    self.tell_latency(needed);
-                }
-                if let Some(warning) = check_latency(&self.latency, self.obj().sink_pad()) {
-                    gst::element_imp_warning!(self, gst::CoreError::Clock, ["{warning}"]);
-                }
-            }
-        }
-    }
-
-    fn start_task(&self) -> Result<(), glib::BoolError> {
-        let element = self.obj().downgrade();
-        self.obj().src_pad().start_task(move || {
-            let Some(element) = element.upgrade() else { return };
-            let goes_on = element.imp().guarded(Self::push_next);
-            if !goes_on {
-                let _ = element.src_pad().pause_task();
-            }
-        })
-    }
-
-    /// Pushes one unit's pictures; false when it is over.
-    fn push_next(&self) -> bool {
-        let Some((ticket, painted)) = self.stages.next_painted() else {
-            return false;
-        };
-        let flow = self.finish_unit(ticket, &painted);
-        self.stages.pushed(ticket, flow);
-        true
-    }
-
-    fn stop_threads(&self) {
-        self.stages.close();
-        let _ = self.obj().src_pad().stop_task();
-        if let Some(painter) = self.painter.lock().unwrap().take() {
-            // A panic has been reported where it happened.
-            let _ = painter.join();
-        }
-    }
-}
-
-/// Whether a buffer is a whole unit and no more.
-fn is_one_unit(buffer: &gst::BufferRef) -> bool {
-    let Ok(map) = buffer.map_readable() else { return false };
-    UnitHeader::parse(&map).is_ok_and(|(header, start)| start + header.payload_length == map.len())
 }
