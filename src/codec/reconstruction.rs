@@ -11,7 +11,7 @@ use super::strips::Strip;
 use super::symbols::UnitSymbols;
 use super::synthesis::{Painting, Synthesis};
 use super::{CodecError, Frame};
-use crate::bitstream::SequenceHeader;
+use crate::bitstream::{FrameTimes, SequenceHeader};
 use crate::model::{Model, TimeSteps};
 
 /// Which pictures of a unit are painted.
@@ -112,16 +112,20 @@ impl Stream {
         if settings.smoothing {
             frames.iter_mut().for_each(|frame| self.smoother.push(frame));
         }
-        let mut all = vec![None; unpainted.min(unit.times.len())];
-        all.extend(frames.into_iter().map(Some));
-        let timed = all.iter_mut().zip(&unit.times);
-        timed.for_each(|(frame, time)| {
-            if let Some(frame) = frame {
-                frame.pts = *time;
-            }
-        });
-        Ok(all)
+        Ok(timed(frames, unpainted, &unit.times))
     }
+}
+
+/// Frames at their times, after so many that were not painted.
+fn timed(frames: Vec<Frame>, unpainted: usize, times: &FrameTimes) -> Vec<Option<Frame>> {
+    let mut all = vec![None; unpainted.min(times.len())];
+    all.extend(frames.into_iter().map(Some));
+    for (frame, time) in all.iter_mut().zip(times) {
+        if let Some(frame) = frame {
+            frame.pts = *time;
+        }
+    }
+    all
 }
 
 #[cfg(test)]

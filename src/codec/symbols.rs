@@ -121,15 +121,9 @@ impl Stream {
             code_detail(&mut coder, &self.detail, &mut cells)?;
         }
         let detail = (!header.is_key()).then_some(&cells);
-        let found = symbol_check(&tokens, latents.as_ref().map(|(_, map)| map), detail);
-        if found != header.symbol_check {
-            return Err(CodecError::SymbolCheck {
-                found,
-                expected: header.symbol_check,
-            });
-        }
-        let is_new = |at: usize| cells.cells[at].is_frozen() && !self.detail.is_known(at);
-        let freezes_shown = (0..cells.cells.len()).any(is_new);
+        let check = symbol_check(&tokens, latents.as_ref().map(|(_, map)| map), detail);
+        has_check(header, check)?;
+        let freezes_shown = self.freezes_shown(&cells);
         self.detail.push(&cells);
         self.past
             .push(tokens.clone(), latents.as_ref().map(|(_, map)| map.clone()));
@@ -144,6 +138,12 @@ impl Stream {
         })
     }
 
+    /// Whether cells are frozen that never were before.
+    fn freezes_shown(&self, cells: &DetailMap) -> bool {
+        let is_new = |at: usize| cells.cells[at].is_frozen() && !self.detail.is_known(at);
+        (0..cells.cells.len()).any(is_new)
+    }
+
     /// The times of a unit's frames and what follows them in the payload.
     fn times<'a>(&mut self, header: &UnitHeader, payload: &'a [u8]) -> Result<(FrameTimes, &'a [u8]), CodecError> {
         if header.is_key() {
@@ -151,5 +151,13 @@ impl Stream {
         }
         let (times, length) = self.clock.parse(header.timing, header.frames, payload)?;
         Ok((times, &payload[length..]))
+    }
+}
+
+/// Compares what was decoded with what the encoder meant.
+fn has_check(header: &UnitHeader, found: u16) -> Result<(), CodecError> {
+    match header.symbol_check {
+        expected if expected == found => Ok(()),
+        expected => Err(CodecError::SymbolCheck { found, expected }),
     }
 }

@@ -12,7 +12,6 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use gst::glib;
 use gst::glib::translate::ToGlibPtr;
@@ -22,7 +21,7 @@ use gst_video::prelude::*;
 use gst_video::subclass::prelude::*;
 use gst_video::VideoCodecFrame;
 
-use super::input::{is_one_unit, Input};
+use super::input::{is_one_unit, overtakes_pictures, Input};
 use super::output::Output;
 use super::painter::{PaintedUnit, Scheduler, Unit};
 use super::qos::{SinkClock, Stats};
@@ -346,15 +345,6 @@ fn unset_sync_point(frame: &VideoCodecFrame) {
     unsafe { (*frame.to_glib_none().0).flags &= !sync_point };
 }
 
-/// Whether the base class pushes an event at once, or asks for all pictures before it.
-fn overtakes_pictures(event: &gst::Event) -> bool {
-    match event.type_() {
-        gst::EventType::StreamStart | gst::EventType::SegmentDone | gst::EventType::Gap => true,
-        gst::EventType::CustomDownstream => gst_video::StillFrameEvent::parse(event).is_ok(),
-        _ => false,
-    }
-}
-
 impl TvcDec {
     /// Before a buffer reaches the base class: waits for what must have happened by then. One unit in a buffer, as the caps promise, goes
     /// its way through the threads.
@@ -402,38 +392,6 @@ impl TvcDec {
         match self.stages.take_painted() {
             Some((ticket, painted)) => self.finish_unit(ticket, &painted),
             None => self.stages.flow(),
-        }
-    }
-
-    fn note_qos(&self, qos: &gst::event::Qos) {
-        let (kind, proportion, diff, timestamp) = qos.get();
-        // A throttled sink says what it wants rather than where it is.
-        let Some(timestamp) = timestamp.filter(|_| kind != gst::QOSType::Throttle) else {
-            return;
-        };
-        self.sink_clock
-            .lock()
-            .unwrap()
-            .note(timestamp, diff, proportion, Instant::now());
-        if diff > 0 {
-            self.stats.lock().unwrap().late += 1;
-        }
-    }
-
-    fn forget_sink(&self) {
-        self.sink_clock.lock().unwrap().forget();
-        *self.pushed_late.lock().unwrap() = None;
-    }
-
-    /// At the end nobody hears any more what downstream said of the last pictures.
-    fn report_unheard_error(&self) {
-        let flow = self.stages.flow();
-        if let Err(error @ (gst::FlowError::NotLinked | gst::FlowError::NotNegotiated | gst::FlowError::Error)) = flow {
-            gst::element_imp_error!(
-                self,
-                gst::StreamError::Failed,
-                ["downstream does not take pictures: {error}"]
-            );
         }
     }
 }

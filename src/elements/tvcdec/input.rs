@@ -112,3 +112,12 @@ pub fn is_one_unit(buffer: &gst::BufferRef) -> bool {
     let Ok(map) = buffer.map_readable() else { return false };
     UnitHeader::parse(&map).is_ok_and(|(header, start)| start + header.payload_length == map.len())
 }
+
+/// Whether the base class pushes an event at once, or asks for all pictures before it.
+pub fn overtakes_pictures(event: &gst::Event) -> bool {
+    match event.type_() {
+        gst::EventType::StreamStart | gst::EventType::SegmentDone | gst::EventType::Gap => true,
+        gst::EventType::CustomDownstream => gst_video::StillFrameEvent::parse(event).is_ok(),
+        _ => false,
+    }
+}

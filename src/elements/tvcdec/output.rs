@@ -191,6 +191,18 @@ impl TvcDec {
         gst_video::video_decoder_error!(obj, 1, gst::StreamError::Decode, ["{error}"])
     }
 
+    /// At the end nobody hears any more what downstream said of the last pictures.
+    pub(super) fn report_unheard_error(&self) {
+        let flow = self.stages.flow();
+        if let Err(error @ (gst::FlowError::NotLinked | gst::FlowError::NotNegotiated | gst::FlowError::Error)) = flow {
+            gst::element_imp_error!(
+                self,
+                gst::StreamError::Failed,
+                ["downstream does not take pictures: {error}"]
+            );
+        }
+    }
+
     pub(super) fn request_key_unit(&self) {
         let wish = gst_video::UpstreamForceKeyUnitEvent::builder()
             .all_headers(true)

@@ -9,6 +9,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::imp::TvcDec;
 use super::painter::PaintedUnit;
 
 /// How long an event counts. A sink that is silent for longer may not be running.
@@ -79,6 +80,28 @@ impl Stats {
             .field("late", self.late)
             .field("unit-time", unit_time.unwrap_or_default().nseconds())
             .build()
+    }
+}
+
+impl TvcDec {
+    pub(super) fn note_qos(&self, qos: &gst::event::Qos) {
+        let (kind, proportion, diff, timestamp) = qos.get();
+        // A throttled sink says what it wants rather than where it is.
+        let Some(timestamp) = timestamp.filter(|_| kind != gst::QOSType::Throttle) else {
+            return;
+        };
+        self.sink_clock
+            .lock()
+            .unwrap()
+            .note(timestamp, diff, proportion, Instant::now());
+        if diff > 0 {
+            self.stats.lock().unwrap().late += 1;
+        }
+    }
+
+    pub(super) fn forget_sink(&self) {
+        self.sink_clock.lock().unwrap().forget();
+        *self.pushed_late.lock().unwrap() = None;
     }
 }
 

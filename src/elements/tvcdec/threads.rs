@@ -4,7 +4,7 @@
 #[cfg(test)]
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gst::glib;
 use gst::prelude::*;
@@ -14,7 +14,7 @@ use gst_video::prelude::*;
 use super::imp::{TvcDec, CAT};
 use super::painter::{paint, Unit};
 use crate::bitstream::SequenceHeader;
-use crate::codec::{DecoderSettings, Reconstruction};
+use crate::codec::{DecoderSettings, Reconstruction, Wanted};
 use crate::elements::latency::check_latency;
 use crate::model::Model;
 
@@ -71,46 +71,46 @@ impl TvcDec {
     fn paint_units(&self, model: Arc<Model>) {
         let group = model.group_frames();
         let mut networks = Reconstruction::new(model, DecoderSettings::default());
-        let choose = |unit: &Unit, next: Option<&Unit>| {
-            let sink = *self.sink_clock.lock().unwrap();
-            let mut scheduler = self.scheduler.lock().unwrap();
-            let now = Instant::now();
-            let wanted = scheduler.choose(unit, next, &sink, now);
-            gst::log!(
-                CAT,
-                imp = self,
-                "{wanted:?} of the unit due at {:?}: the sink is at {:?}, units take {:?}, another one waits: {}",
-                unit.pictures.first().and_then(|first| first.due),
-                sink.at(now),
-                scheduler.time.likely(),
-                next.is_some()
-            );
-            wanted
-        };
+        let choose = |unit: &Unit, next: Option<&Unit>| self.choose(unit, next);
         while let Some((ticket, unit, wanted)) = self.stages.next_waiting(choose) {
             #[cfg(test)]
-            assert!(
-                !self.painter_dies.load(Ordering::Relaxed),
-                "a test lets the painter die"
-            );
-            let due = unit.pictures.first().and_then(|first| first.due);
+            let dies = self.painter_dies.load(Ordering::Relaxed);
+            #[cfg(test)]
+            assert!(!dies, "a test lets the painter die");
             let (painted, time) = paint(&mut networks, unit, wanted, group);
-            gst::log!(
-                CAT,
-                imp = self,
-                "painted {wanted:?} of the unit due at {due:?}, whole units take {time:?}"
-            );
             self.stats.lock().unwrap().count(&painted);
             self.stages.push_painted(ticket, painted);
             if let Some(time) = time {
-                let needed = self.scheduler.lock().unwrap().measured(time);
-                if let Some(needed) = needed {
-                    self.tell_latency(needed);
-                }
-                if let Some(warning) = check_latency(&self.latency, self.obj().sink_pad()) {
-                    gst::element_imp_warning!(self, gst::CoreError::Clock, ["{warning}"]);
-                }
+                gst::log!(CAT, imp = self, "a unit took {time:?}");
+                self.note_time(time);
             }
+        }
+    }
+
+    fn choose(&self, unit: &Unit, next: Option<&Unit>) -> Wanted {
+        let (sink, now) = (*self.sink_clock.lock().unwrap(), Instant::now());
+        let mut scheduler = self.scheduler.lock().unwrap();
+        let wanted = scheduler.choose(unit, next, &sink, now);
+        gst::log!(
+            CAT,
+            imp = self,
+            "{wanted:?} of the unit due at {:?}: the sink is at {:?}, units take {:?}, another one waits: {}",
+            unit.pictures.first().and_then(|first| first.due),
+            sink.at(now),
+            scheduler.time.likely(),
+            next.is_some()
+        );
+        wanted
+    }
+
+    /// A whole unit took so long.
+    fn note_time(&self, time: Duration) {
+        let needed = self.scheduler.lock().unwrap().measured(time);
+        if let Some(needed) = needed {
+            self.tell_latency(needed);
+        }
+        if let Some(warning) = check_latency(&self.latency, self.obj().sink_pad()) {
+            gst::element_imp_warning!(self, gst::CoreError::Clock, ["{warning}"]);
         }
     }
 
