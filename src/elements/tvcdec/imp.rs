@@ -211,7 +211,8 @@ impl VideoDecoderImpl for TvcDec {
     }
 
     fn sink_event(&self, event: gst::Event) -> bool {
-        match event.type_() {
+        let is_sticky = event.is_sticky();
+        let is_handled = match event.type_() {
             gst::EventType::FlushStart => {
                 self.stages.begin_flush();
                 self.parent_sink_event(event)
@@ -240,7 +241,9 @@ impl VideoDecoderImpl for TvcDec {
                 self.parent_sink_event(event)
             }
             _ => self.parent_sink_event(event),
-        }
+        };
+        // The source pad keeps those for when downstream is there again; to upstream it would look like an error.
+        is_handled || (is_sticky && caps::is_stopping(self.obj().src_pad()))
     }
 
     fn src_event(&self, event: gst::Event) -> bool {

@@ -52,6 +52,16 @@ enum Fate {
 impl TvcDec {
     /// Gives a unit's pictures to its frames.
     pub(super) fn finish_unit(&self, ticket: Ticket, unit: &PaintedUnit) -> Flow {
+        // Where the pads stop meanwhile, nothing can be agreed upon, and the base class takes that for an error.
+        self.finish_pictures(ticket, unit).map_err(|flow| match flow {
+            gst::FlowError::NotNegotiated | gst::FlowError::Error if caps::is_stopping(self.obj().src_pad()) => {
+                gst::FlowError::Flushing
+            }
+            flow => flow,
+        })
+    }
+
+    fn finish_pictures(&self, ticket: Ticket, unit: &PaintedUnit) -> Flow {
         let obj = self.obj();
         let symbols = match &unit.symbols {
             Ok(symbols) => symbols,
@@ -217,10 +227,7 @@ impl TvcDec {
             output.as_ref().is_none_or(|output| output.needs_reset(sequence))
         };
         if needs_reset {
-            // Where the pad stops meanwhile, nothing can be agreed upon.
-            let is_stopping = || self.obj().src_pad().pad_flags().contains(gst::PadFlags::FLUSHING);
-            self.announce(sequence)
-                .map_err(|flow| if is_stopping() { gst::FlowError::Flushing } else { flow })?;
+            self.announce(sequence)?;
         }
         Ok(gst::FlowSuccess::Ok)
     }

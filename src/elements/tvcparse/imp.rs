@@ -253,14 +253,12 @@ impl TvcParse {
         }
     }
 
-    /// Caps did not go through: they are still to be sent, and where the pad is flushing meanwhile, that is all there is to it.
+    /// Caps did not go through: they are still to be sent, and where the pads are flushing meanwhile, that is all there is to it.
     fn not_announced(&self, flow: gst::FlowError) -> gst::FlowError {
         self.state.lock().unwrap().announced = None;
-        let is_flushing = self.obj().src_pad().pad_flags().contains(gst::PadFlags::FLUSHING);
-        if is_flushing {
-            gst::FlowError::Flushing
-        } else {
-            flow
+        match caps::is_stopping(self.obj().src_pad()) {
+            true => gst::FlowError::Flushing,
+            false => flow,
         }
     }
 
