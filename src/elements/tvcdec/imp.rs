@@ -164,14 +164,8 @@ impl VideoDecoderImpl for TvcDec {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         let settings = self.settings.lock().unwrap().clone();
         let model: Arc<Model> = settings.load()?;
-        gst::info!(
-            CAT,
-            imp = self,
-            "model {:016x} on {:?} in {:?}",
-            model.id,
-            model.device,
-            model.kind
-        );
+        let (id, device, kind) = (model.id, model.device, model.kind);
+        gst::info!(CAT, imp = self, "model {id:016x} on {device:?} in {kind:?}");
         // After a start that failed half-way there was no stop.
         self.stop_threads();
         *self.input.lock().unwrap() = Some(Input::new(model.clone()));
