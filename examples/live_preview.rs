@@ -37,6 +37,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         match message.view() {
             gst::MessageView::Eos(_) => break,
             gst::MessageView::Error(error) => return Err(error.error().into()),
+            // Coding or painting takes longer than was thought.
+            gst::MessageView::Latency(_) => bin.recalculate_latency()?,
             _ => {}
         }
     }

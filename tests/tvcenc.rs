@@ -100,14 +100,87 @@ fn new_caps_end_the_group_and_start_with_a_key_unit() {
     assert_eq!(header.sequence.map(|s| (s.width, s.height)), Some((96, 64)));
 }
 
-#[test]
-fn latency_is_one_group() {
-    let info = i420();
+/// The latency of an encoder for a frame rate after frames so many ms apart.
+fn latency(rate: gst::Fraction, spacing: u64, frames: u64) -> gst::ClockTime {
+    init();
+    let info = gst_video::VideoInfo::builder(VideoFormat::I420, WIDTH, HEIGHT)
+        .fps(rate)
+        .build();
+    let info = info.unwrap();
     let mut harness = encoder(&info);
-    harness.push(picture(&info, 0)).unwrap();
+    for t in 0..frames {
+        let mut buffer = picture(&info, t);
+        buffer.get_mut().unwrap().set_pts(t * spacing * gst::ClockTime::MSECOND);
+        harness.push(buffer).unwrap();
+    }
     let mut query = gst::query::Latency::new();
     assert!(harness.element().unwrap().static_pad("src").unwrap().query(&mut query));
-    assert_eq!(query.result().1, 8 * FRAME);
+    query.result().1
+}
+
+#[test]
+fn latency_is_one_group_and_the_time_to_code_it() {
+    let (thirty, unknown) = (gst::Fraction::new(30, 1), gst::Fraction::new(0, 1));
+    let expect = |found: gst::ClockTime, frame: u64| {
+        let group = 8 * frame * gst::ClockTime::MSECOND;
+        // What coding takes is this machine's affair.
+        assert!(
+            found > group && found < group + 10 * gst::ClockTime::SECOND,
+            "{found} for frames of {frame} ms"
+        );
+    };
+    expect(latency(gst::Fraction::new(25, 1), 40, 1), 40);
+    expect(latency(thirty, 33, 1), 33);
+    expect(latency(unknown, 33, 1), 33);
+    // As frames come, where the caps know nothing or promise too much.
+    expect(latency(unknown, 2000, 2), 2000);
+    expect(latency(thirty, 2000, 3), 2000);
+    expect(latency(unknown, 2000, 12), 2000);
+    assert!(
+        latency(thirty, 2000, 2) < 8 * gst::ClockTime::SECOND,
+        "one pause says nothing"
+    );
+}
+
+#[test]
+fn latency_is_told_when_frames_come_slower_than_the_caps_say() {
+    let info = i420();
+    let mut harness = encoder(&info);
+    let bus = bus(&harness);
+    let told = |bus: &gst::Bus| std::iter::from_fn(|| bus.pop_filtered(&[gst::MessageType::Latency])).count();
+    for t in 0..2 {
+        harness.push(picture(&info, t)).unwrap();
+    }
+    told(&bus);
+    let mut late = picture(&info, 2);
+    late.get_mut().unwrap().set_pts(gst::ClockTime::from_seconds(60));
+    harness.push(late).unwrap();
+    assert_eq!(told(&bus), 0, "one pause");
+    for t in 3..12 {
+        let mut late = picture(&info, t);
+        late.get_mut().unwrap().set_pts(t * 20 * gst::ClockTime::SECOND);
+        harness.push(late).unwrap();
+    }
+    assert!(told(&bus) > 0);
+}
+
+#[test]
+fn durations_come_from_time_stamps_where_frames_have_none() {
+    init();
+    let info = gst_video::VideoInfo::builder(VideoFormat::I420, WIDTH, HEIGHT);
+    let info = info.fps(gst::Fraction::new(0, 1)).build().unwrap();
+    let mut harness = encoder(&info);
+    for t in 0..17 {
+        let mut buffer = picture(&info, t);
+        let writable = buffer.get_mut().unwrap();
+        writable.set_pts(t * 200 * gst::ClockTime::MSECOND);
+        writable.set_duration(gst::ClockTime::NONE);
+        harness.push(buffer).unwrap();
+    }
+    harness.push_event(gst::event::Eos::new());
+    let durations: Vec<_> = drain(&mut harness).iter().map(|unit| unit.duration()).collect();
+    let unit = Some(1600 * gst::ClockTime::MSECOND);
+    assert_eq!(durations[1..], [unit, unit]);
 }
 
 #[test]

@@ -91,7 +91,37 @@ impl Synthesis {
     }
 }
 
+impl Synthesis {
+    /// A unit after the first one of which no frame is wanted. `latents`, `control`: see [`Painting`].
+    pub fn skip(
+        &mut self,
+        model: &Model,
+        restored: &Restored,
+        latents: Option<LatentMode>,
+        control: bool,
+    ) -> Result<(), CodecError> {
+        for state in &mut self.strips {
+            state.skip(model, restored, control)?;
+        }
+        self.has_spots = has_spots(latents, self.has_spots);
+        Ok(())
+    }
+}
+
 impl StripState {
+    fn skip(&mut self, model: &Model, restored: &Restored, control: bool) -> Result<(), tch::TchError> {
+        let _no_grad = tch::no_grad_guard();
+        let (tokenizer, strip) = (&model.tokenizer, &self.strip);
+        let codes = tokenizer.fsq.codes(&strip.view(&restored.digits, 2)?)?;
+        if let (Some(continuous), Some(latents), true) = (&model.continuous, &restored.latents, control) {
+            let latents = strip.view(latents, 2)?;
+            continuous
+                .fusion
+                .skip(&codes, &latents, 1, model.kind, &mut self.control)?;
+        }
+        tokenizer.skip(&codes, 1, model.kind, &mut self.decoder)
+    }
+
     /// The strip's part of the frames, in which a picture's last rows may be fewer than the networks give.
     fn run(
         &mut self,

@@ -50,6 +50,12 @@ pub fn templates(sink: &gst::Caps, src: &gst::Caps) -> Vec<gst::PadTemplate> {
     ]
 }
 
+/// Whether a source pad or the one that it feeds is flushing: caps that do not go through then are no error.
+pub fn is_stopping(pad: &gst::Pad) -> bool {
+    let is_flushing = |pad: &gst::Pad| pad.pad_flags().contains(gst::PadFlags::FLUSHING);
+    is_flushing(pad) || pad.peer().is_some_and(|peer| is_flushing(&peer))
+}
+
 /// Sizes that a stream may have.
 pub fn size_range() -> gst::IntRange<i32> {
     gst::IntRange::new(MIN_SIZE as i32, MAX_SIZE as i32)

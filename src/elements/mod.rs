@@ -5,6 +5,8 @@ pub mod caps;
 #[cfg(feature = "codec")]
 mod convert;
 #[cfg(feature = "codec")]
+mod latency;
+#[cfg(feature = "codec")]
 mod runtime;
 #[cfg(feature = "codec")]
 pub mod tvcdec;

@@ -100,6 +100,16 @@ impl Control {
         joined.reverse();
         Ok(joined)
     }
+
+    /// Keeps the coarsest level up to date; the finer ones forget.
+    fn skip(&self, codes: &Tensor, latents: &Tensor, n: i64, state: &mut StreamState) -> Result<()> {
+        let xs = self.conv_in.forward(codes)?.f_add(&self.hint.forward(latents)?)?;
+        if let Some(coarsest) = self.levels.last() {
+            let _features = coarsest.forward(xs, n, state)?;
+        }
+        state.forget_rest();
+        Ok(())
+    }
 }
 
 impl Fusion {
@@ -177,6 +187,18 @@ impl Fusion {
         };
         state.end_step();
         Ok(joined)
+    }
+
+    /// [`Self::control`] for [`super::Tokenizer::skip`].
+    pub fn skip(&self, codes: &Tensor, latents: &Tensor, n: i64, kind: Kind, state: &mut StreamState) -> Result<()> {
+        let (codes, latents) = (to_channels_last(codes, kind)?, to_channels_last(latents, kind)?);
+        state.begin_step();
+        match &self.networks {
+            Networks::Levels(_, control) => control.skip(&codes, &latents, n, state)?,
+            Networks::Cosmos(_, control) => drop(control.forward(&codes, &latents, n, state)?),
+        }
+        state.end_step();
+        Ok(())
     }
 }
 

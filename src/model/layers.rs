@@ -15,7 +15,8 @@ type Result<T> = std::result::Result<T, tch::TchError>;
 /// Layers run in a fixed order, so the state is a list that each of them takes its turn in.
 #[derive(Debug, Default)]
 pub struct StreamState {
-    caches: Vec<Tensor>,
+    /// `None`: forgotten, see [`Self::forget_rest`].
+    caches: Vec<Option<Tensor>>,
     next: usize,
     started: bool,
     recorded: Option<Vec<Tensor>>,
@@ -56,15 +57,16 @@ impl StreamState {
         self.started = true;
     }
 
-    /// The last `keep` time steps before `xs: [n, t, ...]`, and remembers those with it. At the start of a stream the past is copies
-    /// of the first time step.
+    /// The last `keep` time steps before `xs: [n, t, ...]`, and remembers those with it. At the start of a stream, and where it was
+    /// forgotten, the past is copies of the first time step.
     pub(super) fn remember_last(&mut self, xs: &Tensor, keep: i64) -> Result<Tensor> {
-        let past = if self.started {
-            self.caches[self.next].shallow_clone()
-        } else {
-            let mut shape = xs.size();
-            shape[1] = keep;
-            xs.f_narrow(1, 0, 1)?.f_expand(&shape, false)?
+        let past = match self.caches.get(self.next) {
+            Some(Some(cache)) => cache.shallow_clone(),
+            _ => {
+                let mut shape = xs.size();
+                shape[1] = keep;
+                xs.f_narrow(1, 0, 1)?.f_expand(&shape, false)?
+            }
         };
         let t = xs.size()[1];
         let last = match t >= keep {
@@ -82,19 +84,23 @@ impl StreamState {
 
     /// Puts all time steps of the past before `xs: [n, t, ...]` and remembers them all.
     pub(super) fn append(&mut self, xs: &Tensor) -> Result<Tensor> {
-        let all = match self.started {
-            true => Tensor::f_cat(&[&self.caches[self.next], xs], 1)?,
-            false => xs.shallow_clone(),
+        let all = match self.caches.get(self.next) {
+            Some(Some(cache)) => Tensor::f_cat(&[cache, xs], 1)?,
+            _ => xs.shallow_clone(),
         };
         self.remember(all.f_detach()?);
         Ok(all)
     }
 
+    /// Forgets what the layers that have not run in this step remember: for them the next step is the first one.
+    pub(super) fn forget_rest(&mut self) {
+        self.caches[self.next..].fill_with(|| None);
+    }
+
     fn remember(&mut self, cache: Tensor) {
-        if self.started {
-            self.caches[self.next] = cache;
-        } else {
-            self.caches.push(cache);
+        match self.caches.get_mut(self.next) {
+            Some(place) => *place = Some(cache),
+            None => self.caches.push(Some(cache)),
         }
         self.next += 1;
     }

@@ -115,6 +115,15 @@ impl Decoder {
             None => self.conv_out.forward(&xs),
         }
     }
+
+    /// Keeps the coarsest level up to date; the finer ones forget.
+    fn skip(&self, zs: &Tensor, n: i64, state: &mut StreamState) -> Result<()> {
+        if let Some(coarsest) = self.levels.last() {
+            let _features = coarsest.forward(self.conv_in.forward(zs)?, n, state)?;
+        }
+        state.forget_rest();
+        Ok(())
+    }
 }
 
 /// The two directions, of either family.
@@ -249,6 +258,20 @@ impl Tokenizer {
         state.end_step();
         Ok(Patches { values, skipped })
     }
+
+    /// A step of the decoder of which no picture is wanted, after the first one of a stream; `codes` as for [`Self::decode`]. The
+    /// coarsest level, which looks back furthest, goes on as ever; the finer ones start anew at the next step. As they look back a few
+    /// time steps only, what they give is soon the same again. Cosmos networks run in full.
+    pub fn skip(&self, codes: &Tensor, n: i64, kind: Kind, state: &mut StreamState) -> Result<()> {
+        let codes = to_channels_last(codes, kind)?;
+        state.begin_step();
+        match &self.networks {
+            Networks::Levels(_, decoder) => decoder.skip(&codes, n, state)?,
+            Networks::Cosmos(_, decoder) => drop(decoder.forward(&codes, &[], n, state)?),
+        }
+        state.end_step();
+        Ok(())
+    }
 }
 
 /// Pictures as a network gives them.
@@ -313,6 +336,34 @@ mod tests {
             let error = f64::try_from((p - &pictures).abs().max()).unwrap();
             assert!(error < 1e-4, "pictures of plan {plan:?} differ by {error}");
         }
+    }
+
+    #[test]
+    fn soon_after_skipped_steps_pictures_are_what_they_would_have_been() {
+        let _guard = tch::no_grad_guard();
+        let (_vs, tokenizer) = tiny();
+        let codes = tokenizer
+            .fsq
+            .codes(&Tensor::rand([12, 6, 3, 4], (Kind::Float, Device::Cpu)));
+        let codes = codes.unwrap();
+        let run = |skipped: std::ops::Range<i64>| -> Vec<Tensor> {
+            let mut state = StreamState::default();
+            let mut pictures = vec![];
+            for unit in 0..12 {
+                let codes = codes.narrow(0, unit, 1);
+                if skipped.contains(&unit) {
+                    tokenizer.skip(&codes, 1, Kind::Float, &mut state).unwrap();
+                } else {
+                    pictures.push(tokenizer.decode(&codes, 1, Kind::Float, &mut state).unwrap());
+                }
+            }
+            pictures
+        };
+        let (all, some) = (run(0..0), run(2..4));
+        let off = |a: &Tensor, b: &Tensor| f64::try_from((a - b).abs().max()).unwrap();
+        assert_eq!((all.len(), some.len()), (12, 10));
+        assert!(off(&all[4], &some[2]) > 1e-4, "the finer levels have forgotten");
+        assert!(off(&all[11], &some[9]) < 1e-4, "{}", off(&all[11], &some[9]));
     }
 
     #[test]

@@ -39,6 +39,16 @@ impl Canvas {
         self.take_over(frames);
     }
 
+    /// Takes a unit of which nothing is shown: what was never frozen keeps the picture that it had.
+    pub fn skip(&mut self, detail: Option<&DetailMap>) {
+        let Some(picture) = &mut self.picture else { return };
+        if let Some(detail) = detail {
+            refine(picture, detail);
+        }
+        let (width, height) = size_in_cells(picture.width, picture.height);
+        self.history.push(detail.unwrap_or(&DetailMap::none(width, height)));
+    }
+
     /// Shows what was shown last where nothing was frozen.
     fn take_over(&mut self, frames: &[Frame]) {
         let Some(last) = frames.last() else { return };

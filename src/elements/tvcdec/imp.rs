@@ -1,6 +1,17 @@
 // SPDX-License-Identifier: MPL-2.0
+//! The element: what the base class asks for, and the threads.
+//!
+//! Upstream's streaming thread decodes symbols in `handle_frame`, the painter runs the networks, and the source pad's task pushes the
+//! pictures, so that a sink that waits for its clock does not stop the next unit. The base class expects pictures to be finished under
+//! its stream lock, and how often that is held where it calls the element differs from path to path; so nobody ever waits for another
+//! thread with it. The streaming thread waits before a buffer or an event reaches the base class: in a probe on the sink pad until there
+//! is room for a unit, in `sink_event` until all is pushed before an event that must not overtake it. Where the base class itself wants
+//! pictures before it returns (backwards, key units only, several units in a buffer, what is left over at the end), the streaming
+//! thread waits for the painter, which needs no lock, and finishes the pictures itself.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
+use std::thread::JoinHandle;
 
 use gst::glib;
 use gst::glib::translate::ToGlibPtr;
@@ -8,48 +19,42 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gst_video::prelude::*;
 use gst_video::subclass::prelude::*;
-use gst_video::{VideoCodecFrame, VideoFormat, VideoFrameRef, VideoInfo};
+use gst_video::VideoCodecFrame;
 
-use crate::bitstream::{find_key_unit, BitstreamError, SequenceHeader, UnitHeader};
-use crate::codec::{CodecError, Decoded, Decoder, Frame};
+use super::input::{is_one_unit, overtakes_pictures, Input};
+use super::output::Output;
+use super::painter::{PaintedUnit, Scheduler, Unit};
+use super::qos::{SinkClock, Stats};
+use super::stages::Stages;
+use super::threads::assumed_time;
+use crate::bitstream::{find_key_unit, BitstreamError, UnitHeader};
+use crate::codec::CodecError;
 use crate::elements::caps;
-use crate::elements::convert::Converter;
+use crate::elements::latency::{wants_qos, Latency};
 use crate::elements::runtime::RuntimeSettings;
 use crate::model::Model;
 
-static CAT: LazyLock<gst::DebugCategory> =
+pub(super) static CAT: LazyLock<gst::DebugCategory> =
     LazyLock::new(|| gst::DebugCategory::new("tvcdec", gst::DebugColorFlags::empty(), Some("TVC decoder")));
-
-/// One run from start to stop.
-struct State {
-    decoder: Decoder,
-    /// Frames that `parse` has opened so far for the unit at hand.
-    opened: usize,
-    /// Numbers of the opened frames that wait for the unit's bytes.
-    waiting: Vec<u32>,
-    output: Option<Output>,
-    /// A unit was broken or missing: delta units are useless until the next key unit.
-    broken: bool,
-}
-
-/// What downstream has been promised.
-struct Output {
-    sequence: SequenceHeader,
-    info: VideoInfo,
-    converter: Converter,
-}
-
-impl Output {
-    /// True if the stream's pictures no longer are what downstream expects.
-    fn needs_reset(&self, sequence: &SequenceHeader) -> bool {
-        !self.sequence.shows_like(sequence)
-    }
-}
 
 #[derive(Default)]
 pub struct TvcDec {
     settings: Mutex<RuntimeSettings>,
-    state: Mutex<Option<State>>,
+    pub(super) input: Mutex<Option<Input>>,
+    pub(super) stages: Stages<Unit, PaintedUnit>,
+    pub(super) scheduler: Mutex<Scheduler>,
+    pub(super) latency: Mutex<Latency>,
+    pub(super) painter: Mutex<Option<JoinHandle<()>>>,
+    /// A unit was broken or missing: delta units are useless until the next key unit.
+    pub(super) is_broken: AtomicBool,
+    pub(super) output: Mutex<Option<Output>>,
+    pub(super) sink_clock: Mutex<SinkClock>,
+    /// When the last picture was pushed that was too late.
+    pub(super) pushed_late: Mutex<Option<gst::ClockTime>>,
+    pub(super) stats: Mutex<Stats>,
+    /// The painter panics at the next unit.
+    #[cfg(test)]
+    pub(super) painter_dies: AtomicBool,
 }
 
 #[glib::object_subclass]
@@ -61,7 +66,20 @@ impl ObjectSubclass for TvcDec {
 
 impl ObjectImpl for TvcDec {
     fn properties() -> &'static [glib::ParamSpec] {
-        static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(RuntimeSettings::properties);
+        static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
+            let mut properties = RuntimeSettings::properties();
+            properties.push(
+                glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
+                    .nick("Statistics")
+                    .blurb(
+                        "Pictures since the start: painted, skipped = not painted, as they would have been too late, late = painted, \
+                         and too late all the same; and unit-time, the ns that a unit takes",
+                    )
+                    .read_only()
+                    .build(),
+            );
+            properties
+        });
         &PROPERTIES
     }
 
@@ -71,6 +89,10 @@ impl ObjectImpl for TvcDec {
     }
 
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        if pspec.name() == "stats" {
+            let unit_time = self.scheduler.lock().unwrap().time.likely();
+            return self.stats.lock().unwrap().structure(unit_time).to_value();
+        }
         let value = self.settings.lock().unwrap().get(pspec);
         value.unwrap_or_else(|| panic!("no property {}", pspec.name()))
     }
@@ -80,6 +102,15 @@ impl ObjectImpl for TvcDec {
         // The base class knows one picture per buffer. Here `parse` opens a frame for every picture of a unit;
         // the last one carries the bytes.
         self.obj().set_packetized(false);
+        let element = self.obj().downgrade();
+        self.obj()
+            .sink_pad()
+            .add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+                if let (Some(element), Some(buffer)) = (element.upgrade(), info.buffer()) {
+                    element.imp().prepare(buffer);
+                }
+                gst::PadProbeReturn::Ok
+            });
     }
 }
 
@@ -103,44 +134,125 @@ impl ElementImpl for TvcDec {
             LazyLock::new(|| caps::templates(&caps::framed().build(), &caps::raw()));
         &TEMPLATES
     }
+
+    fn change_state(&self, transition: gst::StateChange) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        match transition {
+            // Before the pads stop: their threads may wait here.
+            gst::StateChange::PausedToReady => self.stages.close(),
+            gst::StateChange::PlayingToPaused => self.sink_clock.lock().unwrap().forget(),
+            _ => (),
+        }
+        let success = self.parent_change_state(transition)?;
+        if transition == gst::StateChange::ReadyToPaused {
+            self.start_task().map_err(|error| {
+                gst::element_imp_error!(self, gst::CoreError::Thread, ["{error}"]);
+                gst::StateChangeError
+            })?;
+        }
+        Ok(success)
+    }
+
+    fn post_message(&self, message: gst::Message) -> bool {
+        // The base class reports every frame that ends without a picture, with what it knows of the sink's clock, which is nothing
+        // here: `leave_out` does.
+        let is_qos = message.type_() == gst::MessageType::Qos && message.src() == Some(self.obj().upcast_ref());
+        is_qos || self.parent_post_message(message)
+    }
 }
 
 impl VideoDecoderImpl for TvcDec {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         let settings = self.settings.lock().unwrap().clone();
         let model: Arc<Model> = settings.load()?;
-        gst::info!(
-            CAT,
-            imp = self,
-            "model {:016x} on {:?} in {:?}",
-            model.id,
-            model.device,
-            model.kind
-        );
-        *self.state.lock().unwrap() = Some(State {
-            decoder: Decoder::new(model),
-            opened: 0,
-            waiting: Vec::new(),
-            output: None,
-            broken: false,
-        });
-        Ok(())
+        let (id, device, kind) = (model.id, model.device, model.kind);
+        gst::info!(CAT, imp = self, "model {id:016x} on {device:?} in {kind:?}");
+        // After a start that failed half-way there was no stop.
+        self.stop_threads();
+        *self.input.lock().unwrap() = Some(Input::new(model.clone()));
+        self.is_broken.store(false, Ordering::Relaxed);
+        *self.stats.lock().unwrap() = Stats::default();
+        *self.latency.lock().unwrap() = Latency::default();
+        self.scheduler.lock().unwrap().forget_stream();
+        self.forget_sink();
+        self.stages.open();
+        self.start_painter(model)
     }
 
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
-        *self.state.lock().unwrap() = None;
+        self.stop_threads();
+        *self.input.lock().unwrap() = None;
+        *self.output.lock().unwrap() = None;
+        Ok(())
+    }
+
+    fn set_format(
+        &self,
+        format: &gst_video::VideoCodecState<'static, gst_video::video_codec_state::Readable>,
+    ) -> Result<(), gst::LoggableError> {
+        let (width, height) = (format.info().width(), format.info().height());
+        let group = self.input.lock().unwrap().as_ref().map_or(1, |input| input.group);
+        self.tell_latency(assumed_time(u64::from(width) * u64::from(height), group));
         Ok(())
     }
 
     fn flush(&self) -> bool {
-        if let Some(state) = self.state.lock().unwrap().as_mut() {
-            state.decoder.reset();
-            state.opened = 0;
-            state.waiting.clear();
+        if let Some(input) = self.input.lock().unwrap().as_mut() {
+            input.reset();
             // The next unit tells whether it can be decoded; before a key unit nothing is to be reported.
-            state.broken = true;
+            self.is_broken.store(true, Ordering::Relaxed);
         }
         true
+    }
+
+    fn sink_event(&self, event: gst::Event) -> bool {
+        let is_sticky = event.is_sticky();
+        let is_handled = match event.type_() {
+            gst::EventType::FlushStart => {
+                self.stages.begin_flush();
+                self.parent_sink_event(event)
+            }
+            gst::EventType::FlushStop => {
+                // Also where no FLUSH_START came first.
+                self.stages.begin_flush();
+                self.stages.wait_for_push();
+                let is_handled = self.parent_sink_event(event);
+                self.forget_sink();
+                self.stages.end_flush();
+                is_handled
+            }
+            gst::EventType::Segment => {
+                self.stages.new_segment();
+                self.parent_sink_event(event)
+            }
+            gst::EventType::Eos => {
+                self.stages.wait_until_idle();
+                self.report_unheard_error();
+                self.parent_sink_event(event)
+            }
+            // Others travel with the frame that follows them.
+            _ if overtakes_pictures(&event) => {
+                self.stages.wait_until_idle();
+                self.parent_sink_event(event)
+            }
+            _ => self.parent_sink_event(event),
+        };
+        // The source pad keeps those for when downstream is there again; to upstream it would look like an error.
+        is_handled || (is_sticky && caps::is_stopping(self.obj().src_pad()))
+    }
+
+    fn src_event(&self, event: gst::Event) -> bool {
+        match event.view() {
+            gst::EventView::Qos(qos) if wants_qos(&*self.obj()) => {
+                self.note_qos(qos);
+                // Not to the base class, which would drop by a rule of its own, see `qos`.
+                self.obj().sink_pad().push_event(event)
+            }
+            gst::EventView::Latency(latency) => {
+                self.latency.lock().unwrap().check.configure(latency.latency());
+                self.parent_src_event(event)
+            }
+            _ => self.parent_src_event(event),
+        }
     }
 
     fn parse(
@@ -156,19 +268,20 @@ impl VideoDecoderImpl for TvcDec {
             let data = buffer.map_readable().map_err(|_| gst::FlowError::Error)?;
             match UnitHeader::parse(&data) {
                 Ok((header, start)) => (header.frames, start + header.payload_length),
-                Err(BitstreamError::Incomplete) if !at_eos => return Ok(gst_video::VIDEO_DECODER_FLOW_NEED_DATA),
+                Err(BitstreamError::Incomplete) if !at_eos => return self.wait_for_data(),
                 // No unit: all bytes up to the next one go through as a broken unit, to be reported there.
                 Err(_) => (1, data.get(1..).and_then(find_key_unit).map_or(available, |at| at + 1)),
             }
         };
         if length > available && !at_eos {
-            return Ok(gst_video::VIDEO_DECODER_FLOW_NEED_DATA);
+            return self.wait_for_data();
         }
         let carries_bytes = {
-            let mut guard = self.state.lock().unwrap();
-            let state = guard.as_mut().ok_or(gst::FlowError::NotNegotiated)?;
-            state.opened = (state.opened + 1) % frames;
-            state.opened == 0
+            let mut guard = self.input.lock().unwrap();
+            let input = guard.as_mut().ok_or(gst::FlowError::NotNegotiated)?;
+            input.opened = (input.opened + 1) % frames;
+            input.has_rest = length < available;
+            input.opened == 0
         };
         if carries_bytes {
             obj.add_to_frame(length.min(available) as i32);
@@ -181,26 +294,30 @@ impl VideoDecoderImpl for TvcDec {
     }
 
     fn handle_frame(&self, frame: VideoCodecFrame) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let unit = frame.input_buffer_owned().filter(|b| b.size() > 0);
-        let (decoded, numbers, was_broken) = {
-            let mut guard = self.state.lock().unwrap();
-            let state = guard.as_mut().ok_or(gst::FlowError::NotNegotiated)?;
-            state.waiting.push(frame.system_frame_number());
-            let Some(unit) = unit else {
-                return Ok(gst::FlowSuccess::Ok);
-            };
-            let map = unit.map_readable().map_err(|_| gst::FlowError::Error)?;
-            let decoded = state.decoder.decode(&map);
-            let was_broken = std::mem::replace(&mut state.broken, decoded.is_err());
-            (decoded, std::mem::take(&mut state.waiting), was_broken)
-        };
+        let bytes = frame.input_buffer_owned().filter(|b| b.size() > 0);
+        // The frame that carries the bytes has the buffer's time.
+        let (number, pts) = (frame.system_frame_number(), frame.pts());
         drop(frame);
-        let obj = self.obj();
-        let frames: Vec<_> = numbers.into_iter().filter_map(|n| obj.frame(n as i32)).collect();
-        match decoded {
-            Ok(decoded) => self.finish_unit(frames, decoded),
-            Err(error) => self.give_up(frames, &error, was_broken),
-        }
+        let unit = {
+            let mut guard = self.input.lock().unwrap();
+            let input = guard.as_mut().ok_or(gst::FlowError::NotNegotiated)?;
+            input.waiting.push(number);
+            let Some(bytes) = bytes else {
+                return self.stages.flow();
+            };
+            let map = bytes.map_readable().map_err(|_| gst::FlowError::Error)?;
+            input.decode(&map, pts, &self.obj().input_segment())
+        };
+        self.submit(unit)
+    }
+
+    fn finish(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
+        self.drain()
+    }
+
+    fn drain(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
+        // Whenever the base class asks for this, `sink_event` or `prepare` have seen to it already.
+        self.stages.flow()
     }
 
     fn decide_allocation(&self, query: &mut gst::query::Allocation) -> Result<(), gst::LoggableError> {
@@ -225,144 +342,53 @@ fn unset_sync_point(frame: &VideoCodecFrame) {
     unsafe { (*frame.to_glib_none().0).flags &= !sync_point };
 }
 
-/// Sets the time of a picture. The buffer's time wins over the stream's: a container or a network may have
-/// moved it. The distances inside a unit are the stream's.
-fn set_time(
-    frame: &mut VideoCodecFrame,
-    picture: &Frame,
-    unit: Option<gst::ClockTime>,
-    first: Option<u64>,
-    sequence: &SequenceHeader,
-) {
-    let since = picture.pts.zip(first).map(|(pts, first)| pts.saturating_sub(first));
-    let moved = unit
-        .zip(since)
-        .map(|(unit, since)| unit + gst::ClockTime::from_nseconds(since));
-    frame.set_pts(moved.or_else(|| picture.pts.map(gst::ClockTime::from_nseconds)));
-    frame.set_dts(gst::ClockTime::NONE);
-    frame.set_duration(caps::duration(sequence, 1));
-}
-
 impl TvcDec {
-    /// Gives a unit's pictures to its frames.
-    fn finish_unit(&self, frames: Vec<VideoCodecFrame>, decoded: Decoded) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let obj = self.obj();
-        let needs_reset = {
-            let guard = self.state.lock().unwrap();
-            let output = guard.as_ref().and_then(|s| s.output.as_ref());
-            output.is_none_or(|o| o.needs_reset(&decoded.sequence))
-        };
-        if needs_reset {
-            self.announce(&decoded.sequence)?;
+    /// Before a buffer reaches the base class: waits for what must have happened by then. One unit in a buffer, as the caps promise, goes
+    /// its way through the threads.
+    fn prepare(&self, buffer: &gst::BufferRef) {
+        let segment = self.obj().input_segment();
+        let is_forward = segment.rate() > 0.0 && !segment.flags().contains(gst::SegmentFlags::TRICKMODE_KEY_UNITS);
+        let has_rest = self.input.lock().unwrap().as_ref().is_some_and(|input| input.has_rest);
+        if self.stages.is_starting() && self.is_live() {
+            self.stages.start_at_once();
         }
-        // The frame that carries the bytes has the buffer's time.
-        let unit = frames.last().and_then(|f| f.pts());
-        let first = decoded.frames.first().and_then(|p| p.pts);
-        let mut flow = gst::FlowSuccess::Ok;
-        for (mut frame, picture) in frames.into_iter().zip(&decoded.frames) {
-            set_time(&mut frame, picture, unit, first, &decoded.sequence);
-            obj.allocate_output_frame(&mut frame, None)?;
-            self.fill(&mut frame, picture)?;
-            flow = obj.finish_frame(frame)?;
+        match is_forward && !has_rest && is_one_unit(buffer) {
+            true => self.stages.wait_for_room(),
+            false => self.stages.wait_until_idle(),
         }
-        Ok(flow)
     }
 
-    /// Reports a unit that cannot be decoded, once per gap, and asks for a key unit.
-    fn give_up(
-        &self,
-        frames: Vec<VideoCodecFrame>,
-        error: &CodecError,
-        was_broken: bool,
-    ) -> Result<gst::FlowSuccess, gst::FlowError> {
-        if let CodecError::WrongModel { .. } = error {
-            gst::element_imp_error!(self, gst::StreamError::WrongType, ["{error}"]);
-            return Err(gst::FlowError::Error);
-        }
-        let obj = self.obj();
-        for frame in frames {
-            obj.drop_frame(frame)?;
-        }
-        if was_broken && matches!(error, CodecError::NoKeyUnit) {
-            gst::debug!(CAT, imp = self, "{error}");
-            return Ok(gst::FlowSuccess::Ok);
-        }
-        let wish = gst_video::UpstreamForceKeyUnitEvent::builder()
-            .all_headers(true)
-            .build();
-        obj.sink_pad().push_event(wish);
-        gst::element_imp_warning!(
-            self,
-            gst::StreamError::Decode,
-            ["{error}; going on at the next key unit"]
-        );
-        gst_video::video_decoder_error!(obj, 1, gst::StreamError::Decode, ["{error}"])
+    fn is_live(&self) -> bool {
+        let mut query = gst::query::Latency::new();
+        self.obj().sink_pad().peer_query(&mut query) && query.result().0
     }
 
-    /// Agrees with downstream on a format for the pictures of a stream.
-    fn announce(&self, sequence: &SequenceHeader) -> Result<(), gst::FlowError> {
-        let obj = self.obj();
-        let template = obj.src_pad().pad_template_caps();
-        let allowed = obj
-            .src_pad()
-            .allowed_caps()
-            .filter(|c| !c.is_empty())
-            .unwrap_or(template);
-        let wanted = |format: &&VideoFormat| {
-            let caps = gst_video::VideoCapsBuilder::new().format(**format).build();
-            allowed.can_intersect(&caps)
-        };
-        let format = caps::FORMATS.iter().find(wanted).copied().unwrap_or(VideoFormat::I420);
-        let info = picture_info(format, sequence).map_err(|e| {
-            gst::element_imp_error!(self, gst::StreamError::Format, ["{e}"]);
-            gst::FlowError::NotNegotiated
-        })?;
-        let caps = info.to_caps().map_err(|_| gst::FlowError::NotNegotiated)?;
-        let converter = Converter::to_format(&info).map_err(|_| gst::FlowError::NotNegotiated)?;
-        let mut output = obj.set_output_state(format, sequence.width, sequence.height, None)?;
-        output.set_info(info.clone());
-        output.set_caps(&caps);
-        obj.negotiate(output)?;
-        if let Some(state) = self.state.lock().unwrap().as_mut() {
-            state.output = Some(Output {
-                sequence: *sequence,
-                info,
-                converter,
-            });
+    fn wait_for_data(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
+        if let Some(input) = self.input.lock().unwrap().as_mut() {
+            input.has_rest = true;
         }
-        Ok(())
+        Ok(gst_video::VIDEO_DECODER_FLOW_NEED_DATA)
     }
 
-    fn fill(&self, frame: &mut VideoCodecFrame, picture: &Frame) -> Result<(), gst::FlowError> {
-        let guard = self.state.lock().unwrap();
-        let output = guard
-            .as_ref()
-            .and_then(|s| s.output.as_ref())
-            .ok_or(gst::FlowError::NotNegotiated)?;
-        let buffer = frame.output_buffer_mut().ok_or(gst::FlowError::Error)?;
-        let written = VideoFrameRef::from_buffer_ref_writable(buffer, &output.info)
-            .and_then(|mut mapped| output.converter.write(picture, &mut mapped));
-        written.map_err(|error| {
-            gst::element_imp_error!(self, gst::ResourceError::Write, ["cannot write the picture: {error}"]);
-            gst::FlowError::Error
-        })
+    /// Passes a unit on to the painter; with its pictures to downstream where that is the streaming thread's business.
+    fn submit(&self, unit: Unit) -> Result<gst::FlowSuccess, gst::FlowError> {
+        match &unit.symbols {
+            Err(error @ CodecError::WrongModel { .. }) => {
+                gst::element_imp_error!(self, gst::StreamError::WrongType, ["{error}"]);
+                return Err(gst::FlowError::Error);
+            }
+            // It is reported when it is its turn, but a sender should know at once.
+            Err(error) if !matches!(error, CodecError::NoKeyUnit) => self.request_key_unit(),
+            Ok(symbols) if symbols.is_key => self.guess_latency(&symbols.sequence),
+            _ => (),
+        }
+        self.stages.push(unit);
+        if !self.stages.is_synchronous() {
+            return self.stages.flow();
+        }
+        match self.stages.take_painted() {
+            Some((ticket, painted)) => self.finish_unit(ticket, &painted),
+            None => self.stages.flow(),
+        }
     }
-}
-
-/// Pictures of a stream in a format: R'G'B' where the stream was made from that, or from the stream's own
-/// colours.
-fn picture_info(format: VideoFormat, sequence: &SequenceHeader) -> Result<VideoInfo, glib::BoolError> {
-    let fraction = |(num, den): (u32, u32)| gst::Fraction::new(num as i32, den as i32);
-    let colorimetry = caps::colorimetry(sequence);
-    let from_rgb = colorimetry
-        .as_ref()
-        .is_some_and(|c| c.matrix() == gst_video::VideoColorMatrix::Rgb);
-    let to_rgb = format == VideoFormat::Rgb;
-    // Y'CbCr from an R'G'B' source, or the other way round, has the default colours of its kind.
-    VideoInfo::builder(format, sequence.width, sequence.height)
-        .fps(fraction(sequence.frame_rate))
-        .par(fraction(sequence.pixel_aspect_ratio))
-        .colorimetry_if_some(colorimetry.as_ref().filter(|_| from_rgb == to_rgb))
-        .chroma_site_if(caps::chroma_site(sequence), !to_rgb && !from_rgb)
-        .build()
 }

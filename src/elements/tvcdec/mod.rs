@@ -4,6 +4,14 @@ use gst::glib;
 use gst::prelude::*;
 
 mod imp;
+mod input;
+mod output;
+mod painter;
+mod qos;
+mod stages;
+#[cfg(test)]
+mod tests;
+mod threads;
 
 glib::wrapper! {
     /// Decompresses a TVC stream to raw video.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, LazyLock, Mutex};
+use std::time::{Duration, Instant};
 
 use gst::glib;
 use gst::prelude::*;
@@ -11,13 +12,19 @@ use gst_video::subclass::prelude::*;
 use gst_video::{VideoCodecFrame, VideoCodecFrameFlags, VideoFrameRef, VideoInfo};
 
 use super::settings::Settings;
-use crate::codec::{AccessUnit, CodecError, Encoder};
+use crate::bitstream::UnitHeader;
+use crate::codec::{AccessUnit, CodecError, Encoder, EncoderSettings};
 use crate::elements::caps;
 use crate::elements::convert::Converter;
+use crate::elements::latency::{check_latency, durations, Latency, SmoothedTime, Spacing};
 use crate::model::Model;
 
-/// Assumed for the latency where the frame rate is unknown.
-const ASSUMED_FRAME_RATE: (u32, u32) = (30, 1);
+/// Assumed for the latency where the frame rate is unknown, until two frames are there.
+const ASSUMED_FRAME_TIME: gst::ClockTime = gst::ClockTime::from_nseconds(1_000_000_000 / 30);
+/// Time that coding a unit takes, assumed until it is measured: that of two cores with bf16 and detail. For itself, and per luma sample
+/// in ns.
+const ASSUMED_UNIT_TIME: gst::ClockTime = gst::ClockTime::from_mseconds(20);
+const ASSUMED_SAMPLE_NS: u64 = 100;
 
 static CAT: LazyLock<gst::DebugCategory> =
     LazyLock::new(|| gst::DebugCategory::new("tvcenc", gst::DebugColorFlags::empty(), Some("TVC encoder")));
@@ -29,13 +36,68 @@ struct State {
     encoder: Encoder,
     /// Numbers of the frames that the encoder holds, oldest first.
     waiting: VecDeque<u32>,
+    /// Frames of a whole unit.
+    group: usize,
+    spacing: Spacing,
+    /// What coding a unit takes.
+    time: SmoothedTime,
+    /// The same until it is measured.
+    assumed_time: gst::ClockTime,
 }
 
 impl State {
+    fn new(model: Arc<Model>, info: VideoInfo, settings: EncoderSettings) -> Result<State, gst::LoggableError> {
+        let group = model.group_frames();
+        let sequence = caps::to_sequence(&info);
+        Ok(State {
+            converter: Converter::from_format(&info)?,
+            encoder: Encoder::new(model, sequence, settings).map_err(|e| gst::loggable_error!(CAT, "{e}"))?,
+            waiting: VecDeque::new(),
+            group,
+            spacing: Spacing::default(),
+            time: SmoothedTime::default(),
+            assumed_time: assumed_time((info.width(), info.height()), group),
+            info,
+        })
+    }
+
+    /// How far frames are apart: as the caps say, or as they come if that is slower or unknown.
+    fn frame_time(&self) -> Option<gst::ClockTime> {
+        self.spacing.picture(caps::duration(&caps::to_sequence(&self.info), 1))
+    }
+
+    /// The latency, in what frames wait for each other and what coding takes. The first of a unit waits for the last one, which is there
+    /// when it is over.
+    fn latency(&self) -> (gst::ClockTime, gst::ClockTime) {
+        let frame = self.frame_time().unwrap_or(ASSUMED_FRAME_TIME);
+        (
+            frame * self.group as u64,
+            self.time.bound().unwrap_or(self.assumed_time),
+        )
+    }
+
+    /// A push took so long and gave these units. Key units take less, and wait for nothing.
+    fn measure(&mut self, time: Duration, units: &[AccessUnit]) {
+        if units.iter().any(|unit| !unit.is_key) {
+            self.time.add(time);
+        }
+        let key = units.iter().find(|unit| unit.is_key);
+        let sequence = key.and_then(|key| UnitHeader::parse(&key.bytes).ok()?.0.sequence);
+        if let Some(sequence) = sequence {
+            self.assumed_time = assumed_time(sequence.coded_size(), self.group);
+        }
+    }
+
     /// True if another format, size, rate or colour changes what the stream says of itself.
     fn needs_reset(&self, info: &VideoInfo) -> bool {
         self.info != *info
     }
+}
+
+/// Coding a unit of so many frames of a coded size, roughly.
+fn assumed_time((width, height): (u32, u32), frames: usize) -> gst::ClockTime {
+    let samples = u64::from(width) * u64::from(height) * frames as u64;
+    ASSUMED_UNIT_TIME + gst::ClockTime::from_nseconds(samples * ASSUMED_SAMPLE_NS)
 }
 
 #[derive(Default)]
@@ -43,6 +105,7 @@ pub struct TvcEnc {
     settings: Mutex<Settings>,
     model: Mutex<Option<Arc<Model>>>,
     state: Mutex<Option<State>>,
+    latency: Mutex<Latency>,
 }
 
 #[glib::object_subclass]
@@ -112,6 +175,7 @@ impl VideoEncoderImpl for TvcEnc {
             model.kind
         );
         *self.model.lock().unwrap() = Some(model);
+        *self.latency.lock().unwrap() = Latency::default();
         Ok(())
     }
 
@@ -141,32 +205,14 @@ impl VideoEncoderImpl for TvcEnc {
         let model = model.ok_or_else(|| gst::loggable_error!(CAT, "not started"))?;
         let sequence = caps::to_sequence(&info);
         let settings = self.settings.lock().unwrap().encoder();
-        let group = model.group_frames() as u64;
-        let encoder = Encoder::new(model, sequence, settings).map_err(|e| gst::loggable_error!(CAT, "{e}"))?;
-        let converter = Converter::from_format(&info)?;
-        *self.state.lock().unwrap() = Some(State {
-            info,
-            converter,
-            encoder,
-            waiting: VecDeque::new(),
-        });
+        *self.state.lock().unwrap() = Some(State::new(model, info, settings)?);
 
         let obj = self.obj();
         let output = obj.set_output_state(caps::from_sequence(&sequence), Some(format));
         let output = output.map_err(|_| gst::loggable_error!(CAT, "output state refused"))?;
         obj.negotiate(output)
             .map_err(|_| gst::loggable_error!(CAT, "negotiation failed"))?;
-        let rate = if sequence.frame_rate.0 == 0 {
-            ASSUMED_FRAME_RATE
-        } else {
-            sequence.frame_rate
-        };
-        let sequence = crate::bitstream::SequenceHeader {
-            frame_rate: rate,
-            ..sequence
-        };
-        let latency = caps::duration(&sequence, group).expect("the rate is known");
-        obj.set_latency(latency, latency);
+        self.tell_latency();
         Ok(())
     }
 
@@ -179,7 +225,22 @@ impl VideoEncoderImpl for TvcEnc {
             self.push(state, &frame)?
         };
         drop(frame);
-        self.finish_units(coded)
+        self.tell_latency();
+        let has_units = !coded.is_empty();
+        let flow = self.finish_units(coded);
+        if has_units {
+            if let Some(warning) = check_latency(&self.latency, self.obj().sink_pad()) {
+                gst::element_imp_warning!(self, gst::CoreError::Clock, ["{warning}"]);
+            }
+        }
+        flow
+    }
+
+    fn src_event(&self, event: gst::Event) -> bool {
+        if let gst::EventView::Latency(latency) = event.view() {
+            self.latency.lock().unwrap().check.configure(latency.latency());
+        }
+        self.parent_src_event(event)
     }
 
     fn finish(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
@@ -190,6 +251,7 @@ impl VideoEncoderImpl for TvcEnc {
         if let Some(state) = self.state.lock().unwrap().as_mut() {
             state.encoder.reset();
             state.waiting.clear();
+            state.spacing.reset();
         }
         true
     }
@@ -215,6 +277,7 @@ impl State {
 
 impl TvcEnc {
     fn push(&self, state: &mut State, frame: &VideoCodecFrame) -> Result<Coded, gst::FlowError> {
+        let start = Instant::now();
         let buffer = frame.input_buffer().ok_or(gst::FlowError::Error)?;
         let pts = frame.pts().map(|t| t.nseconds());
         let picture = VideoFrameRef::from_buffer_ref_readable(buffer, &state.info)
@@ -225,8 +288,20 @@ impl TvcEnc {
             })?;
         let force_key = frame.flags().contains(VideoCodecFrameFlags::FORCE_KEYFRAME);
         state.waiting.push_back(frame.system_frame_number());
+        state.spacing.add(frame.pts());
         let units = state.encoder.push(picture, force_key).map_err(|e| self.report(&e))?;
+        state.measure(start.elapsed(), &units);
         Ok(state.assign(units))
+    }
+
+    fn tell_latency(&self) {
+        let needed = self.state.lock().unwrap().as_ref().map(State::latency);
+        let Some((waiting, coding)) = needed else { return };
+        let told = self.latency.lock().unwrap().update(waiting, coding);
+        if let Some(told) = told {
+            gst::info!(CAT, imp = self, "latency {told}");
+            self.obj().set_latency(told, told);
+        }
     }
 
     /// Codes what is left; the next frame starts with a key unit.
@@ -250,12 +325,13 @@ impl TvcEnc {
     /// call back.
     fn finish_units(&self, coded: Coded) -> Result<gst::FlowSuccess, gst::FlowError> {
         let obj = self.obj();
+        let frame_time = self.state.lock().unwrap().as_ref().and_then(State::frame_time);
         for (unit, numbers) in coded {
             let mut frames: Vec<_> = numbers.into_iter().filter_map(|n| obj.frame(n as i32)).collect();
             if frames.is_empty() {
                 continue;
             }
-            let duration = frames.iter().map(|f| f.duration()).sum::<Option<gst::ClockTime>>();
+            let duration = unit_duration(&frames, frame_time);
             let mut first = frames.remove(0);
             first.set_duration(duration);
             if unit.is_key {
@@ -278,4 +354,14 @@ impl TvcEnc {
         }
         Ok(gst::FlowSuccess::Ok)
     }
+}
+
+/// Duration of a unit's frames: the sum of theirs, or by their time stamps where they have none.
+fn unit_duration(frames: &[VideoCodecFrame], frame_time: Option<gst::ClockTime>) -> Option<gst::ClockTime> {
+    let given = frames
+        .iter()
+        .map(|frame| frame.duration())
+        .sum::<Option<gst::ClockTime>>();
+    let times: Vec<_> = frames.iter().map(|frame| frame.pts()).collect();
+    given.or_else(|| durations(&times, frame_time, frame_time).into_iter().sum())
 }

@@ -211,7 +211,7 @@ impl BaseParseImpl for TvcParse {
                 state.announced = Some(sequence);
                 drop(state);
                 if announce {
-                    self.announce(&sequence)?;
+                    self.announce(&sequence).map_err(|flow| self.not_announced(flow))?;
                     self.find_duration();
                 }
                 self.time(&mut frame, &header, &sequence, &times);
@@ -250,6 +250,15 @@ impl TvcParse {
         };
         if let Some(end) = end_of_stream(*size, read) {
             self.obj().set_duration(gst::ClockTime::from_nseconds(end), 0);
+        }
+    }
+
+    /// Caps did not go through: they are still to be sent, and where the pads are flushing meanwhile, that is all there is to it.
+    fn not_announced(&self, flow: gst::FlowError) -> gst::FlowError {
+        self.state.lock().unwrap().announced = None;
+        match caps::is_stopping(self.obj().src_pad()) {
+            true => gst::FlowError::Flushing,
+            false => flow,
         }
     }
 
