@@ -3,8 +3,8 @@
 
 use super::candidate::{may_refine, Candidate, Stream, Unit};
 use super::encoder::{AccessUnit, Encoder};
-use super::ladder::{Quality, LAST_WITH_DETAIL};
-use super::rate::{better_scale, fit, starting_scale, Link, Opening, Room, Sized, UnitKind};
+use super::ladder::{Quality, LAST_ENLARGED, LAST_WITH_DETAIL};
+use super::rate::{better_scale, fit, Link, Opening, Room, ScenePlan, Sized, UnitKind};
 use super::{CodecError, Frame};
 use crate::bitstream::{CodingScale, SequenceHeader, Timing, UnitHeader};
 
@@ -74,19 +74,21 @@ impl Encoder {
     ) -> Result<(Scene, f64), CodecError> {
         let samples = f64::from(self.sequence.width) * f64::from(self.sequence.height);
         let present = self.stream.as_ref().map(|stream| stream.sequence.coding_scale);
-        let mut quantizer = self.rate.plan_key(link, opening, samples);
-        let mut scene = self.scene(frame, ahead, self.scene_scale(quantizer, present))?;
+        let mut plan = self.rate.plan_key(link, opening, samples);
+        let mut scene = self.scene(frame, ahead, self.scene_scale(plan, present))?;
         if !opening.is_new {
-            return Ok((scene, quantizer));
+            return Ok((scene, plan.key));
         }
+        let mut quantizer = self.starting_quantizer(plan);
         for trial in 1..=OPENING_TRIALS {
             self.try_scene(&mut scene, frame, quantizer)?;
-            let planned = self.rate.plan_key(link, opening, samples);
+            plan = self.rate.plan_key(link, opening, samples);
+            let planned = self.starting_quantizer(plan);
             if (planned - quantizer).abs() < NEAR {
                 break;
             }
             quantizer = planned;
-            let scale = self.scene_scale(quantizer, None);
+            let scale = self.scene_scale(plan, None);
             if trial < OPENING_TRIALS && scale != scene.stream.sequence.coding_scale {
                 scene = self.scene(frame, ahead, scale)?;
             }
@@ -94,12 +96,25 @@ impl Encoder {
         Ok((scene, quantizer))
     }
 
-    /// The scale of a key unit; `present`: that of the stream that it goes on from.
-    fn scene_scale(&self, quantizer: f64, present: Option<CodingScale>) -> CodingScale {
+    /// The scale of a key unit; `present`: that of the stream that it goes on from. It is that of the scene, whatever the buffer has room
+    /// for now. Pictures are enlarged only where much of them may move yet.
+    fn scene_scale(&self, plan: ScenePlan, present: Option<CodingScale>) -> CodingScale {
         let largest = self.largest_scale();
         match present.filter(|_| self.chooses_scale()) {
-            Some(present) => better_scale(present, quantizer, largest).unwrap_or(present),
-            None => self.scale_at(quantizer.round() as u32),
+            Some(present) => better_scale(present, plan.scene, largest).unwrap_or(present),
+            None => {
+                let at = |quantizer: f64| self.scale_at(quantizer.round() as u32);
+                at(plan.scene).min(at(plan.moving).max(CodingScale::Single))
+            }
+        }
+    }
+
+    /// The quality of the first key unit of a scene: not finer than its scale is good for.
+    fn starting_quantizer(&self, plan: ScenePlan) -> f64 {
+        let may_enlarge = self.chooses_scale() && self.largest_scale() > CodingScale::Single;
+        match may_enlarge && self.scene_scale(plan, None) <= CodingScale::Single {
+            true => plan.key.max(f64::from(LAST_ENLARGED + 1)),
+            false => plan.key,
         }
     }
 
@@ -185,7 +200,7 @@ impl Encoder {
         let seconds = self.seconds(frames);
         self.frame_seconds = Some(seconds / frames.len() as f64);
         self.rate.advance(link, frames[0].pts, seconds);
-        let plan = self.rate.plan_delta(link);
+        let plan = self.rate.plan_delta(link, self.key_follows);
         let (coded, quality) = fit(UnitKind::Delta, plan.quality, plan.room, |quality| {
             let unit = stream.candidate(&self.model, &self.settings, unit, quality)?;
             Ok::<_, CodecError>(Sized {
@@ -206,7 +221,9 @@ impl Encoder {
             return false;
         };
         let present = stream.sequence.coding_scale;
-        let quantizer = self.rate.target();
+        let opening = self.opening(&[], false);
+        // What is left to pay of the key unit must not decide: that is over soon.
+        let quantizer = self.rate.settled(link, opening.unit_seconds());
         let better = better_scale(present, quantizer, self.largest_scale())
             .filter(|better| self.chooses_scale() && (*better < present || !stream.has_frozen()));
         let is_fine = |quantizer: f64| quantizer <= f64::from(LAST_WITH_DETAIL);
@@ -223,13 +240,10 @@ impl Encoder {
         }
         // With the key unit paid for, it must still be what suits.
         let samples = f64::from(self.sequence.width) * f64::from(self.sequence.height);
-        let opening = self.opening(&[], false);
         let planned = self.rate.plan_key(link, opening, samples);
-        let suits = |better: CodingScale| {
-            let scale = starting_scale(planned, self.largest_scale());
-            (better > present && scale > present) || (better < present && scale < present)
-        };
-        wants_detail && is_fine(planned) || better.is_some_and(suits)
+        let scale = self.scene_scale(planned, Some(present));
+        let suits = |better: CodingScale| scale.cmp(&present) == better.cmp(&present);
+        wants_detail && is_fine(planned.key) || better.is_some_and(suits)
     }
 
     fn opening(&self, ahead: &[Frame], is_new: bool) -> Opening {

@@ -15,7 +15,7 @@ use super::settings::EncoderSettings;
 use super::strips::Strip;
 use super::synthesis::{Painting, Synthesis};
 use super::{CodecError, Frame};
-use crate::bitstream::{Clock, CodingScale, SequenceHeader};
+use crate::bitstream::{Clock, SequenceHeader};
 use crate::entropy::{
     code_detail, DetailHistory, DetailMap, LatentMap, LatentMode, Masking, TokenMap, UnitEncoder, WantedLatents,
 };
@@ -148,17 +148,7 @@ impl Stream {
 
     /// Runs the networks over the next frames, in the coded size.
     pub fn analyse(&mut self, model: &Model, frames: &[&Frame]) -> Result<Analysis, CodecError> {
-        let (sequence, state) = (&self.sequence, &mut self.state);
-        if sequence.coding_scale == CodingScale::Single {
-            return Analysis::of(model, frames, sequence, state);
-        }
-        let (width, height) = sequence.coded_size();
-        let coded_size = (width as usize, height as usize);
-        let resized: Vec<Frame> = frames
-            .iter()
-            .map(|frame| frame.resized(coded_size))
-            .collect::<Result<_, _>>()?;
-        Analysis::of(model, &resized.iter().collect::<Vec<_>>(), sequence, state)
+        Analysis::of(model, frames, &self.sequence, &mut self.state)
     }
 
     /// The unit at a quality's operating point.

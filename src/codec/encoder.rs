@@ -44,6 +44,8 @@ pub struct Encoder {
     scenes: SceneDetector,
     /// Whether there was a cut whose key unit does not fit into the buffer yet.
     late_cut: bool,
+    /// Whether the unit that is coded is the last one before a key unit.
+    pub(super) key_follows: bool,
     pub(super) rate: RateControl,
     /// How long a frame of the last delta unit lasted.
     pub(super) frame_seconds: Option<f64>,
@@ -72,6 +74,7 @@ impl Encoder {
             seen: None,
             scenes: SceneDetector::default(),
             late_cut: false,
+            key_follows: false,
             rate: RateControl::default(),
             frame_seconds: None,
         })
@@ -89,7 +92,10 @@ impl Encoder {
         self.late_cut = wants_key && is_cut && !force_key && !self.has_key_room();
         if force_key || wants_key && self.has_key_room() {
             let is_new = is_cut || !self.is_running();
-            let mut units = self.drain()?;
+            self.key_follows = true;
+            let units = self.drain();
+            self.key_follows = false;
+            let mut units = units?;
             units.extend(self.start(frame, is_new)?);
             return Ok(units);
         }

@@ -20,6 +20,8 @@ pub const SCALES: [(CodingScale, u32); 5] = [
     (CodingScale::TwoThirds, 51),
     (CodingScale::Half, MAX_QUANTIZER),
 ];
+/// The last quantizer that enlarges pictures.
+pub const LAST_ENLARGED: u32 = SCALES[1].1;
 /// No picture is enlarged to more than this by itself, 640x360: what two cores code in real time.
 const MAX_CODED_SAMPLES: u64 = 640 * 360;
 

@@ -17,8 +17,11 @@ const LEAST_SCENE_SECONDS: f64 = 1.0;
 const GO_ON_SECONDS: f64 = 5.0;
 /// Plans never look less far ahead, in seconds: single units would move them.
 const LEAST_SECONDS: f64 = 1.2;
-/// Share of the buffer that plans leave filled: where it runs empty on the encoder's side, the link idles.
-const BASE_FILL: f64 = 0.06;
+/// What plans leave on its way to the decoder, in delta units of the rate, and in shares of the buffer at least and at most: where
+/// nothing is left, the link idles.
+const BASE_UNITS: f64 = 0.5;
+const LEAST_BASE: f64 = 0.06;
+const MOST_BASE: f64 = 0.25;
 /// Share of what the buffer has room for that a key unit may take: the units after it need some.
 const KEY_SHARE: f64 = 0.9;
 /// Share of the buffer that units between key units leave free for the next cut, ...
@@ -27,9 +30,10 @@ const CUT_RESERVE: f64 = 0.2;
 const CUT_RESERVE_SHARE: f64 = 0.25;
 /// Share of what a unit may take at which it is planned: it may come out larger.
 const PLANNED_SHARE: f64 = 0.8;
-/// What delta units take in what their key unit takes, usually, and how far the first one of a scene is trusted to tell it.
-const USUAL_DELTA_SHARE: f64 = 0.35;
-const TRUST: f64 = 0.9;
+/// How far the first delta unit of a scene is trusted to tell what the others take: what stands still for a moment may move the next.
+const TRUST: f64 = 0.7;
+/// The same where that must not be wrong.
+const MOTION_TRUST: f64 = 0.4;
 /// Seconds in which the quality comes near to the planned one, and how far it goes in a second at most.
 const FOLLOW_SECONDS: f64 = 0.75;
 const MAX_FINER: f64 = 4.0;
@@ -45,9 +49,7 @@ pub struct RateControl {
     sizes: Option<SizeModel>,
     /// Planned for the last unit, on the scale of the quantizer.
     quantizer: f64,
-    /// Where it is going.
-    target: f64,
-    /// Whether the last unit took more than there was room for, although it changed nothing.
+    /// Whether the last unit was a delta unit for which there was no room, as small as it could be.
     overruns: bool,
     /// When the last key unit was due, and for how long it was planned, in seconds.
     key_due: f64,
@@ -65,7 +67,6 @@ impl Default for RateControl {
             vbv: Vbv::default(),
             sizes: None,
             quantizer: 0.0,
-            target: 0.0,
             overruns: false,
             key_due: 0.0,
             horizon: SCENE_SECONDS,
@@ -103,6 +104,17 @@ impl Opening {
     }
 }
 
+/// Qualities of a scene, on the scale of the quantizer.
+#[derive(Clone, Copy, Debug)]
+pub struct ScenePlan {
+    /// What the rate has for it.
+    pub scene: f64,
+    /// What the buffer has room for in its key unit.
+    pub key: f64,
+    /// What the rate has for it if more of it moves than is seen so far.
+    pub moving: f64,
+}
+
 /// What a unit is to be like.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct UnitPlan {
@@ -119,9 +131,11 @@ impl RateControl {
         self.seconds = seconds;
     }
 
-    /// Bits from now on for `seconds`, such that the buffer is as full afterwards as plans leave it.
-    fn allowance(&self, link: Link, seconds: f64) -> f64 {
-        link.rate * seconds + BASE_FILL * link.capacity() - self.vbv.backlog()
+    /// Bits from now on for `seconds` of delta units that last `unit_seconds` each.
+    fn allowance(&self, link: Link, seconds: f64, unit_seconds: f64) -> f64 {
+        let share = BASE_UNITS * unit_seconds / link.buffer;
+        let base = share.clamp(LEAST_BASE, MOST_BASE) * link.capacity();
+        link.rate * seconds + base - self.vbv.backlog()
     }
 
     /// What a key unit may take.
@@ -142,28 +156,45 @@ impl RateControl {
         }
     }
 
-    /// Whether the buffer has room for a key unit, about, after the units so far.
+    /// Whether the buffer has room for a key unit, about, where the units before and after it are as small as can be.
     pub fn has_key_room(&self, link: Link) -> bool {
-        let Some(sizes) = &self.sizes else { return true };
-        let coarsest = sizes.bits(UnitKind::Key, f64::from(MAX_QUANTIZER));
-        coarsest <= KEY_SHARE * (self.vbv.room(link) + link.rate * self.seconds)
+        let room = self.vbv.room(link) + link.rate * self.seconds;
+        self.sizes.as_ref().is_none_or(|sizes| {
+            let last = f64::from(MAX_QUANTIZER);
+            least_key(sizes) + 2.0 * sizes.bits(UnitKind::Delta, last) <= KEY_SHARE * room
+        })
     }
 
     /// The finest quality at which a key unit and what follows it for some seconds take no more than the rate has for them.
     /// `samples`: shown luma samples of a picture.
-    pub fn plan_key(&mut self, link: Link, opening: Opening, samples: f64) -> f64 {
+    pub fn plan_key(&mut self, link: Link, opening: Opening, samples: f64) -> ScenePlan {
+        let sizes = self.sizes.get_or_insert_with(|| SizeModel::usual(samples)).clone();
         let seconds = opening.horizon(self.scene_seconds);
-        let allowance = self.allowance(link, seconds);
-        // The unit that follows it soon is to be as good.
-        let room = self.key_room(link).usual + link.rate * opening.frame_seconds;
-        let sizes = self.sizes.get_or_insert_with(|| SizeModel::usual(samples));
+        let allowance = self.allowance(link, seconds, opening.unit_seconds());
         let units = seconds / opening.unit_seconds();
-        finest(0.0, |quantizer| {
+        let affordable = |sizes: &SizeModel, quantizer: f64| {
             let key = sizes.bits(UnitKind::Key, quantizer);
             let delta = sizes.bits(UnitKind::Delta, quantizer);
-            let detail = detail_cost(sizes, quantizer);
-            key + delta <= room && key + detail + units * delta <= allowance
-        })
+            key + detail_cost(sizes, quantizer) + units * delta <= allowance
+        };
+        let scene = finest(0.0, |quantizer| affordable(&sizes, quantizer));
+        // The unit that follows it soon is to be as good.
+        let room = self.key_room(link).usual + link.rate * opening.frame_seconds;
+        let key = finest(scene, |quantizer| {
+            sizes.bits(UnitKind::Key, quantizer) + sizes.bits(UnitKind::Delta, quantizer) <= room
+        });
+        let mut moving = sizes.clone();
+        moving.begin_delta(
+            scene,
+            sizes.bits(UnitKind::Key, scene),
+            sizes.bits(UnitKind::Delta, scene),
+            MOTION_TRUST,
+        );
+        ScenePlan {
+            scene,
+            key,
+            moving: finest(scene, |quantizer| affordable(&moving, quantizer)),
+        }
     }
 
     /// The quality that the scene would get in the end, its key unit paid for.
@@ -181,22 +212,21 @@ impl RateControl {
         let Some(sizes) = &mut self.sizes else { return };
         sizes.begin(UnitKind::Key, quantizer, key);
         if let Some(delta) = delta {
-            // What stands still for a moment may move the next.
-            let usual = USUAL_DELTA_SHARE * key;
-            sizes.begin(UnitKind::Delta, quantizer, delta.powf(TRUST) * usual.powf(1.0 - TRUST));
+            sizes.begin_delta(quantizer, key, delta, TRUST);
         }
     }
 
     /// Notes that a key unit starts at a quality.
     pub fn open(&mut self, opening: Opening, quantizer: f64) {
-        (self.quantizer, self.target) = (quantizer, quantizer);
+        self.quantizer = quantizer;
         self.key_due = self.vbv.due().unwrap_or(0.0);
         self.horizon = opening.horizon(self.scene_seconds);
     }
 
-    /// The quality of a delta unit: near that of the unit before, on the way to one at which the rate lasts.
-    pub fn plan_delta(&mut self, link: Link) -> UnitPlan {
-        let room = self.delta_room(link);
+    /// The quality of a delta unit: near that of the unit before, on the way to one at which the rate lasts. `key_follows`: the next
+    /// unit is a key unit.
+    pub fn plan_delta(&mut self, link: Link, key_follows: bool) -> UnitPlan {
+        let room = self.delta_room(link, key_follows);
         let Some(sizes) = &self.sizes else {
             return UnitPlan {
                 quality: self.quantizer.into(),
@@ -205,7 +235,7 @@ impl RateControl {
         };
         let seconds = self.remaining();
         let units = (seconds / self.seconds.max(1e-3)).max(1.0);
-        let allowance = self.allowance(link, seconds);
+        let allowance = self.allowance(link, seconds, self.seconds);
         let target = finest(0.0, |quantizer| {
             let delta = sizes.bits(UnitKind::Delta, quantizer);
             units * delta + refinement(sizes, self.quantizer, quantizer) <= allowance
@@ -214,7 +244,7 @@ impl RateControl {
         let step = follow * (target - self.quantizer);
         let step = step.clamp(-MAX_FINER * self.seconds, MAX_COARSER * self.seconds);
         let wanted = (self.quantizer + step).clamp(0.0, f64::from(MAX_QUANTIZER));
-        (self.quantizer, self.target) = (wanted, target);
+        self.quantizer = wanted;
         // Where the room is scarce, that says nothing of what suits the scene.
         let quantizer = finest(wanted, |quantizer| {
             sizes.bits(UnitKind::Delta, quantizer) <= PLANNED_SHARE * room.usual
@@ -231,11 +261,13 @@ impl RateControl {
     }
 
     /// What a delta unit may take: something is left for a cut, as far as there is any.
-    fn delta_room(&self, link: Link) -> Room {
+    fn delta_room(&self, link: Link, key_follows: bool) -> Room {
         let most = self.vbv.room(link);
         let reserve = (CUT_RESERVE * link.capacity()).min(CUT_RESERVE_SHARE * most.max(0.0));
+        let key = self.sizes.as_ref().filter(|_| key_follows).map_or(0.0, least_key);
+        let key = (key / KEY_SHARE - link.rate * self.seconds).max(0.0);
         Room {
-            usual: most - reserve,
+            usual: most - reserve.max(key),
             most,
         }
     }
@@ -246,14 +278,14 @@ impl RateControl {
         (self.horizon - age.max(0.0)).max(LEAST_SECONDS.min(self.horizon))
     }
 
-    /// Whether not even units that change nothing fit: the rate has fallen far below what pictures of their scale take.
+    /// Whether not even the smallest units fit: the rate has fallen far below what pictures of their scale take.
     pub fn overruns(&self) -> bool {
         self.overruns
     }
 
     /// Notes what a unit took at a quality: all of it, and what of that was detail.
     pub fn push(&mut self, link: Link, (kind, quality): (UnitKind, Quality), bits: f64, detail_bits: f64) {
-        self.overruns = quality.repeats && bits > self.vbv.room(link);
+        self.overruns = kind == UnitKind::Delta && bits > self.vbv.room(link);
         self.vbv.push(bits);
         if quality.repeats {
             return;
@@ -267,11 +299,11 @@ impl RateControl {
     pub fn key_age(&self) -> f64 {
         self.vbv.due().unwrap_or(0.0) - self.key_due
     }
+}
 
-    /// The quality that the rate has for the scene, on the scale of the quantizer.
-    pub fn target(&self) -> f64 {
-        self.target
-    }
+/// Bits of the smallest key unit.
+fn least_key(sizes: &SizeModel) -> f64 {
+    sizes.bits(UnitKind::Key, f64::from(MAX_QUANTIZER))
 }
 
 /// Share of a scene's pictures that stands still, about: what delta units need not code again.

@@ -71,8 +71,13 @@ pub fn fit<T, E>(
     if coded.bits <= room.most || kind == UnitKind::Key {
         return Ok((coded, end));
     }
-    let repeated = Quality { repeats: true, ..end };
-    Ok((code(repeated)?, repeated))
+    let repeats = Quality { repeats: true, ..end };
+    let repeated = code(repeats)?;
+    // Where most of the tokens are masked, saying that nothing changes may take more.
+    Ok(match repeated.bits < coded.bits {
+        true => (repeated, repeats),
+        false => (coded, end),
+    })
 }
 
 /// What to try after a quality whose unit did not fit; `before`: quantizer and bits of another that did not either.

@@ -10,11 +10,13 @@ mod control;
 mod fit;
 mod resolution;
 mod size_model;
+#[cfg(test)]
+mod tests;
 mod vbv;
 
-pub use control::{Opening, RateControl};
+pub use control::{Opening, RateControl, ScenePlan};
 pub use fit::{fit, Room, Sized};
-pub use resolution::{better_scale, starting_scale};
+pub use resolution::better_scale;
 pub use size_model::UnitKind;
 pub use vbv::{Link, DEFAULT_BUFFER_SECONDS};
 

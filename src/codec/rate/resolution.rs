@@ -10,7 +10,7 @@ const ABOVE: f64 = 2.0;
 const BEYOND: f64 = 4.0;
 
 /// The scale of a scene that starts at a quality, at most `largest`.
-pub fn starting_scale(quantizer: f64, largest: CodingScale) -> CodingScale {
+fn starting_scale(quantizer: f64, largest: CodingScale) -> CodingScale {
     scale_of(quantizer.round() as u32).min(largest)
 }
 

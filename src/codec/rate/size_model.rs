@@ -57,6 +57,8 @@ const DELTA_CURVE: Curve = [
 /// Bits of units at quantizer 32 per shown luma sample, before anything is known.
 const USUAL_KEY: f64 = 0.0795;
 const USUAL_DELTA: f64 = 0.0313;
+/// What delta units take in what their key unit takes, usually.
+const USUAL_DELTA_SHARE: f64 = 0.35;
 /// What stands around a unit's symbols, about: header, times.
 const KEY_HEADER_BITS: f64 = 33.0 * 8.0;
 const DELTA_HEADER_BITS: f64 = 7.0 * 8.0;
@@ -94,6 +96,13 @@ impl SizeModel {
     /// Takes what a unit of a new scene took instead of what is known of the scene before.
     pub fn begin(&mut self, kind: UnitKind, quantizer: f64, bits: f64) {
         *self.height(kind) = height_of(kind, quantizer, bits);
+    }
+
+    /// Takes what the first delta unit of a new scene took after its key unit; where it is less than usual, only as far as it is trusted, 0 to 1.
+    pub fn begin_delta(&mut self, quantizer: f64, key: f64, delta: f64, trust: f64) {
+        let usual = USUAL_DELTA_SHARE * key;
+        let between = delta.powf(trust) * usual.powf(1.0 - trust);
+        self.begin(UnitKind::Delta, quantizer, delta.max(between));
     }
 
     /// Notes a unit of the scene.
