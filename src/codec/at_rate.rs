@@ -17,6 +17,8 @@ const PATIENCE_SECONDS: f64 = 4.0;
 /// ... and where a smaller scale would be better even at a quality finer by so much.
 const HURRY_SECONDS: f64 = 1.0;
 const HURRY: f64 = 6.0;
+/// How far the quality of a key unit must be within the range of a larger scale that it is to start.
+const CLEARLY: f64 = 2.0;
 
 /// A scene at a scale, as the networks see it.
 struct Scene {
@@ -242,7 +244,11 @@ impl Encoder {
         let samples = f64::from(self.sequence.width) * f64::from(self.sequence.height);
         let planned = self.rate.plan_key(link, opening, samples);
         let scale = self.scene_scale(planned, Some(present));
-        let suits = |better: CodingScale| scale.cmp(&present) == better.cmp(&present);
+        // A larger scale must be affordable in the key unit as well, and not only just.
+        let affordable = self.scale_at((planned.key + CLEARLY) as u32);
+        let suits = |better: CodingScale| {
+            scale.cmp(&present) == better.cmp(&present) && (better < present || affordable > present)
+        };
         wants_detail && is_fine(planned.key) || better.is_some_and(suits)
     }
 

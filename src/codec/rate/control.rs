@@ -38,6 +38,10 @@ const MOTION_TRUST: f64 = 0.4;
 const FOLLOW_SECONDS: f64 = 0.75;
 const MAX_FINER: f64 = 4.0;
 const MAX_COARSER: f64 = 6.0;
+/// How much faster it gets finer while the link idles.
+const IDLE_HURRY: f64 = 2.5;
+/// Seconds of the rate by which detail may come earlier than planned: it lasts.
+const DETAIL_EARLIER: f64 = 1.0;
 /// What the detail of a picture that stands still takes, in what its key unit takes.
 const DETAIL_COST: f64 = 0.6;
 
@@ -242,7 +246,8 @@ impl RateControl {
         });
         let follow = 1.0 - (-self.seconds / FOLLOW_SECONDS).exp();
         let step = follow * (target - self.quantizer);
-        let step = step.clamp(-MAX_FINER * self.seconds, MAX_COARSER * self.seconds);
+        let hurry = if self.vbv.backlog() > 0.0 { 1.0 } else { IDLE_HURRY };
+        let step = step.clamp(-MAX_FINER * hurry * self.seconds, MAX_COARSER * self.seconds);
         let wanted = (self.quantizer + step).clamp(0.0, f64::from(MAX_QUANTIZER));
         self.quantizer = wanted;
         // Where the room is scarce, that says nothing of what suits the scene.
@@ -250,7 +255,8 @@ impl RateControl {
             sizes.bits(UnitKind::Delta, quantizer) <= PLANNED_SHARE * room.usual
         });
         let delta = sizes.bits(UnitKind::Delta, quantizer);
-        let detail = (allowance - units * delta).min(PLANNED_SHARE * room.usual - delta);
+        let left = allowance + DETAIL_EARLIER * link.rate - units * delta;
+        let detail = left.min(PLANNED_SHARE * room.usual - delta);
         UnitPlan {
             quality: Quality {
                 detail_bits: Some(detail.max(0.0)),
