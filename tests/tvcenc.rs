@@ -329,6 +329,58 @@ fn the_bitrate_can_change_while_playing() {
     assert!(high > low, "{high} bytes at 20 kbit/s, {low} at 2");
 }
 
+/// Pictures `from..to`, each unlike the one before, at a rate with a buffer.
+fn push_at_rate(harness: &mut gst_check::Harness, pictures: std::ops::Range<u64>) -> Vec<gst::Buffer> {
+    let info = i420();
+    for t in pictures {
+        let mut buffer = picture(&info, t * 3 % 40);
+        buffer.get_mut().unwrap().set_pts(t * FRAME);
+        harness.push(buffer).unwrap();
+    }
+    drain(harness)
+}
+
+/// Lowest fill of a decoder's buffer of `capacity` ms, in ms of the rate, behind a link of `kbps`.
+fn lowest_fill(units: &[gst::Buffer], kbps: f64, capacity: f64) -> f64 {
+    let (mut fill, mut lowest) = (capacity, f64::INFINITY);
+    for (at, unit) in units.iter().enumerate() {
+        fill -= unit.size() as f64 * 8.0 / kbps;
+        lowest = lowest.min(fill);
+        if let Some(next) = units.get(at + 1) {
+            let passed = next.pts().unwrap() - unit.pts().unwrap();
+            fill = (fill + passed.useconds() as f64 / 1000.0).min(capacity);
+        }
+    }
+    lowest
+}
+
+#[test]
+fn a_decoder_with_the_buffer_never_waits() {
+    for (kbps, capacity) in [(4u32, 700u32), (4, 2500), (10, 700)] {
+        let mut harness = encoder(&i420());
+        let element = harness.element().unwrap();
+        element.set_property("bitrate", kbps);
+        element.set_property("vbv-buf-capacity", capacity);
+        let units = push_at_rate(&mut harness, 0..161);
+        let lowest = lowest_fill(&units, kbps.into(), capacity.into());
+        assert!(lowest >= 0.0, "{lowest} ms at {kbps} kbit/s with {capacity} ms");
+    }
+}
+
+#[test]
+fn the_buffer_can_change_while_playing() {
+    let mut harness = encoder(&i420());
+    let element = harness.element().unwrap();
+    assert_eq!(element.property::<u32>("vbv-buf-capacity"), 2500);
+    element.set_property("bitrate", 4u32);
+    push_at_rate(&mut harness, 0..81);
+    element.set_property("vbv-buf-capacity", 700u32);
+    // Until the backlog of the larger buffer is gone.
+    push_at_rate(&mut harness, 81..161);
+    let units = push_at_rate(&mut harness, 161..281);
+    assert!(lowest_fill(&units, 4.0, 700.0) >= 0.0);
+}
+
 #[test]
 fn masked_tokens_are_not_sent() {
     let bytes = |ratio: f64| {

@@ -8,10 +8,11 @@ use anyhow::{ensure, Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gsttvc::bitstream::CodingScale;
 use gsttvc::codec::{
-    DecoderSettings, EncoderSettings, MaskingStrategy, OperatingPoint, Restoration, DEFAULT_QUANTIZER,
+    DecoderSettings, EncoderSettings, Link, MaskingStrategy, OperatingPoint, RateMode, Restoration,
+    DEFAULT_BUFFER_SECONDS, DEFAULT_QUANTIZER,
 };
 use gsttvc::entropy::{Rounding, DETAIL_STEPS, LATENT_STEPS};
-use gsttvc::eval::{self, Pictures};
+use gsttvc::eval::{self, BufferUse, Pictures};
 use gsttvc::model::{cosmos, Model, ModelSource};
 use gsttvc::train::clips::{find, Clip};
 use gsttvc::train::lpips::Lpips;
@@ -93,6 +94,9 @@ struct EvalArguments {
     /// Rates to measure instead, bits per pixel.
     #[arg(long, value_delimiter = ',', conflicts_with = "quantizer")]
     bpp: Vec<f64>,
+    /// Decoder's buffer at a rate, in ms of the rate.
+    #[arg(long, default_value_t = (DEFAULT_BUFFER_SECONDS * 1000.0) as u32, value_parser = clap::value_parser!(u32).range(1..))]
+    vbv_buf_capacity: u32,
     /// Operating points to measure instead, as DEAD_ZONE:LATENT_STEP:MASK_RATIO, with :BIT_PRICE, :HOLD, :KEY_FINER and :DETAIL_STEP behind if not the usual ones; a step of -
     /// means no latents, or no detail, as is usual.
     #[arg(long, value_delimiter = ',', value_parser = parse_point, conflicts_with_all = ["quantizer", "bpp", "bitrate"])]
@@ -272,21 +276,20 @@ fn evaluate(arguments: &EvalArguments) -> Result<()> {
     if let Some(folder) = &arguments.montage {
         std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
     }
-    println!("clip,setting,frames,bytes,bpp,kbps,min_10s_kbps,max_10s_kbps,psnr_y,ssim,lpips,flicker,enc_fps,dec_fps,peak_mib");
+    println!("clip,setting,frames,bytes,bpp,kbps,vbv_low_ms,vbv_dry,vbv_idle_ms,psnr_y,ssim,lpips,flicker,enc_fps,dec_fps,peak_mib");
     for path in find(&arguments.clips)? {
         let clip = Clip::read(&path)?;
         for (setting, settings) in arguments.settings(&clip) {
             let settings = (settings, arguments.decoder());
             let (coded, m) = eval::run(&model, &clip, settings, lpips.as_ref())?;
             println!(
-                "{},{setting},{},{},{:.6},{:.2},{:.2},{:.2},{:.3},{:.4},{:.4},{:.3},{:.1},{:.1},{:.0}",
+                "{},{setting},{},{},{:.6},{:.2},{},{:.3},{:.4},{:.4},{:.3},{:.1},{:.1},{:.0}",
                 clip.name,
                 clip.frames(),
                 coded.bytes,
                 m.bits_per_pixel,
                 m.kbit_per_second,
-                coded.ten_seconds.0,
-                coded.ten_seconds.1,
+                buffer_columns(coded.buffer),
                 m.psnr,
                 m.ssim,
                 m.lpips,
@@ -305,6 +308,13 @@ fn evaluate(arguments: &EvalArguments) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What the buffer did; nothing at constant quality.
+fn buffer_columns(used: Option<BufferUse>) -> String {
+    used.map_or(",,".into(), |used| {
+        format!("{:.0},{},{:.0}", used.lowest_ms, used.dry, used.idle_ms)
+    })
 }
 
 impl EvalArguments {
@@ -334,7 +344,11 @@ impl EvalArguments {
             },
             ..EncoderSettings::default()
         };
-        let at_rate = |name: String, rate: f64| (name, EncoderSettings { rate, ..common });
+        let at_rate = |name: String, rate: f64| {
+            let buffer = f64::from(self.vbv_buf_capacity) / 1000.0;
+            let rate_mode = RateMode::Bitrate(Link { rate, buffer });
+            (name, EncoderSettings { rate_mode, ..common })
+        };
         if !self.bitrate.is_empty() {
             let rates = self.bitrate.iter();
             return rates.map(|r| at_rate(format!("{r}kbps"), r * 1000.0)).collect();
@@ -365,7 +379,10 @@ impl EvalArguments {
                 .map(|b| at_rate(format!("{b}bpp"), b * samples))
                 .collect();
         }
-        let at_quantizer = |&quantizer: &u32| (format!("q{quantizer}"), EncoderSettings { quantizer, ..common });
+        let at_quantizer = |&quantizer: &u32| {
+            let rate_mode = RateMode::ConstantQuality { quantizer };
+            (format!("q{quantizer}"), EncoderSettings { rate_mode, ..common })
+        };
         self.quantizer.iter().map(at_quantizer).collect()
     }
 }

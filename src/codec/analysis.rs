@@ -6,7 +6,7 @@ use tch::Tensor;
 use super::colour::ycbcr;
 use super::strips::Strip;
 use super::{CodecError, Frame};
-use crate::bitstream::SequenceHeader;
+use crate::bitstream::{CodingScale, SequenceHeader};
 use crate::entropy::{LatentMap, TokenMap, DIGITS, LATENT_SCALE};
 use crate::model::picture::{self, Ycbcr};
 use crate::model::{Model, StreamState};
@@ -49,7 +49,7 @@ pub struct Analysis {
 }
 
 impl Analysis {
-    /// Runs the networks over a group of frames of a stream.
+    /// Runs the networks over a group of frames of a stream, in the coded size.
     pub fn of(
         model: &Model,
         frames: &[&Frame],
@@ -58,6 +58,8 @@ impl Analysis {
     ) -> Result<Analysis, CodecError> {
         let factor = model.tokenizer.config.spatial_factor() as usize;
         let (width, height) = in_tokens(model, sequence);
+        let (coded_width, coded_height) = sequence.coded_size();
+        let coded_size = (coded_width as usize, coded_height as usize);
         let mut digits = Vec::with_capacity(width * height * DIGITS);
         let mut latents = model.continuous.as_ref().map(|continuous| LatentMap {
             width,
@@ -67,7 +69,11 @@ impl Analysis {
         });
         for state in &mut state.strips {
             let rows = state.strip.seen.start * factor..state.strip.seen.end * factor;
-            let quads = Frame::to_quads(frames, width * factor, rows)?.f_to_device(model.device)?;
+            let quads = match sequence.coding_scale {
+                CodingScale::Single => Frame::to_quads(frames, width * factor, rows)?,
+                _ => Frame::to_resized_quads(frames, coded_size, width * factor, rows)?,
+            };
+            let quads = quads.f_to_device(model.device)?;
             let found = state.run(model, &quads, ycbcr(sequence))?;
             digits.extend(by_place(&found.0)?);
             if let (Some(map), Some(values)) = (&mut latents, found.1) {

@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: MPL-2.0
 //! One unit at one operating point.
 
+use std::cell::OnceCell;
 use std::sync::LazyLock;
 
 use super::analysis::{Analysis, AnalysisState};
 use super::detail::{in_cells, Canvas, Stillness, Watch};
-use super::encoder::EncoderSettings;
 use super::holding::{held_places, is_still, COARSEST_IN_PLACES, HELD_ZONE};
-use super::ladder::{operating_point, OperatingPoint, Quality, COARSEST_DETAIL};
+use super::ladder::{point_between, OperatingPoint, Quality};
 use super::masking::{mask_adaptive, mask_pattern, MaskingStrategy};
 use super::past::Past;
 use super::restore::Restorer;
+use super::settings::EncoderSettings;
 use super::strips::Strip;
 use super::synthesis::{Painting, Synthesis};
 use super::{CodecError, Frame};
-use crate::bitstream::{Clock, CodingScale, SequenceHeader};
+use crate::bitstream::{Clock, SequenceHeader};
 use crate::entropy::{
     code_detail, DetailHistory, DetailMap, LatentMap, LatentMode, Masking, TokenMap, UnitEncoder, WantedLatents,
 };
@@ -48,7 +49,10 @@ pub(super) fn may_refine(model: &Model, settings: &EncoderSettings) -> bool {
 pub(super) struct Unit {
     pub analysis: Analysis,
     /// `None` in a key unit, and without a mirror.
-    pub stillness: Option<Stillness>,
+    stillness: Option<Stillness>,
+    /// How well its tokens are predicted, without and with latents: they differ little from trial to trial, and the transformer takes
+    /// time.
+    errors: [OnceCell<Vec<f32>>; 2],
 }
 
 /// A unit at one operating point.
@@ -60,6 +64,8 @@ pub(super) struct Candidate {
     latent_mode: LatentMode,
     /// `None` in a key unit.
     pub detail: Option<DetailMap>,
+    /// Bits of the payload that it takes.
+    pub detail_bits: usize,
     /// Whether units at this point may have details.
     pub has_detail: bool,
     pub payload: Vec<u8>,
@@ -79,13 +85,34 @@ impl Stream {
         }
     }
 
-    /// Looks at the next frames.
-    pub fn look(&mut self, model: &Model, frames: &[&Frame]) -> Result<Unit, CodecError> {
+    /// What is known of the next frames, which the networks have seen.
+    pub fn unit(&self, analysis: Analysis, frames: &[&Frame]) -> Unit {
         let mirror = self.mirror.as_ref();
-        Ok(Unit {
+        Unit {
             stillness: mirror.and_then(|mirror| mirror.watch.look(frames, &mirror.canvas)),
-            analysis: self.analyse(model, frames)?,
-        })
+            analysis,
+            errors: Default::default(),
+        }
+    }
+
+    /// Whether anything is frozen: a key unit would lose it.
+    pub fn has_frozen(&self) -> bool {
+        self.mirror
+            .as_ref()
+            .is_some_and(|mirror| mirror.canvas.history.any_known())
+    }
+
+    /// Forgets all units, but not what the networks have seen of their frames.
+    pub fn forget_units(&mut self) {
+        self.past = Past::default();
+        self.restorer = Restorer::default();
+    }
+
+    /// Makes a unit the previous one as far as the symbols of the next one depend on it.
+    pub fn push_symbols(&mut self, model: &Model, coded: &Candidate) -> Result<(), CodecError> {
+        self.restorer.push(model, &coded.tokens, coded.latents.as_ref())?;
+        self.past.push(coded.tokens.clone(), coded.latents.clone());
+        Ok(())
     }
 
     /// Prepares for details, before the first unit.
@@ -120,18 +147,8 @@ impl Stream {
     }
 
     /// Runs the networks over the next frames, in the coded size.
-    fn analyse(&mut self, model: &Model, frames: &[&Frame]) -> Result<Analysis, CodecError> {
-        let (sequence, state) = (&self.sequence, &mut self.state);
-        if sequence.coding_scale == CodingScale::Single {
-            return Analysis::of(model, frames, sequence, state);
-        }
-        let (width, height) = sequence.coded_size();
-        let coded_size = (width as usize, height as usize);
-        let resized: Vec<Frame> = frames
-            .iter()
-            .map(|frame| frame.resized(coded_size))
-            .collect::<Result<_, _>>()?;
-        Analysis::of(model, &resized.iter().collect::<Vec<_>>(), sequence, state)
+    pub fn analyse(&mut self, model: &Model, frames: &[&Frame]) -> Result<Analysis, CodecError> {
+        Analysis::of(model, frames, &self.sequence, &mut self.state)
     }
 
     /// The unit at a quality's operating point.
@@ -143,16 +160,24 @@ impl Stream {
         quality: Quality,
     ) -> Result<Candidate, CodecError> {
         let (quantizer, scale) = (quality.quantizer, self.sequence.coding_scale);
-        let mut point = settings.point.unwrap_or_else(|| operating_point(quantizer, scale));
-        point.hold *= quality.holding;
+        let mut point = settings.point.unwrap_or_else(|| point_between(quantizer, scale));
+        if quality.repeats {
+            point.dead_zone = f64::INFINITY;
+        }
         let (past, analysis) = (&self.past, &unit.analysis);
-        let (mode, held) = self.latent_plan(model, analysis, &point);
+        let (mode, held) = match quality.repeats {
+            true => self.repeated_latents(analysis),
+            false => self.latent_plan(model, analysis, &point),
+        };
         let dead_zone = |at| match held.get(at) {
             Some(true) => point.dead_zone.max(HELD_ZONE),
             _ => point.dead_zone,
         };
         let mut tokens = analysis.tokens(past.tokens.previous.as_ref(), dead_zone);
-        let masking = self.mask(model, settings, (analysis, &point), &mut tokens)?;
+        let masking = match quality.repeats {
+            true => Masking::None,
+            false => self.mask(model, settings, (unit, &point), &mut tokens)?,
+        };
         let mut coder = UnitEncoder::new();
         model.context.code(&mut coder, &past.tokens, masking, &mut tokens)?;
         let mut latents = None;
@@ -168,11 +193,14 @@ impl Stream {
             latents = Some(coded);
         }
         let detail_step = point.detail_step.filter(|_| may_refine(model, settings));
-        let mut detail = self.detail(unit.stillness.as_ref(), detail_step, quality.detail_bits);
+        let bits = quality.detail_bits.map_or(f32::INFINITY, |bits| bits as f32);
+        let mut detail = self.detail(unit.stillness.as_ref(), detail_step, bits);
+        let before = coder.bits();
         if let Some(detail) = &mut detail {
             code_detail(&mut coder, self.detail_history(), detail)?;
         }
         Ok(Candidate {
+            detail_bits: coder.bits() - before,
             quality,
             tokens,
             latents,
@@ -183,18 +211,14 @@ impl Stream {
         })
     }
 
-    /// The detail of a delta unit with the step of an index; `None` in a key unit. `bits`: see [`Quality::detail_bits`].
-    fn detail(&self, stillness: Option<&Stillness>, step: Option<usize>, bits: Option<f64>) -> Option<DetailMap> {
+    /// The detail of a delta unit with the step of an index, in so many bits, about; `None` in a key unit.
+    fn detail(&self, stillness: Option<&Stillness>, step: Option<usize>, bits: f32) -> Option<DetailMap> {
         self.past.tokens.previous.as_ref()?;
         let Some(stillness) = stillness else {
             let (width, height) = in_cells(&self.sequence);
             return Some(DetailMap::none(width, height));
         };
-        Some(match bits {
-            None => stillness.detail(step, f32::INFINITY),
-            // A rate may have bits for detail where no quantizer would send any.
-            Some(bits) => stillness.detail(step.or(Some(COARSEST_DETAIL as usize)), bits as f32),
-        })
+        Some(stillness.detail(step, bits))
     }
 
     /// Without a mirror nothing was ever frozen.
@@ -202,6 +226,14 @@ impl Stream {
         static NOTHING: LazyLock<DetailHistory> = LazyLock::new(DetailHistory::default);
         let mirror = self.mirror.as_ref();
         mirror.map_or(&*NOTHING, |mirror| &mirror.canvas.history)
+    }
+
+    /// The latents of a unit that changes nothing.
+    fn repeated_latents(&self, analysis: &Analysis) -> (LatentMode, Vec<bool>) {
+        match (&analysis.latents, &self.past.latents.previous) {
+            (Some(_), Some(previous)) => (LatentMode::Held, vec![true; previous.values.len() / previous.channels]),
+            _ => (LatentMode::Absent, vec![]),
+        }
     }
 
     /// How the unit's latents are coded at an operating point, and which places are held.
@@ -229,7 +261,7 @@ impl Stream {
         &self,
         model: &Model,
         settings: &EncoderSettings,
-        (analysis, point): (&Analysis, &OperatingPoint),
+        (unit, point): (&Unit, &OperatingPoint),
         tokens: &mut TokenMap,
     ) -> Result<Masking, CodecError> {
         let history = &self.past.tokens;
@@ -240,16 +272,29 @@ impl Stream {
         if settings.masking == MaskingStrategy::Pattern {
             return Ok(mask_pattern(tokens, history, ratio));
         }
-        let zero = |map: &LatentMap| LatentMap::zero(map.width, map.height, map.channels);
-        let zeros;
-        let latents = match point.latent_step {
-            Some(_) => analysis.latents.as_ref(),
+        let has_latents = point.latent_step.is_some();
+        let errors = match unit.errors[usize::from(has_latents)].get() {
+            Some(errors) => errors,
             None => {
-                zeros = analysis.latents.as_ref().map(zero);
-                zeros.as_ref()
+                let found = self.prediction_errors(model, unit, has_latents, tokens)?;
+                unit.errors[usize::from(has_latents)].get_or_init(|| found)
             }
         };
-        let errors = self.restorer.errors(model, tokens, latents)?;
-        Ok(mask_adaptive(tokens, history, ratio, &errors))
+        Ok(mask_adaptive(tokens, history, ratio, errors))
+    }
+
+    /// See [`Restorer::errors`]; without latents the predictor sees zeros.
+    fn prediction_errors(
+        &self,
+        model: &Model,
+        unit: &Unit,
+        has_latents: bool,
+        tokens: &TokenMap,
+    ) -> Result<Vec<f32>, CodecError> {
+        let latents = unit.analysis.latents.as_ref();
+        let zeros = latents
+            .filter(|_| !has_latents)
+            .map(|map| LatentMap::zero(map.width, map.height, map.channels));
+        self.restorer.errors(model, tokens, zeros.as_ref().or(latents))
     }
 }

@@ -20,6 +20,8 @@ pub const SCALES: [(CodingScale, u32); 5] = [
     (CodingScale::TwoThirds, 51),
     (CodingScale::Half, MAX_QUANTIZER),
 ];
+/// The last quantizer that enlarges pictures.
+pub const LAST_ENLARGED: u32 = SCALES[1].1;
 /// No picture is enlarged to more than this by itself, 640x360: what two cores code in real time.
 const MAX_CODED_SAMPLES: u64 = 640 * 360;
 
@@ -43,24 +45,30 @@ pub struct OperatingPoint {
     pub detail_step: Option<usize>,
 }
 
-/// How good a unit is to be: a quantizer, how much more of the picture is held than its point says, and how much of its detail is sent.
+/// How good a unit is to be: a place on the quantizer's scale, and how much of its detail is sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Quality {
-    /// 0 (best) to 63 (smallest).
-    pub quantizer: u32,
-    /// Factor of [`OperatingPoint::hold`], 1 or more.
-    pub holding: f64,
+    /// 0 (best) to 63 (smallest); points between two quantizers are between theirs.
+    pub quantizer: f64,
     /// Bits that the unit's detail may take, about; `None`: all that its point sends.
     pub detail_bits: Option<f64>,
+    /// Whether the unit changes nothing, whatever its frames show: the smallest that there is. Only of delta units.
+    pub repeats: bool,
+}
+
+impl From<f64> for Quality {
+    fn from(quantizer: f64) -> Quality {
+        Quality {
+            quantizer,
+            detail_bits: None,
+            repeats: false,
+        }
+    }
 }
 
 impl From<u32> for Quality {
     fn from(quantizer: u32) -> Quality {
-        Quality {
-            quantizer,
-            holding: 1.0,
-            detail_bits: None,
-        }
+        f64::from(quantizer).into()
     }
 }
 
@@ -90,7 +98,7 @@ const ANCHORS: [Anchor; 12] = [
 const HOLD: f64 = 0.08;
 /// See [`OperatingPoint::key_finer`]: at the places up to this one, and one less with each place after it.
 const KEY_FINER: usize = 6;
-const KEY_FINER_UP_TO: u32 = 40;
+const KEY_FINER_UP_TO: usize = 40;
 
 /// Indices of the detail's steps.
 const FINEST_DETAIL: u32 = 11;
@@ -129,10 +137,17 @@ pub fn scale_of(quantizer: u32) -> CodingScale {
 /// The point of a quantizer, 0 (best) to 63 (smallest), for pictures coded at a scale: of each scale, first the latents get
 /// coarser, then tokens become more reluctant to change, then the latents are left out, then more and more of the tokens.
 pub fn operating_point(quantizer: u32, scale: CodingScale) -> OperatingPoint {
-    let quantizer = quantizer.min(MAX_QUANTIZER);
+    point_between(quantizer.into(), scale)
+}
+
+/// The same of any place on the quantizer's scale.
+pub fn point_between(quantizer: f64, scale: CodingScale) -> OperatingPoint {
+    let quantizer = quantizer.clamp(0.0, MAX_QUANTIZER.into());
+    let place = |quantizer: f64| f64::from(place(places(scale), quantizer as u32));
+    let (finer, coarser) = (place(quantizer.floor()), place(quantizer.ceil()));
     OperatingPoint {
-        detail_step: detail_step(quantizer),
-        ..point_at(place(places(scale), quantizer))
+        detail_step: detail_step(quantizer.round() as u32),
+        ..point_at(finer + (coarser - finer) * quantizer.fract())
     }
 }
 
@@ -159,21 +174,21 @@ fn place(table: &[(u32, u32)], quantizer: u32) -> u32 {
     from.1 + (quantizer - from.0) * (to.1 - from.1) / (to.0 - from.0)
 }
 
-fn point_at(place: u32) -> OperatingPoint {
-    let next = ANCHORS.partition_point(|anchor| anchor.0 < place).max(1);
+fn point_at(place: f64) -> OperatingPoint {
+    let next = ANCHORS.partition_point(|anchor| f64::from(anchor.0) < place).max(1);
     let (from, to) = (&ANCHORS[next - 1], &ANCHORS[next]);
-    let share = f64::from(place - from.0) / f64::from(to.0 - from.0);
+    let share = (place - f64::from(from.0)) / f64::from(to.0 - from.0);
     let between = |from: f64, to: f64| from + (to - from) * share;
     OperatingPoint {
         dead_zone: between(from.1, to.1),
-        latent_step: (place < FIRST_WITHOUT_LATENTS).then(|| between(from.2, to.2).round() as usize),
+        latent_step: (place < f64::from(FIRST_WITHOUT_LATENTS)).then(|| between(from.2, to.2).round() as usize),
         mask_ratio: between(from.3, to.3),
         rounding: Rounding {
             bit_price: between(from.4, to.4) as f32,
         },
         hold: HOLD,
         detail_step: None,
-        key_finer: KEY_FINER.saturating_sub(place.saturating_sub(KEY_FINER_UP_TO) as usize),
+        key_finer: KEY_FINER.saturating_sub((place.round() as usize).saturating_sub(KEY_FINER_UP_TO)),
     }
 }
 
@@ -184,7 +199,7 @@ mod tests {
 
     #[test]
     fn points_spend_less_and_less() {
-        let points: Vec<_> = (0..=MAX_QUANTIZER).map(point_at).collect();
+        let points: Vec<_> = (0..=MAX_QUANTIZER).map(|place| point_at(place.into())).collect();
         let step = |point: &OperatingPoint| point.latent_step.unwrap_or(LATENT_STEPS);
         for pair in points.windows(2) {
             assert!(pair[0].mask_ratio <= pair[1].mask_ratio);
@@ -196,6 +211,19 @@ mod tests {
         assert!(unmasked.is_sorted_by(|a, b| a.dead_zone <= b.dead_zone));
         assert_eq!((points[0].dead_zone, points[0].latent_step), (0.5, Some(12)));
         assert_eq!((points[63].latent_step, points[63].mask_ratio), (None, 0.9));
+    }
+
+    #[test]
+    fn points_between_two_quantizers_are_between_theirs() {
+        for scale in CodingScale::ALL {
+            for quantizer in [0, 21, 40, 58, 62] {
+                let point = |share: f64| point_between(f64::from(quantizer) + share, scale);
+                assert_eq!(point(0.0), operating_point(quantizer, scale));
+                assert_eq!(point(1.0), operating_point(quantizer + 1, scale));
+                let zones = [0.0, 0.5, 1.0].map(|share| point(share).mask_ratio);
+                assert!(zones[0] <= zones[1] && zones[1] <= zones[2], "{scale:?} {quantizer}");
+            }
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! Frames to access units and back.
 
 mod analysis;
+mod at_rate;
 mod candidate;
 mod colour;
 mod decoder;
@@ -17,8 +18,8 @@ mod patches;
 mod rate;
 mod reconstruction;
 mod restore;
-mod scaling;
 mod scene;
+mod settings;
 mod smoothing;
 mod spots;
 mod strips;
@@ -28,12 +29,14 @@ mod synthesis;
 mod tests;
 
 pub use decoder::{Decoded, Decoder, DecoderSettings};
-pub use encoder::{AccessUnit, Encoder, EncoderSettings};
+pub use encoder::{AccessUnit, Encoder};
 pub use error::CodecError;
 pub use frame::Frame;
 pub use holding::{CHANGE_BITS, COARSEST_IN_PLACES, HELD_ZONE, PLACE_BITS};
 pub use ladder::{operating_point, scale_of, OperatingPoint, DEFAULT_QUANTIZER, MAX_QUANTIZER};
 pub use masking::MaskingStrategy;
+pub use rate::{Link, RateMode, DEFAULT_BUFFER_SECONDS};
 pub use reconstruction::{Reconstruction, Wanted};
 pub use restore::Restoration;
+pub use settings::EncoderSettings;
 pub use symbols::{EntropyDecoder, UnitSymbols};

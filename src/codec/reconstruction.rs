@@ -158,10 +158,7 @@ mod tests {
 
     /// Access units of 97 frames, with detail or without.
     fn units(model: &Arc<Model>, quantizer: u32) -> Vec<Vec<u8>> {
-        let settings = EncoderSettings {
-            quantizer,
-            ..EncoderSettings::default()
-        };
+        let settings = EncoderSettings::at_quantizer(quantizer);
         let sequence = SequenceHeader::new(WIDTH as u32, HEIGHT as u32, (25, 1));
         let mut encoder = Encoder::new(model.clone(), sequence, settings).unwrap();
         let mut units = vec![];

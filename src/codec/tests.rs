@@ -11,6 +11,8 @@ use crate::model::{self, Fusion, IntegerModel, Model, ModelConfig, Predictor, To
 use crate::train::context_net::ContextNet;
 use crate::train::latent_context_net::LatentContextNet;
 
+mod at_rate;
+
 const WIDTH: usize = 96;
 const HEIGHT: usize = 80;
 const FRAME_NS: u64 = 40_000_000;
@@ -95,10 +97,9 @@ fn every_operating_point_decodes() {
         for masking in [MaskingStrategy::Adaptive, MaskingStrategy::Pattern] {
             for mask_ratio in [None, Some(0.5)] {
                 let settings = EncoderSettings {
-                    quantizer,
                     masking,
                     mask_ratio,
-                    ..EncoderSettings::default()
+                    ..EncoderSettings::at_quantizer(quantizer)
                 };
                 let units = encode(&model, settings, (0..20).map(|t| frame(t, 2)));
                 let mut decoder = Decoder::new(model.clone());
@@ -141,61 +142,12 @@ fn scales(units: &[AccessUnit]) -> Vec<CodingScale> {
 }
 
 #[test]
-fn the_finer_the_quantizer_or_the_higher_the_rate_the_larger_pictures_are_coded() {
-    let model = tiny_model();
-    let first = |quantizer, rate| {
-        let settings = EncoderSettings {
-            quantizer,
-            rate,
-            ..EncoderSettings::default()
-        };
-        scales(&encode(&model, settings, (0..9).map(|t| frame(t, 2))))[0]
-    };
-    let by_quantizer = [7, 8, 15, 16, 41, 42, 51, 52].map(|quantizer| first(quantizer, 0.0));
-    use CodingScale::{Double, Half, OneAndAHalf, Single, TwoThirds};
-    assert_eq!(
-        by_quantizer,
-        [
-            Double,
-            OneAndAHalf,
-            OneAndAHalf,
-            Single,
-            Single,
-            TwoThirds,
-            TwoThirds,
-            Half
-        ]
-    );
-    assert_eq!(first(0, 1e2), Half);
-    assert_eq!(first(0, 1e7), Double);
-}
-
-#[test]
-fn a_rate_that_rises_gets_larger_pictures_and_one_that_falls_smaller_ones() {
-    let model = tiny_model();
-    let mut encoder = Encoder::new(model, sequence(), EncoderSettings::default()).unwrap();
-    let mut run = |rate: f64, times: std::ops::Range<usize>| -> Vec<CodingScale> {
-        encoder.set_settings(EncoderSettings {
-            rate,
-            key_int_max: 1000,
-            ..EncoderSettings::default()
-        });
-        let units: Vec<AccessUnit> = times.flat_map(|t| encoder.push(frame(t, 2), false).unwrap()).collect();
-        scales(&units)
-    };
-    assert_eq!(run(1e2, 0..97), [CodingScale::Half]);
-    assert_eq!(run(1e7, 97..321).last(), Some(&CodingScale::Double));
-    assert_eq!(run(1e2, 321..561).last(), Some(&CodingScale::Half));
-}
-
-#[test]
 fn coarser_quantizers_and_more_masking_take_fewer_bits() {
     let model = tiny_model();
     let size = |quantizer, mask_ratio| {
         let settings = EncoderSettings {
-            quantizer,
             mask_ratio,
-            ..EncoderSettings::default()
+            ..EncoderSettings::at_quantizer(quantizer)
         };
         bits(&encode(&model, settings, (0..33).map(|t| frame(t, 2))))
     };
@@ -255,105 +207,9 @@ fn what_stands_still_beside_something_that_moves_is_held() {
 }
 
 #[test]
-fn a_key_unit_that_is_too_dear_at_its_scale_is_coded_at_a_smaller_one() {
-    let settings = |rate| EncoderSettings {
-        rate,
-        key_int_max: 1000,
-        ..EncoderSettings::default()
-    };
-    let mut encoder = Encoder::new(tiny_model(), sequence(), settings(1e7)).unwrap();
-    let first = encoder.push(frame(0, 2), true).unwrap();
-    assert_eq!(scales(&first), [CodingScale::Double]);
-    encoder.set_settings(settings(1e3));
-    let second = encoder.push(frame(1, 2), true).unwrap();
-    assert!(scales(&second)[0] < CodingScale::Single, "{:?}", scales(&second));
-    assert!(second[0].bytes.len() < first[0].bytes.len() / 2);
-}
-
-/// A rate between those of the finest and of the coarsest quantizer, in bits per second.
-fn middle_rate(model: &Arc<Model>, frames: usize) -> f64 {
-    let rate = |quantizer| {
-        let settings = EncoderSettings {
-            quantizer,
-            ..EncoderSettings::default()
-        };
-        let bits = bits(&encode(model, settings, (0..frames).map(|t| frame(t, 2)))) as f64;
-        bits / (frames as f64 * FRAME_NS as f64 / 1e9)
-    };
-    (rate(8) + rate(52)) / 2.0
-}
-
-#[test]
-fn a_rate_is_kept_within_five_percent() {
-    let (model, frames) = (tiny_model(), 1 + 8 * 40);
-    let rate = middle_rate(&model, 65);
-    let settings = EncoderSettings {
-        rate,
-        ..EncoderSettings::default()
-    };
-    let units = encode(&model, settings, (0..frames).map(|t| frame(t, 2)));
-    let seconds = frames as f64 * FRAME_NS as f64 / 1e9;
-    let found = bits(&units) as f64 / seconds;
-    assert!(
-        (found / rate - 1.0).abs() < 0.05,
-        "{found:.0} bit/s, asked for {rate:.0}"
-    );
-}
-
-#[test]
-fn the_rate_follows_the_time_stamps_and_not_the_frame_rate() {
-    let model = tiny_model();
-    let rate = middle_rate(&model, 65);
-    let at = |rate, spacing: u64| {
-        let settings = EncoderSettings {
-            rate,
-            ..EncoderSettings::default()
-        };
-        let frames = (0..161).map(|t| Frame {
-            pts: Some(t as u64 * FRAME_NS * spacing),
-            ..frame(t, 2)
-        });
-        bits(&encode(&model, settings, frames))
-    };
-    let (normal, slow) = (at(rate, 1) as f64, at(rate / 2.0, 2) as f64);
-    assert!(
-        (slow / normal - 1.0).abs() < 0.1,
-        "{slow} bits at half the rate for twice the time, {normal}"
-    );
-}
-
-#[test]
-fn after_a_reset_to_an_earlier_time_the_rate_is_kept_as_before() {
-    let model = tiny_model();
-    let settings = EncoderSettings {
-        rate: middle_rate(&model, 65),
-        ..EncoderSettings::default()
-    };
-    let mut encoder = Encoder::new(model.clone(), sequence(), settings).unwrap();
-    let mut pass = |start: usize| -> Vec<AccessUnit> {
-        let frames = (0..49).map(|t| Frame {
-            pts: Some((start + t) as u64 * FRAME_NS),
-            ..frame(t, 2)
-        });
-        let units = frames.flat_map(|frame| encoder.push(frame, false).unwrap()).collect();
-        encoder.reset();
-        units
-    };
-    // An hour in, then back to the start.
-    let (late, early) = (bits(&pass(90_000)) as f64, bits(&pass(0)) as f64);
-    assert!(
-        (early / late - 1.0).abs() < 0.02,
-        "{early} bits after the reset, {late} before"
-    );
-}
-
-#[test]
 fn a_damaged_byte_of_the_latents_is_noticed() {
     let model = tiny_model();
-    let settings = EncoderSettings {
-        quantizer: 8,
-        ..EncoderSettings::default()
-    };
+    let settings = EncoderSettings::at_quantizer(8);
     let unit = encode(&model, settings, [frame(0, 0)]).remove(0);
     let (_, header) = UnitHeader::parse(&unit.bytes).unwrap();
     let mut noticed = 0;
@@ -471,31 +327,4 @@ fn a_damaged_byte_of_the_detail_is_noticed() {
         noticed += usize::from(decoder.decode(&damaged).is_err());
     }
     assert!(noticed + 1 >= total, "{noticed} of {total}");
-}
-
-#[test]
-fn at_a_rate_that_a_still_picture_does_not_need_it_gets_its_detail() {
-    let model = tiny_model();
-    let rate = 2.0 * middle_rate(&model, 65);
-    let settings = EncoderSettings {
-        rate,
-        scale: Some(CodingScale::Single),
-        key_int_max: 1000,
-        ..EncoderSettings::default()
-    };
-    // It moves at first, so that there is nothing left for detail.
-    let frames = (0..281).map(|t| Frame {
-        pts: Some(t as u64 * FRAME_NS),
-        ..frame(t.min(40), 3)
-    });
-    let units = encode(&model, settings, frames);
-    let mut decoder = Decoder::new(model.clone());
-    let decoded = units
-        .iter()
-        .flat_map(|unit| decoder.decode(&unit.bytes).unwrap().frames);
-    let last = decoded.last().unwrap();
-    let error = luma_error(&last, &frame(40, 3), 0..WIDTH);
-    assert!(error < 40.0, "{error}");
-    let seconds = 281.0 * FRAME_NS as f64 / 1e9;
-    assert!(bits(&units) as f64 <= 1.05 * rate * seconds);
 }

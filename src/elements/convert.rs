@@ -58,11 +58,15 @@ impl Converter {
         let Some(converter) = &self.converter else {
             return copy_from(from, pts);
         };
-        let mut buffer = gst::Buffer::with_size(self.i420.size())?;
+        let mut buffer = planes_buffer(&self.i420)?;
         let memory = buffer.get_mut().expect("a new buffer is writable");
         converter.frame_ref(from, &mut VideoFrameRef::from_buffer_ref_writable(memory, &self.i420)?);
-        let mapped = VideoFrameRef::from_buffer_ref_readable(&buffer, &self.i420)?;
-        copy_from(&mapped, pts)
+        Ok(Frame {
+            width: self.i420.width() as usize,
+            height: self.i420.height() as usize,
+            planes: into_planes(buffer)?,
+            pts,
+        })
     }
 
     /// Copies a picture into GStreamer's memory, whatever its strides.
@@ -80,6 +84,36 @@ impl Converter {
         converter.frame_ref(&VideoFrameRef::from_buffer_ref_readable(&buffer, &self.i420)?, to);
         Ok(())
     }
+}
+
+/// A buffer of three memories, the planes of an I420 picture without padding: a converter writes into what a [`Frame`] holds.
+fn planes_buffer(info: &VideoInfo) -> Result<gst::Buffer, gst::glib::BoolError> {
+    let (width, height) = (info.width() as usize, info.height() as usize);
+    let mut buffer = gst::Buffer::new();
+    let memory = buffer.get_mut().expect("a new buffer is writable");
+    let (mut offsets, mut strides, mut end) = ([0; 3], [0; 3], 0);
+    for plane in 0..3 {
+        let (w, h) = Frame::plane_size(width, height, plane);
+        memory.append_memory(gst::Memory::from_mut_slice(vec![0u8; w * h]));
+        (offsets[plane], strides[plane]) = (end, w as i32);
+        end += w * h;
+    }
+    let (flags, format) = (gst_video::VideoFrameFlags::empty(), VideoFormat::I420);
+    gst_video::VideoMeta::add_full(memory, flags, format, info.width(), info.height(), &offsets, &strides)?;
+    Ok(buffer)
+}
+
+/// The planes of such a buffer.
+fn into_planes(buffer: gst::Buffer) -> Result<[Vec<u8>; 3], gst::glib::BoolError> {
+    let memories: Vec<gst::Memory> = buffer.iter_memories_owned().collect();
+    drop(buffer);
+    let mut planes = [const { Vec::new() }; 3];
+    for (plane, memory) in planes.iter_mut().zip(memories) {
+        *plane = memory
+            .try_into_inner()
+            .map_err(|_| gst::glib::bool_error!("a converter kept the picture"))?;
+    }
+    Ok(planes)
 }
 
 fn copy_from(from: &VideoFrameRef<&gst::BufferRef>, pts: Option<u64>) -> Result<Frame, gst::glib::BoolError> {

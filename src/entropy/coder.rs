@@ -24,6 +24,11 @@ impl UnitEncoder {
         UnitEncoder::default()
     }
 
+    /// Bits so far, to a few.
+    pub fn bits(&self) -> usize {
+        self.0.num_bits()
+    }
+
     /// The unit's bytes. End-of-coder overhead is at most 4 bytes.
     pub fn finish(self) -> Vec<u8> {
         let words = self.0.into_compressed().unwrap_infallible();

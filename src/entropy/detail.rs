@@ -148,6 +148,11 @@ impl DetailHistory {
         self.known.get(at).copied().unwrap_or(false)
     }
 
+    /// Whether any cell has.
+    pub fn any_known(&self) -> bool {
+        self.known.contains(&true)
+    }
+
     fn was_frozen(&self, at: usize) -> bool {
         self.frozen.get(at).copied().unwrap_or(false)
     }

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Measures the codec on clips, by numbers and as pictures to look at.
 
+mod buffer;
 mod metrics;
 mod montage;
 mod parity;
 mod run;
 
+pub use buffer::BufferUse;
 pub use metrics::{flicker, psnr, ssim};
 pub use montage::write_montage;
 pub use parity::{tolerance, Parity, Tokens};

@@ -6,9 +6,10 @@ use std::time::Instant;
 use anyhow::{ensure, Result};
 use tch::{Kind, Tensor};
 
+use super::buffer::BufferUse;
 use super::metrics::{flicker, psnr, ssim};
 use crate::bitstream::SequenceHeader;
-use crate::codec::{AccessUnit, Decoder, DecoderSettings, Encoder, EncoderSettings, Frame};
+use crate::codec::{AccessUnit, Decoder, DecoderSettings, Encoder, EncoderSettings, Frame, Link};
 use crate::model::{picture, Model};
 use crate::train::clips::Clip;
 use crate::train::lpips::Lpips;
@@ -23,8 +24,8 @@ pub struct Pictures {
 pub struct Coded {
     pub pictures: Pictures,
     pub bytes: usize,
-    /// Lowest and highest rate over any ten seconds, kbit/s; NaN where the clip is shorter.
-    pub ten_seconds: (f64, f64),
+    /// `None` at constant quality.
+    pub buffer: Option<BufferUse>,
     /// Frames per second of this machine.
     pub encode_rate: f64,
     pub decode_rate: f64,
@@ -85,6 +86,7 @@ fn round_trip(
     let (width, height) = clip.size();
     let frame_rate = (((clip.frame_rate * 1001.0).round() as u32).max(1), 1001);
     let sequence = SequenceHeader::new(width as u32, height as u32, frame_rate);
+    let link = encoder_settings.rate_mode.link();
     let mut encoder = Encoder::new(model.clone(), sequence, encoder_settings)?;
     let start = Instant::now();
     let mut units = Vec::new();
@@ -115,32 +117,21 @@ fn round_trip(
             chroma: stack(&[1, 2], height / 2, width / 2),
         },
         bytes: units.iter().map(|u| u.bytes.len()).sum(),
-        ten_seconds: ten_seconds(&units, clip.frame_rate),
+        buffer: link.map(|link| buffer_use(link, &units, clip.frame_rate)),
         encode_rate: decoded.len() as f64 / encode_seconds,
         decode_rate: decoded.len() as f64 / decode_seconds,
     })
 }
 
-/// Lowest and highest mean rate, kbit/s, over stretches of units that last ten seconds at least, none of which
-/// could be shorter.
-fn ten_seconds(units: &[AccessUnit], frame_rate: f64) -> (f64, f64) {
-    let needed = (10.0 * frame_rate).ceil() as usize;
-    let (mut low, mut high) = (f64::NAN, f64::NAN);
-    let (mut first, mut frames, mut bytes) = (0, 0, 0);
-    for unit in units {
+/// What the units of a clip do in the buffer of a link.
+fn buffer_use(link: Link, units: &[AccessUnit], frame_rate: f64) -> BufferUse {
+    let mut frames = 0;
+    let timed = units.iter().map(|unit| {
+        let due = frames as f64 / frame_rate;
         frames += unit.frames;
-        bytes += unit.bytes.len();
-        while frames - units[first].frames >= needed {
-            frames -= units[first].frames;
-            bytes -= units[first].bytes.len();
-            first += 1;
-        }
-        if frames >= needed {
-            let rate = bytes as f64 * 8.0 / 1000.0 * frame_rate / frames as f64;
-            (low, high) = (rate.min(low), rate.max(high));
-        }
-    }
-    (low, high)
+        (due, unit.bytes.len())
+    });
+    BufferUse::of(link, timed)
 }
 
 fn clip_frame(clip: &Clip, t: i64) -> Result<Frame> {
@@ -182,23 +173,4 @@ pub fn peak_memory_mib() -> f64 {
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
     let kib = line.and_then(|l| l.trim().trim_end_matches(" kB").trim().parse::<f64>().ok());
     kib.map_or(f64::NAN, |kib| kib / 1024.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ten_seconds_slide_over_the_units() {
-        let unit = |bytes| AccessUnit {
-            bytes: vec![0; bytes],
-            is_key: false,
-            frames: 10,
-        };
-        // A unit a second: 1 kbit each but for one of 11.
-        let mut units: Vec<_> = (0..15).map(|_| unit(125)).collect();
-        units[12] = unit(1375);
-        assert_eq!(ten_seconds(&units, 10.0), (1.0, 2.0));
-        assert!(ten_seconds(&units[..9], 10.0).0.is_nan());
-    }
 }

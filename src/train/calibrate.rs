@@ -440,7 +440,7 @@ mod tests {
         tch::manual_seed(2);
         let x = Tensor::randn([500, 6], (Kind::Float, Device::Cpu)) + 1.0;
         // Input 5 says the same as input 1, with noise.
-        let _ = x.select(1, 5).copy_(&(x.select(1, 1) + x.select(1, 5) * 0.3));
+        x.select(1, 5).copy_(&(x.select(1, 1) + x.select(1, 5) * 0.3));
         let y = (x.select(1, 1) * 2.0 - x.select(1, 3) + 4.0).unsqueeze(1);
         let moments = Moments::of(&x, &y);
         let kept = moments.best_inputs(2, &Tensor::ones([1, 1], (Kind::Double, Device::Cpu)));

@@ -165,11 +165,6 @@ impl Stillness {
         }
     }
 
-    /// Share of the picture that would be refined with the step of an index.
-    pub fn lacking(&self, step: usize) -> f64 {
-        self.refinements(Some(step)).count() as f64 / self.cells.len() as f64
-    }
-
     fn refinements(&self, step: Option<usize>) -> impl Iterator<Item = (usize, Refinement)> + '_ {
         let still = self
             .cells

@@ -5,11 +5,14 @@ use gst::glib;
 use gst::prelude::*;
 
 use crate::bitstream::CodingScale;
-use crate::codec::{EncoderSettings, DEFAULT_QUANTIZER, MAX_QUANTIZER};
+use crate::codec::{EncoderSettings, Link, RateMode, DEFAULT_BUFFER_SECONDS, DEFAULT_QUANTIZER, MAX_QUANTIZER};
 use crate::elements::runtime::RuntimeSettings;
 
 const DEFAULT_BITRATE: u32 = 0;
 const MAX_BITRATE: u32 = 100_000;
+const DEFAULT_VBV_BUF_CAPACITY: u32 = (DEFAULT_BUFFER_SECONDS * 1000.0) as u32;
+/// In ms. Smaller ones than the first have no room for single units.
+const VBV_BUF_CAPACITIES: std::ops::RangeInclusive<u32> = 100..=60_000;
 const DEFAULT_MASK_RATIO: f64 = -1.0;
 const MAX_MASK_RATIO: f64 = 0.9;
 const DEFAULT_DETAIL: bool = true;
@@ -51,6 +54,7 @@ impl Scale {
 #[derive(Clone, Debug)]
 pub struct Settings {
     bitrate: u32,
+    vbv_buf_capacity: u32,
     mask_ratio: f64,
     quantizer: u32,
     coding_scale: Scale,
@@ -63,6 +67,7 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             bitrate: DEFAULT_BITRATE,
+            vbv_buf_capacity: DEFAULT_VBV_BUF_CAPACITY,
             mask_ratio: DEFAULT_MASK_RATIO,
             quantizer: DEFAULT_QUANTIZER,
             coding_scale: Scale::default(),
@@ -77,13 +82,24 @@ impl Settings {
     /// What they mean for the codec.
     pub fn encoder(&self) -> EncoderSettings {
         EncoderSettings {
-            rate: f64::from(self.bitrate) * 1000.0,
+            rate_mode: self.rate_mode(),
             mask_ratio: (self.mask_ratio >= 0.0).then_some(self.mask_ratio),
-            quantizer: self.quantizer,
             scale: self.coding_scale.coding_scale(),
             detail: self.detail,
             key_int_max: self.key_int_max,
             ..EncoderSettings::default()
+        }
+    }
+
+    fn rate_mode(&self) -> RateMode {
+        match self.bitrate {
+            0 => RateMode::ConstantQuality {
+                quantizer: self.quantizer,
+            },
+            kbps => RateMode::Bitrate(Link {
+                rate: f64::from(kbps) * 1000.0,
+                buffer: f64::from(self.vbv_buf_capacity) / 1000.0,
+            }),
         }
     }
 
@@ -95,6 +111,14 @@ impl Settings {
                 .blurb("kbit/s to keep to, whatever the frame rate; 0 = constant quality, see quantizer")
                 .maximum(MAX_BITRATE)
                 .default_value(DEFAULT_BITRATE)
+                .mutable_playing()
+                .build(),
+            glib::ParamSpecUInt::builder("vbv-buf-capacity")
+                .nick("VBV buffer capacity")
+                .blurb("Decoder's buffer in ms of the bitrate: it never runs dry behind a link of that rate. More lets the quality be more even")
+                .minimum(*VBV_BUF_CAPACITIES.start())
+                .maximum(*VBV_BUF_CAPACITIES.end())
+                .default_value(DEFAULT_VBV_BUF_CAPACITY)
                 .mutable_playing()
                 .build(),
             glib::ParamSpecDouble::builder("mask-ratio")
@@ -140,6 +164,7 @@ impl Settings {
     pub fn set(&mut self, value: &glib::Value, pspec: &glib::ParamSpec) {
         match pspec.name() {
             "bitrate" => self.bitrate = value.get().expect("a number"),
+            "vbv-buf-capacity" => self.vbv_buf_capacity = value.get().expect("a number"),
             "mask-ratio" => self.mask_ratio = value.get().expect("a number"),
             "quantizer" => self.quantizer = value.get().expect("a number"),
             "coding-scale" => self.coding_scale = value.get().expect("a scale"),
@@ -154,6 +179,7 @@ impl Settings {
     pub fn get(&self, pspec: &glib::ParamSpec) -> glib::Value {
         match pspec.name() {
             "bitrate" => self.bitrate.to_value(),
+            "vbv-buf-capacity" => self.vbv_buf_capacity.to_value(),
             "mask-ratio" => self.mask_ratio.to_value(),
             "quantizer" => self.quantizer.to_value(),
             "coding-scale" => self.coding_scale.to_value(),
