@@ -77,14 +77,14 @@ pub(super) struct Inputs {
 }
 
 /// The networks of a configuration with weights.
-struct Painter {
+pub(super) struct Painter {
     _variables: nn::VarStore,
     tokenizer: Tokenizer,
     fusion: Option<Fusion>,
 }
 
 impl Painter {
-    fn new(config: &ModelConfig, weights: &Weights) -> Result<Painter> {
+    pub(super) fn new(config: &ModelConfig, weights: &Weights) -> Result<Painter> {
         let variables = nn::VarStore::new(Device::Cpu);
         let tokenizer = Tokenizer::new(variables.root() / "tokenizer", &config.tokenizer);
         let continuous = config.continuous.as_ref();
@@ -98,7 +98,7 @@ impl Painter {
     }
 
     /// The recorded features of the control branch, and what it adds to the decoder's levels, the finest first.
-    fn control(&self, inputs: &Inputs) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
+    pub(super) fn control(&self, inputs: &Inputs) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
         let mut state = StreamState::recording();
         let joined = match &self.fusion {
             Some(fusion) => fusion.control(&inputs.codes, &inputs.latents, inputs.n, Kind::Float, &mut state)?,
@@ -108,7 +108,7 @@ impl Painter {
     }
 
     /// The recorded features of the decoder, and its pictures.
-    fn decoder(&self, inputs: &Inputs, joined: &[Tensor]) -> Result<(Vec<Tensor>, Tensor)> {
+    pub(super) fn decoder(&self, inputs: &Inputs, joined: &[Tensor]) -> Result<(Vec<Tensor>, Tensor)> {
         let mut state = StreamState::recording();
         let pictures = self
             .tokenizer

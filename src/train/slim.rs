@@ -326,3 +326,95 @@ impl Slimmer<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Fusion, Tokenizer};
+    use tch::nn;
+
+    #[test]
+    fn a_plan_keeps_to_its_cost_or_says_what_is_possible() {
+        let whole = ModelConfig::default();
+        let plan = Plan {
+            kmac: Some(8.0),
+            output_rank: Some(48),
+            ..Plan::default()
+        };
+        let slimmer = plan.apply(&whole).unwrap();
+        let kmac = painter_macs(&slimmer) / 1e3;
+        assert!((7.0..=8.0).contains(&kmac), "{kmac}");
+        let NetworkConfig::Levels(networks) = &slimmer.tokenizer.networks else {
+            panic!("it is of levels");
+        };
+        assert!(networks.decoder.iter().all(|level| level.hidden % GRAIN == 0));
+        let refused = |plan: Plan| plan.apply(&whole).unwrap_err().to_string();
+        let too_slim = refused(Plan {
+            kmac: Some(0.5),
+            ..Plan::default()
+        });
+        assert!(too_slim.contains("at least"), "{too_slim}");
+        let short = refused(Plan {
+            hidden: vec![32],
+            ..Plan::default()
+        });
+        assert!(short.contains("1 numbers for 3 levels"), "{short}");
+        let wide = refused(Plan {
+            control_hidden: vec![32, 32, 4000],
+            ..Plan::default()
+        });
+        assert!(wide.contains("at most 128"), "{wide}");
+    }
+
+    /// Weights of the tiny networks, none of them zero.
+    fn tiny() -> (ModelConfig, Weights) {
+        tch::manual_seed(11);
+        let config = ModelConfig {
+            predictor: None,
+            ..ModelConfig::tiny()
+        };
+        let vs = nn::VarStore::new(Device::Cpu);
+        let _tokenizer = Tokenizer::new(vs.root() / "tokenizer", &config.tokenizer);
+        let continuous = config.continuous.as_ref().unwrap();
+        let _fusion = Fusion::new(vs.root() / "fusion", continuous, &config.tokenizer);
+        let noisy = |t: &Tensor| tch::no_grad(|| t + t.randn_like() * 0.15);
+        let weights = vs
+            .variables()
+            .iter()
+            .map(|(name, t)| (name.clone(), noisy(t)))
+            .collect();
+        (config, weights)
+    }
+
+    #[test]
+    fn fitted_painters_are_nearer_to_the_whole_one_than_cut_ones() {
+        let (whole, weights) = tiny();
+        let plan = Plan {
+            hidden: vec![6, 5, 6],
+            blocks: vec![2, 1, 2],
+            control_hidden: vec![6, 6, 6],
+            output_rank: Some(40),
+            ..Plan::default()
+        };
+        let slimmer = plan.apply(&whole).unwrap();
+        assert!(painter_macs(&slimmer) < painter_macs(&whole));
+        let copy = || weights.iter().map(|(name, t)| (name.clone(), t.copy())).collect();
+        let (cut, kept) = slim(copy(), &whole, &slimmer).unwrap();
+        let mut fitted: Weights = cut.iter().map(|(name, t)| (name.clone(), t.copy())).collect();
+        let quads = Tensor::rand([5, 9, 6, 16, 16], (Kind::Float, Device::Cpu)) * 2.0 - 1.0;
+        fit_weights((&slimmer, &mut fitted), (&whole, &weights), &kept, &quads).unwrap();
+        let inputs = tch::no_grad(|| calibrate::inputs(&whole, &weights, &quads)).unwrap();
+        let pictures = |config: &ModelConfig, weights: &Weights| {
+            let painter = calibrate::Painter::new(config, weights).unwrap();
+            let (_, joined) = painter.control(&inputs).unwrap();
+            painter.decoder(&inputs, &joined).unwrap().1
+        };
+        let expected = pictures(&whole, &weights);
+        let error = |weights: &Weights| {
+            let difference = pictures(&slimmer, weights) - &expected;
+            f64::try_from(difference.square().mean(Kind::Float)).unwrap()
+        };
+        let (cut, fitted) = (error(&cut), error(&fitted));
+        assert!(fitted < 0.7 * cut, "{fitted} after fitting, {cut} before");
+    }
+}
