@@ -151,6 +151,21 @@ fn pointwise(xs: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
     ys.f_permute([0, 3, 1, 2])
 }
 
+/// `xs` and what a 1x1 convolution makes of `hidden`, added up while the product is made: a pass over memory less than a sum afterwards.
+/// `xs: [n, c_out, h, w]`, `hidden: [n, c_in, h, w]`.
+fn add_pointwise(xs: &Tensor, hidden: &Tensor, conv: &Conv2d) -> Result<Tensor> {
+    let (n, c, h, w) = xs.size4()?;
+    let (weight, bias) = (conv.weight.f_to_kind(xs.kind())?, conv.bias.f_to_kind(xs.kind())?);
+    let rows = |xs: &Tensor| xs.f_permute([0, 2, 3, 1])?.f_reshape([n * h * w, -1]);
+    let (hidden, weight) = (rows(hidden)?, weight.f_flatten(1, -1)?.f_tr()?);
+    let mut sum = rows(xs)?.f_add(&bias)?;
+    let sum = match sum.requires_grad() || hidden.requires_grad() {
+        true => sum.f_addmm(&hidden, &weight)?,
+        false => sum.f_addmm_(&hidden, &weight)?,
+    };
+    sum.f_view([n, h, w, c])?.f_permute([0, 3, 1, 2])
+}
+
 /// SiLU, in the memory of `xs` where no gradient will ask for it: fresh memory costs more than the arithmetic.
 pub fn silu(mut xs: Tensor) -> Result<Tensor> {
     match xs.requires_grad() {
@@ -213,7 +228,7 @@ impl SpatialBlock {
     }
 
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        add(xs, self.conv2.forward(&self.hidden(xs)?)?)
+        add_pointwise(xs, &self.hidden(xs)?, &self.conv2)
     }
 
     fn hidden(&self, xs: &Tensor) -> Result<Tensor> {
@@ -243,7 +258,7 @@ impl TemporalBlock {
     }
 
     fn forward(&self, xs: &Tensor, n: i64, state: &mut StreamState) -> Result<Tensor> {
-        add(xs, self.conv2.forward(&self.hidden(xs, n, state)?)?)
+        add_pointwise(xs, &self.hidden(xs, n, state)?, &self.conv2)
     }
 
     /// What a time step gives to the one two later, to the next and to itself is computed and remembered once; joining the channels
