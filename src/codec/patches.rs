@@ -135,7 +135,11 @@ mod tests {
             let expected = Frame::from_quads(&whole, 46, 29).unwrap();
             assert_eq!(frames.len(), expected.len());
             for (frame, expected) in frames.iter().zip(&expected) {
-                assert!(frame == expected, "space {space}");
+                for (samples, expected) in frame.planes.iter().zip(&expected.planes) {
+                    // Halves may be rounded the other way.
+                    let differs = samples.iter().zip(expected).any(|(a, b)| a.abs_diff(*b) > 1);
+                    assert!(samples.len() == expected.len() && !differs, "space {space}");
+                }
             }
         }
     }
