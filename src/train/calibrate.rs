@@ -270,24 +270,41 @@ fn fit_join(level: usize, (xs, wanted): (&Tensor, &Tensor), weights: &mut Weight
     Ok(())
 }
 
+fn of_decoder(weights: &Weights, name: &str) -> Result<Tensor> {
+    let name = format!("{DECODER}.{name}");
+    let tensor = weights.get(&name).with_context(|| format!("no tensor {name}"))?;
+    Ok(tensor.shallow_clone())
+}
+
+/// The decoder's last convolution, `[outputs, width, 3, 3]`, and its bias: the product of its factors where it has two.
+pub(super) fn whole_output(weights: &Weights) -> Result<(Tensor, Tensor)> {
+    let (last, bias) = (
+        of_decoder(weights, "conv_out.weight")?,
+        of_decoder(weights, "conv_out.bias")?,
+    );
+    let Ok(first) = of_decoder(weights, "conv_rank.weight") else {
+        return Ok((last, bias));
+    };
+    let last = last.flatten(1, -1);
+    let size = [last.size()[0], first.size()[1], first.size()[2], first.size()[3]];
+    let bias = bias + last.matmul(&of_decoder(weights, "conv_rank.bias")?);
+    Ok((last.matmul(&first.flatten(1, -1)).view(size), bias))
+}
+
 /// Fits the factors of the last convolution (reduced-rank regression, Izenman, 1975): `xs`, features behind the finest level, to what
 /// the whole convolution makes of the features `before`.
 fn fit_output(rank: i64, (xs, before): (&Tensor, &Tensor), (weights, old): (&mut Weights, &Weights)) -> Result<()> {
-    let get = |weights: &Weights, name: &str| -> Result<Tensor> {
-        let name = format!("{DECODER}.{name}");
-        Ok(weights
-            .get(&name)
-            .with_context(|| format!("no tensor {name}"))?
-            .shallow_clone())
-    };
     let activated = |weights: &Weights, xs: &Tensor| -> Result<Tensor> {
-        let (scale, shift) = (get(weights, "norm_out.weight")?, get(weights, "norm_out.bias")?);
+        let (scale, shift) = (
+            of_decoder(weights, "norm_out.weight")?,
+            of_decoder(weights, "norm_out.bias")?,
+        );
         let normed = xs
             .permute([0, 2, 3, 1])
             .layer_norm(scale.size(), Some(&scale), Some(&shift), 1e-5, true);
         Ok(normed.silu().permute([0, 3, 1, 2]))
     };
-    let (whole, bias) = (get(old, "conv_out.weight")?, get(old, "conv_out.bias")?);
+    let (whole, bias) = whole_output(old)?;
     let wanted = activated(old, before)?.conv2d(&whole, Some(&bias), 1, 1, 1, 1);
     let inputs = activated(weights, xs)?;
     let outputs = whole.size()[0];

@@ -160,8 +160,8 @@ fn slim(mut weights: Weights, before: &ModelConfig, after: &ModelConfig) -> Resu
     let (new, new_control) = painter_mut(&mut after)?;
     let mut slimmer = Slimmer { weights: &mut weights };
     let decoder = slimmer.levels(DECODER, &old.decoder, &new.decoder)?;
-    if let (None, Some(rank)) = (old.output_rank, new.output_rank) {
-        slimmer.factorize(DECODER, rank)?;
+    if let Some(rank) = new.output_rank.filter(|_| old.output_rank != new.output_rank) {
+        slimmer.factorize(rank)?;
     }
     let mut control = vec![];
     if let (Some(old), Some(new)) = (old_control, new_control) {
@@ -307,8 +307,8 @@ impl Slimmer<'_> {
     }
 
     /// Makes the last convolution a product of a 3x3 and a 1x1 convolution of a rank, the nearest one (Eckart and Young, 1936).
-    fn factorize(&mut self, network: &str, rank: i64) -> Result<()> {
-        let weight = self.get(&format!("{network}.conv_out.weight"))?;
+    fn factorize(&mut self, rank: i64) -> Result<()> {
+        let (weight, bias) = calibrate::whole_output(self.weights)?;
         let size = weight.size();
         ensure!(rank <= size[0], "an output rank of {rank}, at most {}", size[0]);
         let (u, s, v) = weight.flatten(1, -1).svd(true, true);
@@ -317,12 +317,15 @@ impl Slimmer<'_> {
             .tr()
             .reshape([rank, size[1], size[2], size[3]]);
         let second = (u.narrow(1, 0, rank) * &root).reshape([size[0], rank, 1, 1]);
-        self.set(
-            format!("{network}.conv_rank.bias"),
-            Tensor::zeros([rank], (Kind::Float, weight.device())),
-        );
-        self.set(format!("{network}.conv_rank.weight"), first);
-        self.set(format!("{network}.conv_out.weight"), second);
+        let nothing = Tensor::zeros([rank], (Kind::Float, weight.device()));
+        for (name, tensor) in [
+            ("conv_rank.weight", first),
+            ("conv_rank.bias", nothing),
+            ("conv_out.weight", second),
+            ("conv_out.bias", bias),
+        ] {
+            self.set(format!("{DECODER}.{name}"), tensor);
+        }
         Ok(())
     }
 }
@@ -386,6 +389,26 @@ mod tests {
         (config, weights)
     }
 
+    fn copy(weights: &Weights) -> Weights {
+        weights.iter().map(|(name, t)| (name.clone(), t.copy())).collect()
+    }
+
+    /// By how much the pictures of two painters differ, as a mean square.
+    fn difference(a: (&ModelConfig, &Weights), b: (&ModelConfig, &Weights), quads: &Tensor) -> f64 {
+        let _no_grad = tch::no_grad_guard();
+        let inputs = calibrate::inputs(a.0, a.1, quads).unwrap();
+        let pictures = |(config, weights): (&ModelConfig, &Weights)| {
+            let painter = calibrate::Painter::new(config, weights).unwrap();
+            let (_, joined) = painter.control(&inputs).unwrap();
+            painter.decoder(&inputs, &joined).unwrap().1
+        };
+        f64::try_from((pictures(a) - pictures(b)).square().mean(Kind::Float)).unwrap()
+    }
+
+    fn quads() -> Tensor {
+        Tensor::rand([5, 9, 6, 16, 16], (Kind::Float, Device::Cpu)) * 2.0 - 1.0
+    }
+
     #[test]
     fn fitted_painters_are_nearer_to_the_whole_one_than_cut_ones() {
         let (whole, weights) = tiny();
@@ -398,23 +421,35 @@ mod tests {
         };
         let slimmer = plan.apply(&whole).unwrap();
         assert!(painter_macs(&slimmer) < painter_macs(&whole));
-        let copy = || weights.iter().map(|(name, t)| (name.clone(), t.copy())).collect();
-        let (cut, kept) = slim(copy(), &whole, &slimmer).unwrap();
-        let mut fitted: Weights = cut.iter().map(|(name, t)| (name.clone(), t.copy())).collect();
-        let quads = Tensor::rand([5, 9, 6, 16, 16], (Kind::Float, Device::Cpu)) * 2.0 - 1.0;
+        let (cut, kept) = slim(copy(&weights), &whole, &slimmer).unwrap();
+        let (mut fitted, quads) = (copy(&cut), quads());
         fit_weights((&slimmer, &mut fitted), (&whole, &weights), &kept, &quads).unwrap();
-        let inputs = tch::no_grad(|| calibrate::inputs(&whole, &weights, &quads)).unwrap();
-        let pictures = |config: &ModelConfig, weights: &Weights| {
-            let painter = calibrate::Painter::new(config, weights).unwrap();
-            let (_, joined) = painter.control(&inputs).unwrap();
-            painter.decoder(&inputs, &joined).unwrap().1
-        };
-        let expected = pictures(&whole, &weights);
-        let error = |weights: &Weights| {
-            let difference = pictures(&slimmer, weights) - &expected;
-            f64::try_from(difference.square().mean(Kind::Float)).unwrap()
-        };
+        let error = |other: &Weights| difference((&whole, &weights), (&slimmer, other), &quads);
         let (cut, fitted) = (error(&cut), error(&fitted));
         assert!(fitted < 0.7 * cut, "{fitted} after fitting, {cut} before");
+    }
+
+    #[test]
+    fn the_last_convolution_can_be_factorized_again() {
+        let (whole, weights) = tiny();
+        let of_rank = |rank, config: &ModelConfig, weights: &Weights| {
+            let plan = Plan {
+                output_rank: Some(rank),
+                ..Plan::default()
+            };
+            let after = plan.apply(config).unwrap();
+            let (weights, kept) = slim(copy(weights), config, &after).unwrap();
+            (after, weights, kept)
+        };
+        let quads = quads();
+        let (first, once, _) = of_rank(60, &whole, &weights);
+        let (_, at_once, _) = of_rank(40, &whole, &weights);
+        let (second, mut twice, kept) = of_rank(40, &first, &once);
+        let error = difference((&second, &at_once), (&second, &twice), &quads);
+        assert!(error < 1e-8, "another factorization than that of the whole: {error}");
+        let cut = difference((&first, &once), (&second, &twice), &quads);
+        fit_weights((&second, &mut twice), (&first, &once), &kept, &quads).unwrap();
+        let fitted = difference((&first, &once), (&second, &twice), &quads);
+        assert!(fitted <= cut, "{fitted} after fitting, {cut} before");
     }
 }
