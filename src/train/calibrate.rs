@@ -16,7 +16,7 @@ const LATENT_STEPS: [f64; 5] = [0.5, 1.0, 2.0, 4.0, f64::NAN];
 /// How much the weights before count beside what is measured, in shares of the inputs' mean power.
 const RIDGE: f64 = 1e-3;
 /// Chroma errors weigh this much more than luma errors, as an amplitude: about as in the training loss.
-const CHROMA: f32 = 2.8;
+pub(super) const CHROMA: f32 = 2.8;
 
 pub(super) type Weights = HashMap<String, Tensor>;
 
