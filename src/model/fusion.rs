@@ -145,6 +145,14 @@ impl Fusion {
         }
     }
 
+    /// To be called when the weights are final: layers may then run in a form that is made of them once.
+    pub fn freeze(&mut self) {
+        if let Networks::Levels(encoder, control) = &mut self.networks {
+            encoder.level.freeze();
+            control.levels.iter_mut().for_each(Level::freeze);
+        }
+    }
+
     /// One step of the continuous encoder. `features`: those of
     /// [`super::Tokenizer::encode_with_features`] -> latents `[n * t', channels, h', w']` f32.
     pub fn encode(&self, features: &Tensor, n: i64, state: &mut StreamState) -> Result<Tensor> {

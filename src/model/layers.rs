@@ -7,6 +7,7 @@
 use tch::{nn, Kind, Tensor};
 
 use super::config::LevelConfig;
+use super::fused::{Fused, FusedConv, FusedTemporal, Layers, TemporalLayers};
 
 type Result<T> = std::result::Result<T, tch::TchError>;
 
@@ -60,9 +61,9 @@ impl StreamState {
     /// The last `keep` time steps before `xs: [n, t, ...]`, and remembers those with it. At the start of a stream, and where it was
     /// forgotten, the past is copies of the first time step.
     pub(super) fn remember_last(&mut self, xs: &Tensor, keep: i64) -> Result<Tensor> {
-        let past = match self.caches.get(self.next) {
-            Some(Some(cache)) => cache.shallow_clone(),
-            _ => {
+        let past = match self.remembered() {
+            Some(cache) => cache.shallow_clone(),
+            None => {
                 let mut shape = xs.size();
                 shape[1] = keep;
                 xs.f_narrow(1, 0, 1)?.f_expand(&shape, false)?
@@ -84,9 +85,9 @@ impl StreamState {
 
     /// Puts all time steps of the past before `xs: [n, t, ...]` and remembers them all.
     pub(super) fn append(&mut self, xs: &Tensor) -> Result<Tensor> {
-        let all = match self.caches.get(self.next) {
-            Some(Some(cache)) => Tensor::f_cat(&[cache, xs], 1)?,
-            _ => xs.shallow_clone(),
+        let all = match self.remembered() {
+            Some(cache) => Tensor::f_cat(&[cache, xs], 1)?,
+            None => xs.shallow_clone(),
         };
         self.remember(all.f_detach()?);
         Ok(all)
@@ -95,6 +96,11 @@ impl StreamState {
     /// Forgets what the layers that have not run in this step remember: for them the next step is the first one.
     pub(super) fn forget_rest(&mut self) {
         self.caches[self.next..].fill_with(|| None);
+    }
+
+    /// What the layer whose turn it is remembers.
+    fn remembered(&self) -> Option<&Tensor> {
+        self.caches.get(self.next)?.as_ref()
     }
 
     fn remember(&mut self, cache: Tensor) {
@@ -130,6 +136,11 @@ impl Conv2d {
 
     pub fn weight(&self) -> &Tensor {
         &self.weight
+    }
+
+    /// Weight and bias.
+    pub(super) fn parameters(&self) -> (&Tensor, &Tensor) {
+        (&self.weight, &self.bias)
     }
 
     /// `xs: [n, c_in, h, w]` -> `[n, c_out, h / stride, w / stride]`, in the kind of `xs`.
@@ -198,6 +209,11 @@ impl Norm {
         }
     }
 
+    /// Weight and bias.
+    pub(super) fn parameters(&self) -> (&Tensor, &Tensor) {
+        (&self.weight, &self.bias)
+    }
+
     /// `xs: [n, c, h, w]`, same shape out.
     pub fn forward(&self, xs: &Tensor) -> Result<Tensor> {
         self.forward_last(&xs.f_permute([0, 2, 3, 1])?)?.f_permute([0, 3, 1, 2])
@@ -216,6 +232,7 @@ pub struct SpatialBlock {
     norm: Norm,
     conv1: Conv2d,
     conv2: Conv2d,
+    fused: Fused<FusedConv>,
 }
 
 impl SpatialBlock {
@@ -224,11 +241,26 @@ impl SpatialBlock {
             norm: Norm::new(&vs / "norm", width),
             conv1: Conv2d::new(&vs / "conv1", width, hidden, 3, 1, 1.0),
             conv2: Conv2d::new(&vs / "conv2", hidden, width, 1, 1, 0.0),
+            fused: Fused::default(),
+        }
+    }
+
+    fn layers(&self) -> Layers<'_> {
+        Layers {
+            norm: self.norm.parameters(),
+            silu_before: false,
+            conv: self.conv1.parameters(),
+            silu_after: true,
+            product: Some(self.conv2.parameters()),
+            residual: true,
         }
     }
 
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        add_pointwise(xs, &self.hidden(xs)?, &self.conv2)
+        match self.fused.get(|| FusedConv::new(&self.layers())) {
+            Some(fused) => fused.forward(xs),
+            None => add_pointwise(xs, &self.hidden(xs)?, &self.conv2),
+        }
     }
 
     fn hidden(&self, xs: &Tensor) -> Result<Tensor> {
@@ -242,6 +274,7 @@ pub struct TemporalBlock {
     norm: Norm,
     conv1: Conv2d,
     conv2: Conv2d,
+    fused: Fused<FusedTemporal>,
 }
 
 impl TemporalBlock {
@@ -254,10 +287,24 @@ impl TemporalBlock {
             // Inputs: those of the oldest time step, then those of the next one.
             conv1: Conv2d::new(&vs / "conv1", (Self::PAST + 1) * width, hidden, 1, 1, 1.0),
             conv2: Conv2d::new(&vs / "conv2", hidden, width, 1, 1, 0.0),
+            fused: Fused::default(),
+        }
+    }
+
+    fn layers(&self) -> TemporalLayers<'_> {
+        TemporalLayers {
+            norm: self.norm.parameters(),
+            conv: self.conv1.parameters(),
+            product: self.conv2.parameters(),
         }
     }
 
     fn forward(&self, xs: &Tensor, n: i64, state: &mut StreamState) -> Result<Tensor> {
+        if let Some(fused) = self.fused.get(|| FusedTemporal::new(&self.layers())) {
+            let (ys, pending) = fused.forward(xs, n, state.remembered())?;
+            state.remember(pending);
+            return Ok(ys);
+        }
         add_pointwise(xs, &self.hidden(xs, n, state)?, &self.conv2)
     }
 
@@ -365,6 +412,12 @@ impl Level {
                 .map(|i| TemporalBlock::new(&vs / "temporal" / i, width, hidden))
                 .collect(),
         }
+    }
+
+    /// To be called when the weights are final: see [`Fused`].
+    pub fn freeze(&mut self) {
+        self.spatial.iter_mut().for_each(|block| block.fused.allow());
+        self.temporal.iter_mut().for_each(|block| block.fused.allow());
     }
 
     /// `xs: [n * t, width, h, w]`, same shape out.

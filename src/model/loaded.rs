@@ -159,8 +159,8 @@ impl Model {
         let context = ContextModel::new(integers.context).map_err(not_a_model)?;
         let kind = device::fast_kind(device);
         let mut variables = nn::VarStore::new(device);
-        let tokenizer = Tokenizer::new(variables.root() / "tokenizer", &config.tokenizer);
-        let continuous = match (&config.continuous, integers.latent_context) {
+        let mut tokenizer = Tokenizer::new(variables.root() / "tokenizer", &config.tokenizer);
+        let mut continuous = match (&config.continuous, integers.latent_context) {
             (Some(continuous), Some(weights)) => {
                 if weights.channels as i64 != continuous.channels {
                     let found = weights.channels;
@@ -184,6 +184,10 @@ impl Model {
         fill(&variables, &file.tensors)?;
         variables.freeze();
         variables.set_kind(kind);
+        tokenizer.freeze();
+        if let Some(continuous) = &mut continuous {
+            continuous.fusion.freeze();
+        }
         let mut card: Vec<_> = file
             .metadata
             .iter()

@@ -8,6 +8,7 @@ pub mod device;
 mod error;
 pub mod file;
 pub mod fsq;
+pub mod fused;
 pub mod fusion;
 pub mod layers;
 mod loaded;

@@ -6,6 +6,7 @@ use tch::{nn, Kind, Tensor};
 use super::config::{LevelConfig, LevelNetworks, NetworkConfig, TokenizerConfig};
 use super::cosmos;
 use super::fsq::Fsq;
+use super::fused::{Fused, FusedConv, Layers};
 use super::layers::{
     add, new_levels, silu, to_channels_last, Conv2d, Downsample, Level, Norm, StreamState, TimeSteps, Upsample,
 };
@@ -64,6 +65,8 @@ struct Decoder {
     /// The first factor of the last convolution, where that has two.
     conv_rank: Option<Conv2d>,
     conv_out: Conv2d,
+    /// From `norm_out` to `conv_out`.
+    fused_out: Fused<FusedConv>,
 }
 
 impl Decoder {
@@ -85,6 +88,24 @@ impl Decoder {
                 Some(rank) => Conv2d::new(&vs / "conv_out", rank, c_out, 1, 1, 1.0),
                 None => Conv2d::new(&vs / "conv_out", finest, c_out, 3, 1, 1.0),
             },
+            fused_out: Fused::default(),
+        }
+    }
+
+    fn freeze(&mut self) {
+        self.levels.iter_mut().for_each(Level::freeze);
+        self.fused_out.allow();
+    }
+
+    fn output_layers(&self) -> Layers<'_> {
+        let factors = self.conv_rank.as_ref().map(|conv| (conv, &self.conv_out));
+        Layers {
+            norm: self.norm_out.parameters(),
+            silu_before: true,
+            conv: factors.map_or(&self.conv_out, |(conv, _)| conv).parameters(),
+            silu_after: false,
+            product: factors.map(|(_, conv)| conv.parameters()),
+            residual: false,
         }
     }
 
@@ -108,6 +129,9 @@ impl Decoder {
             if i > 0 {
                 xs = self.upsamples[i - 1].forward(xs, n, state)?;
             }
+        }
+        if let Some(fused) = self.fused_out.get(|| FusedConv::new(&self.output_layers())) {
+            return fused.forward(&xs);
         }
         let xs = silu(self.norm_out.forward(&xs)?)?;
         match &self.conv_rank {
@@ -164,6 +188,14 @@ impl Tokenizer {
                     cosmos::Decoder::new(vs, cosmos, digits).into(),
                 ),
             },
+        }
+    }
+
+    /// To be called when the weights are final: layers may then run in a form that is made of them once.
+    pub fn freeze(&mut self) {
+        if let Networks::Levels(encoder, decoder) = &mut self.networks {
+            encoder.levels.iter_mut().for_each(Level::freeze);
+            decoder.freeze();
         }
     }
 

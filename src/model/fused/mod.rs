@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Residual blocks in one pass over memory, for f32 on a processor. A strip of the picture goes through norm, convolution, activation and
+//! 1x1 convolution before the next one is touched, so that everything but input and output stays in the cache. 3x3 convolutions are
+//! Winograd's F(4x4, 3x3), a quarter of the multiplications, which libtorch does not have on processors of today.
+//!
+//! What a position gets depends neither on the number of threads nor on the other positions of a call.
+
+mod elementwise;
+mod matrix;
+mod spatial;
+mod temporal;
+#[cfg(test)]
+mod tests;
+mod winograd;
+
+use std::sync::{LazyLock, OnceLock};
+
+use pulp::{Arch, Simd, WithSimd};
+use tch::{Device, Kind, Tensor};
+
+pub use spatial::{FusedConv, Layers};
+pub use temporal::{FusedTemporal, TemporalLayers};
+
+type Result<T> = std::result::Result<T, tch::TchError>;
+
+/// Channels come in multiples of this: two of AVX2's registers or one of AVX-512's.
+const CHANNELS: i64 = 16;
+/// Multiplications below which a thread of its own does not pay.
+const WORTH_A_THREAD: usize = 1 << 22;
+
+/// The instructions to use; `None` where there are no vectors worth the trouble. `ATEN_CPU_CAPABILITY` limits them as it limits libtorch.
+static INSTRUCTIONS: LazyLock<Option<Arch>> = LazyLock::new(|| {
+    let limit = std::env::var("ATEN_CPU_CAPABILITY").unwrap_or_default();
+    match (limit.as_str(), Arch::new()) {
+        ("default", _) | (_, Arch::Scalar) => None,
+        #[cfg(target_arch = "x86_64")]
+        ("avx2", _) => pulp::x86::V3::try_new().map(Arch::V3),
+        (_, arch) => Some(arch),
+    }
+});
+
+/// The instructions to use for layers with such weights and channels; `None` where they run as they are.
+fn instructions_for(weight: &Tensor, channels: &[i64]) -> Option<Arch> {
+    let fits = channels.iter().all(|n| n % CHANNELS == 0);
+    let here = weight.kind() == Kind::Float && weight.device() == Device::Cpu;
+    INSTRUCTIONS.filter(|_| fits && here)
+}
+
+/// The fused form of layers whose weights are final, made when they first run: a decoder does not pay for an encoder.
+#[derive(Debug)]
+pub struct Fused<T>(Option<OnceLock<Option<T>>>);
+
+impl<T> Default for Fused<T> {
+    fn default() -> Self {
+        Fused(None)
+    }
+}
+
+impl<T> Fused<T> {
+    /// The weights are final.
+    pub fn allow(&mut self) {
+        self.0 = Some(OnceLock::new());
+    }
+
+    /// `None`: the layers run as they are.
+    pub fn get(&self, make: impl FnOnce() -> Result<Option<T>>) -> Option<&T> {
+        let fused = self.0.as_ref()?;
+        fused.get_or_init(|| make().ok().flatten()).as_ref()
+    }
+}
+
+fn values(tensor: &Tensor) -> Result<Vec<f32>> {
+    let flat = tensor.f_flatten(0, -1)?.f_to_kind(Kind::Float)?.f_contiguous()?;
+    let mut values = vec![0.0; flat.numel()];
+    let count = values.len();
+    flat.f_copy_data(&mut values, count)?;
+    Ok(values)
+}
+
+/// The values of `xs: [n, c, h, w]` in the order of channels-last memory, as a tensor `[n, h, w, c]`; an error where they are not f32 on the CPU.
+fn channels_last(xs: &Tensor, channels: usize) -> Result<Tensor> {
+    let xs = xs.f_detach()?.f_permute([0, 2, 3, 1])?.f_contiguous()?;
+    let (_, _, _, c) = xs.size4()?;
+    if xs.kind() != Kind::Float || xs.device() != Device::Cpu || c as usize != channels {
+        return Err(tch::TchError::Shape(format!(
+            "{c} channels of {:?} for layers of {channels} in f32 on the CPU",
+            xs.kind()
+        )));
+    }
+    Ok(xs)
+}
+
+/// The values of a tensor that [`channels_last`] gave, or that was made like that.
+fn as_slice(xs: &Tensor) -> &[f32] {
+    assert!(xs.is_contiguous() && xs.kind() == Kind::Float && xs.device() == Device::Cpu);
+    // SAFETY: contiguous f32 in this process's memory, which lives as long as the tensor.
+    unsafe { std::slice::from_raw_parts(xs.data_ptr() as *const f32, xs.numel()) }
+}
+
+/// The same of a tensor that nobody else uses.
+fn as_mut_slice(xs: &mut Tensor) -> &mut [f32] {
+    assert!(xs.is_contiguous() && xs.kind() == Kind::Float && xs.device() == Device::Cpu);
+    // SAFETY: contiguous f32 in this process's memory, which lives as long as the tensor; the caller has made it and shared it with nobody.
+    unsafe { std::slice::from_raw_parts_mut(xs.data_ptr() as *mut f32, xs.numel()) }
+}
+
+/// Runs each job in a thread of its own, the last one in this.
+fn run_all<J: WithSimd + Send>(arch: Arch, mut jobs: Vec<J>) {
+    std::thread::scope(|scope| {
+        let own = jobs.pop();
+        for job in jobs {
+            scope.spawn(move || drop(arch.dispatch(job)));
+        }
+        if let Some(job) = own {
+            arch.dispatch(job);
+        }
+    });
+}
+
+/// The width of a register in f32.
+struct Lanes;
+
+impl WithSimd for Lanes {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> usize {
+        S::F32_LANES
+    }
+}
