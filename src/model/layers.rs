@@ -39,7 +39,8 @@ impl StreamState {
 
     pub(super) fn record(&mut self, xs: &Tensor) {
         if let Some(recorded) = &mut self.recorded {
-            recorded.push(xs.shallow_clone());
+            // Blocks may use the memory of their input for their output.
+            recorded.push(xs.copy());
         }
     }
 
@@ -101,6 +102,11 @@ impl StreamState {
     /// What the layer whose turn it is remembers.
     fn remembered(&self) -> Option<&Tensor> {
         self.caches.get(self.next)?.as_ref()
+    }
+
+    /// The same for a layer that uses its memory up.
+    fn take_remembered(&mut self) -> Option<Tensor> {
+        self.caches.get_mut(self.next)?.take()
     }
 
     fn remember(&mut self, cache: Tensor) {
@@ -256,10 +262,11 @@ impl SpatialBlock {
         }
     }
 
-    fn forward(&self, xs: &Tensor) -> Result<Tensor> {
+    /// `xs` is used up: its memory may hold the output.
+    fn forward(&self, xs: Tensor) -> Result<Tensor> {
         match self.fused.get(|| FusedConv::new(&self.layers())) {
             Some(fused) => fused.forward(xs),
-            None => add_pointwise(xs, &self.hidden(xs)?, &self.conv2),
+            None => add_pointwise(&xs, &self.hidden(&xs)?, &self.conv2),
         }
     }
 
@@ -299,13 +306,14 @@ impl TemporalBlock {
         }
     }
 
-    fn forward(&self, xs: &Tensor, n: i64, state: &mut StreamState) -> Result<Tensor> {
+    /// `xs` is used up: its memory may hold the output.
+    fn forward(&self, xs: Tensor, n: i64, state: &mut StreamState) -> Result<Tensor> {
         if let Some(fused) = self.fused.get(|| FusedTemporal::new(&self.layers())) {
-            let (ys, pending) = fused.forward(xs, n, state.remembered())?;
+            let (ys, pending) = fused.forward(xs, n, state.take_remembered())?;
             state.remember(pending);
             return Ok(ys);
         }
-        add_pointwise(xs, &self.hidden(xs, n, state)?, &self.conv2)
+        add_pointwise(&xs, &self.hidden(&xs, n, state)?, &self.conv2)
     }
 
     /// What a time step gives to the one two later, to the next and to itself is computed and remembered once; joining the channels
@@ -420,7 +428,7 @@ impl Level {
         self.temporal.iter_mut().for_each(|block| block.fused.allow());
     }
 
-    /// `xs: [n * t, width, h, w]`, same shape out.
+    /// `xs: [n * t, width, h, w]`, same shape out. `xs` is used up: its memory may hold the output, so nobody else may look at it.
     pub fn forward(&self, xs: Tensor, n: i64, state: &mut StreamState) -> Result<Tensor> {
         self.forward_steps(xs, n, TimeSteps::All, state)
     }
@@ -433,10 +441,10 @@ impl Level {
                 xs = steps.of(&xs, n)?;
             }
             state.record(&xs);
-            xs = block.forward(&xs)?;
+            xs = block.forward(xs)?;
             if let Some(temporal) = self.temporal.get(i) {
                 state.record(&xs);
-                xs = temporal.forward(&xs, n, state)?;
+                xs = temporal.forward(xs, n, state)?;
             }
         }
         match self.spatial.len() > self.temporal.len() {

@@ -42,7 +42,11 @@ impl Encoder {
     /// coarsest, `[n * t", c, h", w"]`.
     fn forward(&self, xs: &Tensor, n: i64, state: &mut StreamState) -> Result<(Tensor, Tensor)> {
         let mut xs = self.conv_in.forward(xs)?;
-        let mut features = xs.shallow_clone();
+        // Of a single level: what goes into it, which it uses up.
+        let mut features = match self.downsamples.is_empty() {
+            true => xs.copy(),
+            false => Tensor::new(),
+        };
         for (i, level) in self.levels.iter().enumerate() {
             xs = level.forward(xs, n, state)?;
             if let Some(down) = self.downsamples.get(i) {
@@ -131,7 +135,7 @@ impl Decoder {
             }
         }
         if let Some(fused) = self.fused_out.get(|| FusedConv::new(&self.output_layers())) {
-            return fused.forward(&xs);
+            return fused.forward(xs);
         }
         let xs = silu(self.norm_out.forward(&xs)?)?;
         match &self.conv_rank {

@@ -7,6 +7,7 @@
 
 mod elementwise;
 mod matrix;
+mod scratch;
 mod spatial;
 mod temporal;
 #[cfg(test)]
@@ -90,18 +91,16 @@ fn channels_last(xs: &Tensor, channels: usize) -> Result<Tensor> {
     Ok(xs)
 }
 
-/// The values of a tensor that [`channels_last`] gave, or that was made like that.
-fn as_slice(xs: &Tensor) -> &[f32] {
-    assert!(xs.is_contiguous() && xs.kind() == Kind::Float && xs.device() == Device::Cpu);
-    // SAFETY: contiguous f32 in this process's memory, which lives as long as the tensor.
-    unsafe { std::slice::from_raw_parts(xs.data_ptr() as *const f32, xs.numel()) }
-}
-
-/// The same of a tensor that nobody else uses.
+/// The values of a tensor that [`channels_last`] gave, or that was made like that, and that nobody else uses.
 fn as_mut_slice(xs: &mut Tensor) -> &mut [f32] {
     assert!(xs.is_contiguous() && xs.kind() == Kind::Float && xs.device() == Device::Cpu);
-    // SAFETY: contiguous f32 in this process's memory, which lives as long as the tensor; the caller has made it and shared it with nobody.
+    // SAFETY: contiguous f32 in this process's memory, which lives as long as the tensor; the caller shares it with nobody.
     unsafe { std::slice::from_raw_parts_mut(xs.data_ptr() as *mut f32, xs.numel()) }
+}
+
+/// Of `threads` as many as so many multiplications are worth.
+fn threads_for(threads: i32, multiplications: usize) -> usize {
+    (threads.max(1) as usize).min(multiplications / WORTH_A_THREAD + 1)
 }
 
 /// Runs each job in a thread of its own, the last one in this.

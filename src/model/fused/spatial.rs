@@ -7,9 +7,10 @@ use pulp::{Arch, Simd, WithSimd};
 use tch::{Device, Kind, Tensor};
 
 use super::elementwise::{self, Norm};
-use super::matrix::PackedMatrix;
+use super::matrix::{PackedMatrix, Start};
+use super::scratch::{split, Scratch};
 use super::winograd::{self, TILE};
-use super::{as_mut_slice, as_slice, channels_last, instructions_for, run_all, values, Lanes, Result, WORTH_A_THREAD};
+use super::{as_mut_slice, channels_last, instructions_for, run_all, threads_for, values, Lanes, Result};
 
 /// Tiles that a thread transforms at a time: few enough for the cache, enough to use each weight many times.
 const TILES: usize = 40;
@@ -83,18 +84,19 @@ impl FusedConv {
         })
     }
 
-    /// `xs: [n, c, h, w]` f32, best in channels-last memory -> `[n, c_out, h, w]` in channels-last memory. No gradients.
-    pub fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        let xs = channels_last(xs, self.norm.channels())?;
-        let (n, h, w, _) = xs.size4()?;
-        let mut ys = Tensor::f_empty([n, h, w, self.bias_out().len() as i64], (Kind::Float, Device::Cpu))?;
-        let size = (n as usize, h as usize, w as usize);
-        self.run(
-            as_slice(&xs),
-            size,
-            as_mut_slice(&mut ys),
-            tch::get_num_threads().max(1) as usize,
-        );
+    /// `xs: [n, c, h, w]` f32, best in channels-last memory -> `[n, c_out, h, w]` in channels-last memory. No gradients. `xs` is used up: where
+    /// c_out is c, its memory holds what comes out.
+    pub fn forward(&self, xs: Tensor) -> Result<Tensor> {
+        let mut xs = channels_last(&xs, self.norm.channels())?;
+        let (n, h, w, c) = xs.size4()?;
+        let (size, c_out) = ((n as usize, h as usize, w as usize), self.bias_out().len() as i64);
+        if c_out == c {
+            self.run(as_mut_slice(&mut xs), size, None, tch::get_num_threads());
+            return xs.f_permute([0, 3, 1, 2]);
+        }
+        let mut ys = Tensor::f_empty([n, h, w, c_out], (Kind::Float, Device::Cpu))?;
+        let out = Some(as_mut_slice(&mut ys));
+        self.run(as_mut_slice(&mut xs), size, out, tch::get_num_threads());
         ys.f_permute([0, 3, 1, 2])
     }
 
@@ -102,54 +104,95 @@ impl FusedConv {
         self.product.as_ref().map_or(&self.bias, |(_, bias)| bias)
     }
 
-    /// Shares the rows of tiles of all pictures among threads.
-    pub(super) fn run(&self, xs: &[f32], (n, h, w): (usize, usize, usize), out: &mut [f32], threads: usize) {
-        let tile_rows = h.div_ceil(TILE);
+    /// Shares the rows of tiles of all pictures among threads. `out`: where it is not to be in the place of `xs`.
+    pub(super) fn run(
+        &self,
+        xs: &mut [f32],
+        (n, h, w): (usize, usize, usize),
+        mut out: Option<&mut [f32]>,
+        threads: i32,
+    ) {
+        let (tile_rows, pitch) = (h.div_ceil(TILE), w * self.norm.channels());
         let rows = n * tile_rows;
-        let multiplications = h * w * n * self.norm.channels() * self.bias.len();
-        let threads = threads.min(rows).min(multiplications / WORTH_A_THREAD + 1);
-        // Lines of pictures before a row of tiles.
-        let lines = |row: usize| row / tile_rows.max(1) * h + (row % tile_rows.max(1) * TILE).min(h);
+        let threads = threads_for(threads, h * w * n * self.norm.channels() * self.bias.len()).min(rows);
+        let shares: Vec<_> = (0..threads)
+            .map(|i| pieces(rows * i / threads..rows * (i + 1) / threads, tile_rows))
+            .collect();
+        // What another thread may have overwritten by the time that it is looked at.
+        let line =
+            |picture: usize, line: usize| (line < h).then(|| xs[(picture * h + line) * pitch..][..pitch].to_vec());
+        let around: Vec<_> = (shares.iter().flatten())
+            .map(|(picture, rows)| {
+                let above = rows
+                    .start
+                    .checked_sub(1)
+                    .and_then(|row| line(*picture, row * TILE + TILE - 1));
+                (above, line(*picture, rows.end * TILE))
+            })
+            .collect();
+        let (mut around, mut rest) = (around.into_iter(), xs);
         let mut jobs = vec![];
-        let (mut rest, mut begin) = (out, 0);
-        for i in 0..threads {
-            let end = rows * (i + 1) / threads;
-            let length = (lines(end) - lines(begin)) * w * self.bias_out().len();
-            let (out, others) = rest.split_at_mut(length);
-            rest = others;
-            jobs.push(Job {
+        for share in shares {
+            let mut job = Job {
                 layers: self,
-                xs,
-                size: (h, w),
-                rows: begin..end,
-                out,
-            });
-            begin = end;
+                w,
+                pieces: vec![],
+            };
+            for (_, rows) in share {
+                let lines = (rows.end * TILE).min(h) - rows.start * TILE;
+                let (above, below) = around.next().unwrap_or_default();
+                job.pieces.push(Piece {
+                    lines: split(&mut rest, lines * pitch),
+                    above,
+                    below,
+                    out: out.as_mut().map(|out| split(out, lines * w * self.bias_out().len())),
+                });
+            }
+            jobs.push(job);
         }
         run_all(self.arch, jobs);
     }
 }
 
-/// Some rows of tiles of `n` pictures, counted over all pictures, and the memory of their outputs.
+/// Rows of tiles, counted over all pictures, as pictures and rows of each.
+fn pieces(rows: Range<usize>, tile_rows: usize) -> Vec<(usize, Range<usize>)> {
+    let (mut pieces, mut begin) = (vec![], rows.start);
+    while begin < rows.end {
+        let picture = begin / tile_rows;
+        let end = rows.end.min((picture + 1) * tile_rows);
+        pieces.push((picture, begin % tile_rows..end - picture * tile_rows));
+        begin = end;
+    }
+    pieces
+}
+
+/// Neighbouring lines of one picture.
+struct Piece<'a> {
+    /// `[lines, w, c]`.
+    lines: &'a mut [f32],
+    /// The lines before and after, `[w, c]`; `None` outside the picture.
+    above: Option<Vec<f32>>,
+    below: Option<Vec<f32>>,
+    /// `[lines, w, c_out]`, where it is not to be in the place of `lines`.
+    out: Option<&'a mut [f32]>,
+}
+
+/// What a thread does.
 struct Job<'a> {
     layers: &'a FusedConv,
-    /// `[n, h, w, c]`.
-    xs: &'a [f32],
-    size: (usize, usize),
-    rows: Range<usize>,
-    /// `[lines, w, c_out]`.
-    out: &'a mut [f32],
+    w: usize,
+    pieces: Vec<Piece<'a>>,
 }
 
 /// What a thread works in.
-struct Scratch {
-    /// Lines of what the convolution sees, with the zeros around them: `[lines + 2, columns + 2, c]`.
-    padded: Vec<f32>,
+struct Memory<'a> {
+    /// What the convolution sees of some lines, one more above and below, and the zeros around the picture: `[lines + 2, 4 across + 2, c]`.
+    padded: &'a mut [f32],
     /// Transformed tiles and their products.
-    before: Vec<f32>,
-    after: Vec<f32>,
+    tiles: &'a mut [f32],
+    products: &'a mut [f32],
     /// What comes out of the convolution: `[lines, w, hidden]`.
-    hidden: Vec<f32>,
+    hidden: &'a mut [f32],
 }
 
 impl WithSimd for Job<'_> {
@@ -157,109 +200,103 @@ impl WithSimd for Job<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Job {
-            layers,
-            xs,
-            size: (h, w),
-            rows,
-            mut out,
-        } = self;
-        let (c, hidden, c_out) = (layers.norm.channels(), layers.bias.len(), layers.bias_out().len());
-        let (tile_rows, across) = (h.div_ceil(TILE), w.div_ceil(TILE));
+        let Job { layers, w, pieces } = self;
+        let (c, hidden, across) = (layers.norm.channels(), layers.bias.len(), w.div_ceil(TILE));
         let block = (TILES / across.max(1)).max(1);
-        let pitch = (across * TILE + 2) * c;
-        let tiles = block * across;
-        let mut scratch = Scratch {
-            padded: vec![0.0; (block * TILE + 2) * pitch],
-            before: vec![0.0; winograd::VALUES * winograd::plane(tiles * c)],
-            after: vec![0.0; winograd::VALUES * winograd::plane(tiles * hidden)],
-            hidden: vec![0.0; block * TILE * w * hidden],
+        let sizes = [
+            (block * TILE + 2) * (across * TILE + 2) * c,
+            winograd::VALUES * winograd::plane(block * across * c),
+            winograd::VALUES * winograd::plane(block * across * hidden),
+            block * TILE * w * hidden,
+        ];
+        let mut scratch = Scratch::take(sizes.iter().sum());
+        let mut rest = scratch.floats();
+        let [padded, tiles, products, hidden] = sizes.map(|size| split(&mut rest, size));
+        let mut memory = Memory {
+            padded,
+            tiles,
+            products,
+            hidden,
         };
-        let mut row = rows.start;
-        while row < rows.end {
-            let (picture, first) = (row / tile_rows, row % tile_rows);
-            let count = block.min(rows.end - row).min(tile_rows - first);
-            let xs = &xs[picture * h * w * c..][..h * w * c];
-            let line = first * TILE;
-            let lines = (count * TILE).min(h - line);
-            let (now, later) = out.split_at_mut(lines * w * c_out);
-            let block = Block {
-                xs,
-                size: (h, w),
-                line,
-                lines,
-                tiles: (count, across),
-            };
-            layers.strip(simd, &block, &mut scratch, now);
-            out = later;
-            row += count;
+        for piece in pieces {
+            layers.piece(simd, piece, (w, block), &mut memory);
         }
     }
 }
 
-/// Some lines of a picture.
-struct Block<'a> {
-    xs: &'a [f32],
-    size: (usize, usize),
-    line: usize,
-    lines: usize,
-    /// Down and across.
-    tiles: (usize, usize),
-}
-
 impl FusedConv {
+    /// All lines of a piece, `block` rows of tiles at a time.
     #[inline(always)]
-    fn strip<S: Simd>(&self, simd: S, block: &Block, scratch: &mut Scratch, out: &mut [f32]) {
-        let (c, hidden, w) = (self.norm.channels(), self.bias.len(), block.size.1);
-        let Scratch {
-            padded,
-            before,
-            after,
-            hidden: activations,
-        } = scratch;
-        self.fill_padded(simd, block, padded);
-        winograd::transform_input(simd, padded, c, block.tiles, before);
-        let tiles = block.tiles.0 * block.tiles.1;
-        for (value, matrix) in self.conv.iter().enumerate() {
-            let from = &before[value * winograd::plane(tiles * c)..][..tiles * c];
-            let to = &mut after[value * winograd::plane(tiles * hidden)..][..tiles * hidden];
-            matrix.multiply(simd, from, None, None, to);
+    fn piece<S: Simd>(&self, simd: S, mut piece: Piece, (w, block): (usize, usize), memory: &mut Memory) {
+        let (c, c_out, across) = (self.norm.channels(), self.bias_out().len(), w.div_ceil(TILE));
+        let pitch = (across * TILE + 2) * c;
+        let lines = piece.lines.len() / (w * c);
+        self.pad(simd, piece.above.as_deref(), &mut memory.padded[..pitch]);
+        self.pad(simd, Some(&piece.lines[..w * c]), &mut memory.padded[pitch..2 * pitch]);
+        for first in (0..lines).step_by(block * TILE) {
+            let count = (block * TILE).min(lines - first);
+            let down = count.div_ceil(TILE);
+            for i in 2..down * TILE + 2 {
+                let line = first + i - 1;
+                let xs = match line < lines {
+                    true => Some(&piece.lines[line * w * c..][..w * c]),
+                    false => piece.below.as_deref().filter(|_| line == lines),
+                };
+                self.pad(simd, xs, &mut memory.padded[i * pitch..][..pitch]);
+            }
+            let target = match &mut piece.out {
+                Some(out) => &mut out[first * w * c_out..][..count * w * c_out],
+                None => &mut piece.lines[first * w * c..][..count * w * c],
+            };
+            self.strip(simd, (down, w), memory, target);
+            memory
+                .padded
+                .copy_within(down * TILE * pitch..(down * TILE + 2) * pitch, 0);
         }
-        let used = block.lines * w * hidden;
+    }
+
+    /// A line as the convolution sees it, with zeros before and after. `xs: [w, c]`; `None` outside the picture.
+    #[inline(always)]
+    fn pad<S: Simd>(&self, simd: S, xs: Option<&[f32]>, padded: &mut [f32]) {
+        let c = self.norm.channels();
+        let Some(xs) = xs else {
+            return padded.fill(0.0);
+        };
+        padded[..c].fill(0.0);
+        padded[c + xs.len()..].fill(0.0);
+        let inside = &mut padded[c..][..xs.len()];
+        self.norm.apply(simd, xs, inside);
+        if self.silu_before {
+            elementwise::silu(inside);
+        }
+    }
+
+    /// From padded lines to what comes out: `out: [lines, w, c_out]` holds what the input is where that is added.
+    #[inline(always)]
+    fn strip<S: Simd>(&self, simd: S, (down, w): (usize, usize), memory: &mut Memory, out: &mut [f32]) {
+        let (c, hidden, across) = (self.norm.channels(), self.bias.len(), w.div_ceil(TILE));
+        let tiles = down * across;
+        let lines = out.len() / (w * self.bias_out().len());
+        winograd::transform_input(simd, memory.padded, c, (down, across), memory.tiles);
+        for (value, matrix) in self.conv.iter().enumerate() {
+            let from = &memory.tiles[value * winograd::plane(tiles * c)..][..tiles * c];
+            let to = &mut memory.products[value * winograd::plane(tiles * hidden)..][..tiles * hidden];
+            matrix.multiply(simd, from, Start::Zero, to);
+        }
         let convolved = match &self.product {
-            Some(_) => &mut activations[..used],
+            Some(_) => &mut memory.hidden[..lines * w * hidden],
             None => &mut *out,
         };
-        winograd::transform_output(simd, after, hidden, (block.lines, w), &self.bias, convolved);
+        winograd::transform_output(simd, memory.products, hidden, (lines, w), &self.bias, convolved);
         if self.silu_after {
             elementwise::silu(convolved);
         }
         if let Some((matrix, bias)) = &self.product {
-            let xs = &block.xs[block.line * w * c..][..block.lines * w * c];
-            let start = self.residual.then_some(xs);
-            matrix.multiply(simd, &activations[..used], Some(bias), start, out);
-        }
-    }
-
-    /// The lines of a block, one more above and below, and the zeros around the picture.
-    #[inline(always)]
-    fn fill_padded<S: Simd>(&self, simd: S, block: &Block, padded: &mut [f32]) {
-        let (c, (h, w)) = (self.norm.channels(), block.size);
-        let pitch = (block.tiles.1 * TILE + 2) * c;
-        for (i, to) in padded
-            .chunks_exact_mut(pitch)
-            .take(block.tiles.0 * TILE + 2)
-            .enumerate()
-        {
-            to.fill(0.0);
-            let Some(line) = (block.line + i).checked_sub(1).filter(|line| *line < h) else {
-                continue;
+            let start = match self.residual {
+                true => Start::Sum(bias),
+                false => Start::Bias(bias),
             };
-            let to = &mut to[c..][..w * c];
-            self.norm.apply(simd, &block.xs[line * w * c..][..w * c], to);
-            if self.silu_before {
-                elementwise::silu(to);
-            }
+            matrix.multiply(simd, &memory.hidden[..lines * w * hidden], start, out);
         }
     }
 }

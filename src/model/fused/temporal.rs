@@ -5,8 +5,9 @@ use pulp::{Arch, Simd, WithSimd};
 use tch::{Device, Kind, Tensor};
 
 use super::elementwise::{self, Norm};
-use super::matrix::PackedMatrix;
-use super::{as_mut_slice, as_slice, channels_last, instructions_for, run_all, values, Lanes, Result, WORTH_A_THREAD};
+use super::matrix::{PackedMatrix, Start};
+use super::scratch::{split, Scratch};
+use super::{as_mut_slice, channels_last, instructions_for, run_all, threads_for, values, Lanes, Result};
 
 /// Time steps that a step adds to: itself and two later ones.
 const STEPS: usize = 3;
@@ -63,61 +64,49 @@ impl FusedTemporal {
 
     /// `xs: [n * t, c, h, w]` f32 of `n` streams, best in channels-last memory. `pending: [n, h, w, 2 hidden]` is what earlier time steps
     /// give to the first of these and to the one after it, before the bias; `None` at the start of a stream, where the past is copies of
-    /// the first time step. -> `[n * t, c, h, w]` in channels-last memory, and what these and earlier ones give to later time steps.
-    pub fn forward(&self, xs: &Tensor, n: i64, pending: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        let xs = channels_last(xs, self.norm.channels())?;
-        let (nt, h, w, c) = xs.size4()?;
-        let wide = 2 * self.bias.len() as i64;
-        if pending.is_some_and(|pending| pending.size() != [n, h, w, wide]) || nt % n != 0 {
-            return Err(tch::TchError::Shape(format!(
-                "{:?} of {n} streams after {:?}",
-                xs.size(),
-                pending.map(Tensor::size)
-            )));
+    /// the first time step. -> `[n * t, c, h, w]` in channels-last memory, and what these and earlier ones give to later time steps. Both
+    /// are used up: their memory holds what comes out.
+    pub fn forward(&self, xs: Tensor, n: i64, pending: Option<Tensor>) -> Result<(Tensor, Tensor)> {
+        let mut xs = channels_last(&xs, self.norm.channels())?;
+        let (nt, h, w, _) = xs.size4()?;
+        let shape = [n, h, w, 2 * self.bias.len() as i64];
+        let begins = pending.is_none();
+        let mut pending = match pending {
+            Some(pending) => pending,
+            None => Tensor::f_empty(shape, (Kind::Float, Device::Cpu))?,
+        };
+        if pending.size() != shape || n < 1 || nt % n != 0 {
+            let (xs, pending) = (xs.size(), pending.size());
+            return Err(tch::TchError::Shape(format!("{xs:?} of {n} streams after {pending:?}")));
         }
-        let empty = |shape: [i64; 4]| Tensor::f_empty(shape, (Kind::Float, Device::Cpu));
-        let (mut ys, mut later) = (empty([nt, h, w, c])?, empty([n, h, w, wide])?);
         let shape = (n as usize, (nt / n) as usize, (h * w) as usize);
-        let threads = tch::get_num_threads().max(1) as usize;
-        let pending = pending.map(as_slice);
-        let out = (as_mut_slice(&mut ys), as_mut_slice(&mut later));
-        self.run(as_slice(&xs), pending, shape, out, threads);
-        Ok((ys.f_permute([0, 3, 1, 2])?, later))
+        let memory = (as_mut_slice(&mut xs), as_mut_slice(&mut pending));
+        self.run(memory, begins, shape, tch::get_num_threads());
+        Ok((xs.f_permute([0, 3, 1, 2])?, pending))
     }
 
     /// Shares the positions of each stream among threads.
     pub(super) fn run(
         &self,
-        xs: &[f32],
-        pending: Option<&[f32]>,
+        (xs, pending): (&mut [f32], &mut [f32]),
+        begins: bool,
         (n, t, positions): (usize, usize, usize),
-        (out, later): (&mut [f32], &mut [f32]),
-        threads: usize,
+        threads: i32,
     ) {
         let (c, wide) = (self.norm.channels(), 2 * self.bias.len());
         let (frame, state) = (positions * c, positions * wide);
-        if frame * t == 0 {
+        if n * t * frame == 0 {
             return;
         }
-        let multiplications = t * positions * (STEPS + 1) * c * self.bias.len();
-        let threads = threads.min(multiplications / WORTH_A_THREAD + 1);
+        let threads = threads_for(threads, t * positions * (STEPS + 1) * c * self.bias.len());
         let share = positions.div_ceil(threads);
-        for stream in 0..n {
-            let xs = &xs[stream * t * frame..][..t * frame];
-            let pending = pending.map(|pending| &pending[stream * state..][..state]);
-            let mut frames: Vec<_> = out[stream * t * frame..][..t * frame]
-                .chunks_exact_mut(frame)
-                .map(|frame| frame.chunks_mut(share * c))
-                .collect();
-            let later = later[stream * state..][..state].chunks_mut(share * wide);
-            let jobs = later.enumerate().map(|(i, later)| Job {
+        for (xs, pending) in xs.chunks_exact_mut(t * frame).zip(pending.chunks_exact_mut(state)) {
+            let mut frames: Vec<_> = xs.chunks_exact_mut(frame).map(|xs| xs.chunks_mut(share * c)).collect();
+            let jobs = pending.chunks_mut(share * wide).map(|pending| Job {
                 layers: self,
-                xs: (xs.chunks_exact(frame))
-                    .map(|xs| &xs[i * share * c..][..later.len() / wide * c])
-                    .collect(),
-                pending: pending.map(|pending| &pending[i * share * wide..][..later.len()]),
-                out: frames.iter_mut().filter_map(Iterator::next).collect(),
-                later,
+                begins,
+                xs: frames.iter_mut().filter_map(Iterator::next).collect(),
+                pending,
             });
             run_all(self.arch, jobs.collect());
         }
@@ -127,14 +116,11 @@ impl FusedTemporal {
 /// Some positions of a stream.
 struct Job<'a> {
     layers: &'a FusedTemporal,
+    begins: bool,
     /// `[positions, c]` of each time step.
-    xs: Vec<&'a [f32]>,
+    xs: Vec<&'a mut [f32]>,
     /// `[positions, 2 hidden]`
-    pending: Option<&'a [f32]>,
-    /// As `xs`.
-    out: Vec<&'a mut [f32]>,
-    /// As `pending`.
-    later: &'a mut [f32],
+    pending: &'a mut [f32],
 }
 
 impl WithSimd for Job<'_> {
@@ -144,27 +130,23 @@ impl WithSimd for Job<'_> {
     fn with_simd<S: Simd>(mut self, simd: S) {
         let layers = self.layers;
         let (c, hidden) = (layers.norm.channels(), layers.bias.len());
-        let (mut normal, mut given) = (vec![0.0; POSITIONS * c], vec![0.0; POSITIONS * STEPS * hidden]);
-        let mut activations = vec![0.0; POSITIONS * hidden];
-        for (i, later) in self.later.chunks_mut(POSITIONS * 2 * hidden).enumerate() {
-            let count = later.len() / (2 * hidden);
-            if let Some(pending) = self.pending {
-                later.copy_from_slice(&pending[i * POSITIONS * 2 * hidden..][..later.len()]);
-            }
-            for (t, (xs, out)) in self.xs.iter().zip(&mut self.out).enumerate() {
-                let xs = &xs[i * POSITIONS * c..][..count * c];
-                let out = &mut out[i * POSITIONS * c..][..count * c];
-                let normal = &mut normal[..count * c];
-                let given = &mut given[..count * STEPS * hidden];
+        let mut scratch = Scratch::take(POSITIONS * (c + (STEPS + 1) * hidden));
+        for (i, pending) in self.pending.chunks_mut(POSITIONS * 2 * hidden).enumerate() {
+            let count = pending.len() / (2 * hidden);
+            let mut rest = scratch.floats();
+            let [normal, given, sums] = [c, STEPS * hidden, hidden].map(|wide| split(&mut rest, count * wide));
+            for (t, xs) in self.xs.iter_mut().enumerate() {
+                let xs = &mut xs[i * POSITIONS * c..][..count * c];
                 layers.norm.apply(simd, xs, normal);
-                layers.conv.multiply(simd, normal, None, None, given);
-                if t == 0 && self.pending.is_none() {
-                    begin(given, later, hidden);
+                layers.conv.multiply(simd, normal, Start::Zero, given);
+                if t == 0 && self.begins {
+                    begin(simd, given, pending, hidden);
                 }
-                let activations = &mut activations[..count * hidden];
-                step(given, later, &layers.bias, activations);
-                elementwise::silu(activations);
-                (layers.product).multiply(simd, activations, Some(&layers.product_bias), Some(xs), out);
+                step(simd, given, pending, &layers.bias, sums);
+                elementwise::silu(sums);
+                layers
+                    .product
+                    .multiply(simd, sums, Start::Sum(&layers.product_bias), xs);
             }
         }
     }
@@ -172,15 +154,17 @@ impl WithSimd for Job<'_> {
 
 /// What copies of a time step before it would have given to it and to the next one.
 #[inline(always)]
-fn begin(given: &[f32], pending: &mut [f32], hidden: usize) {
+fn begin<S: Simd>(simd: S, given: &[f32], pending: &mut [f32], hidden: usize) {
     for (given, pending) in given
         .chunks_exact(STEPS * hidden)
         .zip(pending.chunks_exact_mut(2 * hidden))
     {
         let (second, first) = given[..2 * hidden].split_at(hidden);
         let (now, next) = pending.split_at_mut(hidden);
-        for (((now, next), second), first) in now.iter_mut().zip(next).zip(second).zip(first) {
-            *now = second + first;
+        let inputs = S::as_simd_f32s(second).0.iter().zip(S::as_simd_f32s(first).0);
+        let outputs = S::as_mut_simd_f32s(now).0.iter_mut().zip(S::as_mut_simd_f32s(next).0);
+        for ((second, first), (now, next)) in inputs.zip(outputs) {
+            *now = simd.add_f32s(*second, *first);
             *next = *second;
         }
     }
@@ -188,17 +172,22 @@ fn begin(given: &[f32], pending: &mut [f32], hidden: usize) {
 
 /// Adds up what is given to a time step, and what is given to the two after it.
 #[inline(always)]
-fn step(given: &[f32], pending: &mut [f32], bias: &[f32], sums: &mut [f32]) {
+fn step<S: Simd>(simd: S, given: &[f32], pending: &mut [f32], bias: &[f32], sums: &mut [f32]) {
     let hidden = bias.len();
     let rows = given
         .chunks_exact(STEPS * hidden)
         .zip(pending.chunks_exact_mut(2 * hidden));
     for ((given, pending), sums) in rows.zip(sums.chunks_exact_mut(hidden)) {
+        let (second, rest) = given.split_at(hidden);
+        let (first, own) = rest.split_at(hidden);
         let (now, next) = pending.split_at_mut(hidden);
-        for i in 0..hidden {
-            sums[i] = given[2 * hidden + i] + now[i] + bias[i];
-            now[i] = next[i] + given[hidden + i];
-            next[i] = given[i];
+        let [second, first, own, bias] = [second, first, own, bias].map(|xs| S::as_simd_f32s(xs).0.iter());
+        let [now, next, sums] = [now, next, sums].map(|xs| S::as_mut_simd_f32s(xs).0.iter_mut());
+        let given = second.zip(first).zip(own.zip(bias));
+        for (((second, first), (own, bias)), ((now, next), sum)) in given.zip(now.zip(next).zip(sums)) {
+            *sum = simd.add_f32s(simd.add_f32s(*own, *now), *bias);
+            *now = simd.add_f32s(*next, *first);
+            *next = *second;
         }
     }
 }

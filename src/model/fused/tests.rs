@@ -82,7 +82,7 @@ fn fused_layers_give_what_libtorch_gives() {
             {
                 let layers = weights.layers(silu_before, product, residual);
                 let fused = FusedConv::with(&layers, Arch::new()).unwrap();
-                let off = error(&fused.forward(&xs).unwrap(), &reference(&layers, &xs));
+                let off = error(&fused.forward(xs.copy()).unwrap(), &reference(&layers, &xs));
                 assert!(off < 2e-4, "{c}, {hidden}, {c_out} channels of {n}x{h}x{w}: {off}");
             }
         }
@@ -95,17 +95,20 @@ fn what_a_picture_gets_depends_neither_on_threads_nor_on_other_pictures() {
     let fused = FusedConv::with(&weights.layers(false, true, true), Arch::new()).unwrap();
     let xs = random(&[3, 37, 41, 32]);
     let values = values(&xs).unwrap();
-    let run = |xs: &[f32], n: usize, threads: usize| {
-        let mut out = vec![0.0; xs.len()];
-        fused.run(xs, (n, 37, 41), &mut out, threads);
-        out
+    let run = |xs: &[f32], n: usize, threads: i32| {
+        let (mut inside, mut xs, mut out) = (xs.to_vec(), xs.to_vec(), vec![0.0; xs.len()]);
+        fused.run(&mut inside, (n, 37, 41), None, threads);
+        fused.run(&mut xs, (n, 37, 41), Some(&mut out), threads);
+        (inside, out)
     };
     let all = run(&values, 3, 1);
+    assert!(all.0 != all.1, "the input is added to what is in its place alone");
     for threads in [2, 3, 7, 100] {
         assert!(run(&values, 3, threads) == all, "{threads} threads");
     }
     let picture = 37 * 41 * 32;
-    assert!(run(&values[picture..2 * picture], 1, 1) == all[picture..2 * picture]);
+    let alone = run(&values[picture..2 * picture], 1, 1);
+    assert!(alone.0 == all.0[picture..2 * picture] && alone.1 == all.1[picture..2 * picture]);
 }
 
 #[test]
@@ -116,7 +119,7 @@ fn every_set_of_instructions_gives_the_same_picture() {
     let right = reference(&layers, &xs);
     for arch in instructions() {
         let fused = FusedConv::with(&layers, arch).unwrap();
-        let off = error(&fused.forward(&xs).unwrap(), &right);
+        let off = error(&fused.forward(xs.copy()).unwrap(), &right);
         assert!(off < 2e-4, "{arch:?}: {off}");
     }
 }
@@ -146,9 +149,9 @@ fn other_channels_and_kinds_are_left_to_libtorch() {
 fn features_of_other_layers_are_an_error() {
     let weights = Weights::new([16, 16, 16]);
     let fused = FusedConv::with(&weights.layers(false, true, true), Arch::new()).unwrap();
-    assert!(fused.forward(&random(&[1, 32, 4, 4])).is_err());
-    assert!(fused.forward(&random(&[1, 16, 4, 4]).to_kind(Kind::BFloat16)).is_err());
-    assert_eq!(fused.forward(&random(&[0, 16, 4, 4])).unwrap().size(), [0, 16, 4, 4]);
+    assert!(fused.forward(random(&[1, 32, 4, 4])).is_err());
+    assert!(fused.forward(random(&[1, 16, 4, 4]).to_kind(Kind::BFloat16)).is_err());
+    assert_eq!(fused.forward(random(&[0, 16, 4, 4])).unwrap().size(), [0, 16, 4, 4]);
 }
 
 /// Blocks in time by the sums that define them.
@@ -195,7 +198,7 @@ fn fused_layers_in_time_give_what_libtorch_gives_in_one_step_or_in_several() {
                 for &t in plan {
                     let part = |clip: &Tensor| clip.narrow(0, at, t);
                     let xs = Tensor::cat(&clips.each_ref().map(part), 0);
-                    let (ys, later) = fused.forward(&xs, 2, pending.as_ref()).unwrap();
+                    let (ys, later) = fused.forward(xs, 2, pending).unwrap();
                     let off = error(&ys, &Tensor::cat(&right.each_ref().map(part), 0));
                     assert!(off < 2e-4, "{arch:?}: {c}, {hidden} channels, {plan:?} at {at}: {off}");
                     pending = Some(later);
@@ -218,10 +221,10 @@ fn what_a_position_gets_in_time_does_not_depend_on_threads() {
     let fused = FusedTemporal::with(&layers, Arch::new()).unwrap();
     let (n, t, positions) = (2, 3, 37 * 41);
     let xs = values(&random(&[(n * t * positions) as i64, 32])).unwrap();
-    let run = |threads: usize| {
-        let (mut out, mut later) = (vec![0.0; xs.len()], vec![0.0; n * positions * 96]);
-        fused.run(&xs, None, (n, t, positions), (&mut out, &mut later), threads);
-        (out, later)
+    let run = |threads: i32| {
+        let (mut xs, mut pending) = (xs.clone(), vec![0.0; n * positions * 96]);
+        fused.run((&mut xs, &mut pending), true, (n, t, positions), threads);
+        (xs, pending)
     };
     let one = run(1);
     for threads in [2, 3, 50] {
