@@ -150,6 +150,7 @@ impl Fusion {
         if let Networks::Levels(encoder, control) = &mut self.networks {
             encoder.level.freeze();
             control.levels.iter_mut().for_each(Level::freeze);
+            control.upsamples.iter_mut().for_each(Upsample::freeze);
         }
     }
 

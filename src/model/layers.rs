@@ -7,7 +7,7 @@
 use tch::{nn, Kind, Tensor};
 
 use super::config::LevelConfig;
-use super::fused::{Fused, FusedConv, FusedTemporal, Layers, TemporalLayers};
+use super::fused::{Fused, FusedConv, FusedTemporal, FusedUpsample, Layers, TemporalLayers, UpsampleLayers};
 
 type Result<T> = std::result::Result<T, tch::TchError>;
 
@@ -503,6 +503,7 @@ pub struct Upsample {
     time: i64,
     space: i64,
     width: i64,
+    fused: Fused<FusedUpsample>,
 }
 
 impl Upsample {
@@ -513,12 +514,31 @@ impl Upsample {
             time,
             space,
             width: to.width,
+            fused: Fused::default(),
+        }
+    }
+
+    /// To be called when the weights are final: see [`Fused`].
+    pub fn freeze(&mut self) {
+        self.fused.allow();
+    }
+
+    fn layers(&self) -> UpsampleLayers<'_> {
+        UpsampleLayers {
+            conv: self.conv.parameters(),
+            time: self.time,
+            space: self.space,
+            width: self.width,
         }
     }
 
     /// `xs: [n * t, c, h, w]`. At the start of a stream the first of the doubled time steps is dropped: the
     /// mirror of [`Downsample::forward`].
     pub fn forward(&self, xs: Tensor, n: i64, state: &StreamState) -> Result<Tensor> {
+        if let Some(fused) = self.fused.get(|| FusedUpsample::new(&self.layers())) {
+            let dropped = if state.is_start() { self.time - 1 } else { 0 };
+            return fused.forward(&xs, n, dropped);
+        }
         let (_, _, h, w) = xs.size4()?;
         let (kt, ks, c) = (self.time, self.space, self.width);
         let ys = self

@@ -98,6 +98,7 @@ impl Decoder {
 
     fn freeze(&mut self) {
         self.levels.iter_mut().for_each(Level::freeze);
+        self.upsamples.iter_mut().for_each(Upsample::freeze);
         self.fused_out.allow();
     }
 

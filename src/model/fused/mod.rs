@@ -12,6 +12,7 @@ mod spatial;
 mod temporal;
 #[cfg(test)]
 mod tests;
+mod upsample;
 mod winograd;
 
 use std::sync::{LazyLock, OnceLock};
@@ -21,6 +22,7 @@ use tch::{Device, Kind, Tensor};
 
 pub use spatial::{FusedConv, Layers};
 pub use temporal::{FusedTemporal, TemporalLayers};
+pub use upsample::{FusedUpsample, UpsampleLayers};
 
 type Result<T> = std::result::Result<T, tch::TchError>;
 
@@ -91,7 +93,14 @@ fn channels_last(xs: &Tensor, channels: usize) -> Result<Tensor> {
     Ok(xs)
 }
 
-/// The values of a tensor that [`channels_last`] gave, or that was made like that, and that nobody else uses.
+/// The values of a tensor that [`channels_last`] gave, or that was made like that.
+fn as_slice(xs: &Tensor) -> &[f32] {
+    assert!(xs.is_contiguous() && xs.kind() == Kind::Float && xs.device() == Device::Cpu);
+    // SAFETY: contiguous f32 in this process's memory, which lives as long as the tensor.
+    unsafe { std::slice::from_raw_parts(xs.data_ptr() as *const f32, xs.numel()) }
+}
+
+/// The same of a tensor that nobody else uses.
 fn as_mut_slice(xs: &mut Tensor) -> &mut [f32] {
     assert!(xs.is_contiguous() && xs.kind() == Kind::Float && xs.device() == Device::Cpu);
     // SAFETY: contiguous f32 in this process's memory, which lives as long as the tensor; the caller shares it with nobody.

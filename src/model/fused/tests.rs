@@ -231,3 +231,35 @@ fn what_a_position_gets_in_time_does_not_depend_on_threads() {
         assert!(run(threads) == one, "{threads} threads");
     }
 }
+
+#[test]
+fn a_finer_resolution_has_each_value_in_its_place() {
+    for (c, width, time, space, h, w) in [
+        (16, 16, 1, 1, 3, 2),
+        (32, 48, 2, 2, 5, 7),
+        (64, 16, 2, 1, 30, 40),
+        (16, 32, 1, 2, 1, 1),
+    ] {
+        let wide = time * space * space * width;
+        let conv = (random(&[wide, c, 1, 1]), random(&[wide]));
+        let layers = UpsampleLayers {
+            conv: (&conv.0, &conv.1),
+            time,
+            space,
+            width,
+        };
+        for (n, t, dropped) in [(1, 1, time - 1), (1, 2, 0), (2, 3, time - 1)] {
+            let xs = random(&[n * t, c, h, w]);
+            let ys = xs.conv2d(&conv.0, Some(&conv.1), [1, 1], [0, 0], [1, 1], 1);
+            let ys = ys.reshape([n, t, time, space, space, width, h, w]);
+            let ys = ys.permute([0, 1, 2, 5, 6, 3, 7, 4]);
+            let ys = ys.reshape([n, t * time, width, h * space, w * space]);
+            let right = ys.narrow(1, dropped, t * time - dropped).flatten(0, 1);
+            for arch in instructions() {
+                let fused = FusedUpsample::with(&layers, arch).unwrap();
+                let off = error(&fused.forward(&xs, n, dropped).unwrap(), &right);
+                assert!(off < 1e-3, "{arch:?}: {c} channels, {n} streams of {t}: {off}");
+            }
+        }
+    }
+}
