@@ -30,14 +30,13 @@ pub struct PackedMatrix {
 impl PackedMatrix {
     /// `lanes`: f32 in a register.
     pub fn new((k, n): (usize, usize), lanes: usize, value: impl Fn(usize, usize) -> f32) -> PackedMatrix {
-        let columns: Vec<usize> = (0..n).collect();
-        let values = columns.chunks(ACROSS * lanes);
-        let values = values.flat_map(|panel| (0..k).flat_map(|i| panel.iter().map(move |o| (i, *o))));
-        PackedMatrix {
-            values: values.map(|(i, o)| value(i, o)).collect(),
-            k,
-            n,
+        let mut values = Vec::with_capacity(k * n);
+        for first in (0..n).step_by(ACROSS * lanes) {
+            for i in 0..k {
+                values.extend((first..n.min(first + ACROSS * lanes)).map(|o| value(i, o)));
+            }
         }
+        PackedMatrix { values, k, n }
     }
 
     /// `out = a b + start`, with `a: [m, k]` and `out: [m, n]`.

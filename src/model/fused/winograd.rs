@@ -34,15 +34,17 @@ fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
 /// `weight: [hidden, c, 3, 3]` -> `[c, hidden]` for each value of a tile.
 pub fn transform_weights(weight: &[f32], hidden: usize, c: usize) -> Vec<Vec<f32>> {
     let mut values = vec![vec![0.0; c * hidden]; VALUES];
-    for (place, kernel) in weight.chunks_exact(9).enumerate() {
-        let to = place % c * hidden + place / c;
-        let across = kernel
-            .chunks_exact(3)
-            .map(|row| G.map(|g| dot(g, [row[0], row[1], row[2]].map(f64::from))));
-        let rows: Vec<[f64; INPUTS]> = across.collect();
+    for (i, o) in (0..c).flat_map(|i| (0..hidden).map(move |o| (i, o))) {
+        let kernel = &weight[(o * c + i) * 9..][..9];
+        let row = |k: usize| {
+            let row = [kernel[k], kernel[k + 1], kernel[k + 2]].map(f64::from);
+            G.map(|g| dot(g, row))
+        };
+        let rows = [row(0), row(3), row(6)];
         for (value, values) in values.iter_mut().enumerate() {
             let (down, across) = (value / INPUTS, value % INPUTS);
-            values[to] = dot(G[down], [rows[0][across], rows[1][across], rows[2][across]]) as f32;
+            let column = [rows[0][across], rows[1][across], rows[2][across]];
+            values[i * hidden + o] = dot(G[down], column) as f32;
         }
     }
     values
