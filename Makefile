@@ -13,6 +13,6 @@ against:
 test:
 	@scripts/test.sh
 
-# Speed on this machine.
+# Speed on this machine, beside other codecs: a table. `cargo bench` measures the parts.
 bench:
-	@scripts/setup.sh && cargo bench
+	@scripts/bench.sh "$(INPUT)"

@@ -29,6 +29,8 @@ struct Arguments {
 enum Command {
     /// Prints what a model file is; without FILE, the built-in model.
     Info { file: Option<PathBuf> },
+    /// Prints how many multiplications a model takes and how many this machine makes: no tuning of a model's code gets past that.
+    Floor(FloorArguments),
     /// Makes a model file from NVIDIA's Cosmos tokenizer checkpoints.
     ImportCosmos(ImportArguments),
     /// Compares the Cosmos networks with a vector file of NVIDIA's; fails where they differ.
@@ -37,6 +39,15 @@ enum Command {
     Eval(EvalArguments),
     /// Compares a clip with what came back of it, from this codec or others.
     Compare(CompareArguments),
+}
+
+#[derive(Args)]
+struct FloorArguments {
+    /// Model file; the built-in model without it.
+    model: Option<PathBuf>,
+    /// CPU threads; 0: all cores.
+    #[arg(long, default_value_t = 0)]
+    threads: i32,
 }
 
 #[derive(Args)]
@@ -202,6 +213,7 @@ fn parse_point(text: &str) -> Result<OperatingPoint, String> {
 fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Info { file } => info(file),
+        Command::Floor(arguments) => floor(&arguments),
         Command::ImportCosmos(arguments) => import(&arguments),
         Command::Parity(arguments) => parity(&arguments),
         Command::Eval(arguments) => evaluate(&arguments),
@@ -242,6 +254,17 @@ fn info(file: Option<PathBuf>) -> Result<()> {
         println!("{key}: {value}");
     }
     println!("configuration: {}", serde_json::to_string(&model.config)?);
+    Ok(())
+}
+
+fn floor(arguments: &FloorArguments) -> Result<()> {
+    if arguments.threads > 0 {
+        tch::set_num_threads(arguments.threads);
+    }
+    println!("{}", eval::Floor::HEADER);
+    for floor in eval::floor(&load(arguments.model.clone(), "cpu")?.config) {
+        println!("{floor}");
+    }
     Ok(())
 }
 

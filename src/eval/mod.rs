@@ -2,12 +2,14 @@
 //! Measures the codec on clips, by numbers and as pictures to look at.
 
 mod buffer;
+mod floor;
 mod metrics;
 mod montage;
 mod parity;
 mod run;
 
 pub use buffer::BufferUse;
+pub use floor::{floor, Floor};
 pub use metrics::{flicker, psnr, ssim};
 pub use montage::write_montage;
 pub use parity::{tolerance, Parity, Tokens};

@@ -32,8 +32,13 @@ pub fn select(name: &str) -> Result<Device, ModelError> {
 }
 
 /// The fastest kind of number that is good enough for pictures. Tokens and pictures of another kind differ
-/// slightly; the entropy coder does not see them.
+/// slightly; the entropy coder does not see them. `TVC_NUMBERS`, `f32` or `bf16`, chooses another one, to measure it.
 pub fn fast_kind(device: Device) -> Kind {
+    match std::env::var("TVC_NUMBERS").as_deref() {
+        Ok("f32") => return Kind::Float,
+        Ok("bf16") => return Kind::BFloat16,
+        _ => {}
+    }
     static FASTEST: LazyLock<Kind> = LazyLock::new(|| match has_bf16() && bf16_pays() {
         true => Kind::BFloat16,
         false => Kind::Float,

@@ -20,8 +20,8 @@ mod quantized;
 pub mod tokenizer;
 
 pub use config::{
-    painter_macs, ContinuousConfig, ContinuousNetworks, LevelConfig, LevelNetworks, ModelConfig, NetworkConfig,
-    PredictorConfig, TokenizerConfig,
+    analysis_macs, painter_macs, ContinuousConfig, ContinuousNetworks, Convolutions, LevelConfig, LevelNetworks,
+    ModelConfig, NetworkConfig, PredictorConfig, TokenizerConfig,
 };
 pub use context_tensors::powers;
 pub use error::ModelError;

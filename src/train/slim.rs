@@ -10,7 +10,9 @@ use tch::{Device, Kind, Tensor};
 use super::calibrate::{self, Pair, Weights, CONTROL, DECODER};
 use super::checkpoint::Checkpoint;
 use super::clips::{Clip, SampleShape, Sampler};
-use crate::model::{painter_macs, ContinuousNetworks, LevelConfig, LevelNetworks, ModelConfig, NetworkConfig};
+use crate::model::{
+    painter_macs, ContinuousNetworks, Convolutions, LevelConfig, LevelNetworks, ModelConfig, NetworkConfig,
+};
 
 /// Hidden widths are multiples of this: what vector units like.
 const GRAIN: i64 = 16;
@@ -53,8 +55,8 @@ pub fn run(checkpoint: &Path, model: Option<&Path>, out: &Path, plan: &Plan, cli
     let after = plan.apply(&before)?;
     println!(
         "{:.2} -> {:.2} thousand multiplications a luma sample",
-        painter_macs(&before) / 1e3,
-        painter_macs(&after) / 1e3
+        painter_macs(&before, Convolutions::Direct) / 1e3,
+        painter_macs(&after, Convolutions::Direct) / 1e3
     );
     let old = checkpoint.averages("tokenizer");
     let copy = || old.iter().map(|(name, tensor)| (name.clone(), tensor.copy())).collect();
@@ -139,11 +141,11 @@ fn fit(config: &ModelConfig, macs: f64) -> Result<ModelConfig> {
     };
     for percent in (0..=100).rev() {
         let config = cut(f64::from(percent) / 100.0)?;
-        if painter_macs(&config) <= macs {
+        if painter_macs(&config, Convolutions::Direct) <= macs {
             return Ok(config);
         }
     }
-    let least = painter_macs(&cut(0.0)?) / 1e3;
+    let least = painter_macs(&cut(0.0)?, Convolutions::Direct) / 1e3;
     anyhow::bail!("with these blocks the painter takes {least:.2} thousand multiplications a sample at least")
 }
 
@@ -345,7 +347,7 @@ mod tests {
             ..Plan::default()
         };
         let slimmer = plan.apply(&whole).unwrap();
-        let kmac = painter_macs(&slimmer) / 1e3;
+        let kmac = painter_macs(&slimmer, Convolutions::Direct) / 1e3;
         assert!((7.0..=8.0).contains(&kmac), "{kmac}");
         let NetworkConfig::Levels(networks) = &slimmer.tokenizer.networks else {
             panic!("it is of levels");
@@ -422,7 +424,7 @@ mod tests {
             ..Plan::default()
         };
         let slimmer = plan.apply(&whole).unwrap();
-        assert!(painter_macs(&slimmer) < painter_macs(&whole));
+        assert!(painter_macs(&slimmer, Convolutions::Direct) < painter_macs(&whole, Convolutions::Direct));
         let (cut, kept) = slim(copy(&weights), &whole, &slimmer).unwrap();
         let (mut fitted, quads) = (copy(&cut), quads());
         fit_weights((&slimmer, &mut fitted), (&whole, &weights), &kept, &quads).unwrap();

@@ -8,7 +8,7 @@ mod cost;
 mod tokenizer;
 
 pub use continuous::{ContinuousConfig, ContinuousNetworks, MAX_LATENT_CHANNELS};
-pub use cost::painter_macs;
+pub use cost::{analysis_macs, painter_macs, Convolutions};
 pub use tokenizer::{Colour, LevelConfig, LevelNetworks, NetworkConfig, PatchConfig, TokenizerConfig, Transform};
 
 use super::ModelError;
