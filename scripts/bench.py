@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,7 @@ class Run:
 
     @staticmethod
     def of(command: list[str], **environment: str) -> "Run":
-        start = os.times().elapsed
+        start = time.perf_counter()
         process = subprocess.Popen(
             command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
@@ -39,7 +40,7 @@ class Run:
         if process.returncode != 0:
             sys.exit(f"bench: {' '.join(command)}\n{error.decode(errors='replace')}")
         cpu = usage.ru_utime + usage.ru_stime
-        return Run(os.times().elapsed - start, cpu, usage.ru_maxrss / 1024)
+        return Run(time.perf_counter() - start, cpu, usage.ru_maxrss / 1024)
 
 
 @dataclass
@@ -76,7 +77,9 @@ def codecs(raw: Path, size: tuple[int, int], folder: Path, kbps: float, threads:
 
     def gst(name: str, encoder: str, parser: str, decoder: str, **environment: str) -> Codec:
         file = folder / f"{name.split(',')[0].replace(' ', '-')}.coded"
-        return Codec(name, launch(*source, encoder, parser, f"filesink location={file}"),
+        # Files hold start codes, which is what a parser finds without anything else.
+        stream = {"h264parse": ["video/x-h264,stream-format=byte-stream"], "h265parse": ["video/x-h265,stream-format=byte-stream"]}
+        return Codec(name, launch(*source, encoder, parser, *stream.get(parser, []), f"filesink location={file}"),
                      launch(f"filesrc location={file}", parser, decoder, "fakesink sync=false"), environment)
 
     def tvc(kind: str, name: str, options: str) -> Codec:
