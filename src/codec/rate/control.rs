@@ -41,7 +41,7 @@ const MAX_COARSER: f64 = 6.0;
 /// How much faster it gets finer while the link idles.
 const IDLE_HURRY: f64 = 2.5;
 /// Seconds of the rate by which detail may come earlier than planned: it lasts.
-const DETAIL_EARLIER: f64 = 1.0;
+const DETAIL_EARLIER: f64 = 3.0;
 /// What the detail of a picture that stands still takes, in what its key unit takes.
 const DETAIL_COST: f64 = 0.6;
 
