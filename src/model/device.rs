@@ -79,7 +79,7 @@ fn block_seconds(kind: Kind) -> Result<f64, TchError> {
     let mut state = StreamState::default();
     let mut least = f64::INFINITY;
     for _ in 0..REPETITIONS {
-        let xs = xs.f_detach_copy()?;
+        let xs = xs.copy();
         let start = Instant::now();
         state.begin_step();
         let _done = level.forward(xs, 1, &mut state)?;

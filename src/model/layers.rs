@@ -39,8 +39,11 @@ impl StreamState {
 
     pub(super) fn record(&mut self, xs: &Tensor) {
         if let Some(recorded) = &mut self.recorded {
-            // Blocks may use the memory of their input for their output.
-            recorded.push(xs.copy());
+            // Blocks may use the memory of their input for their output, but never where a gradient will be asked for.
+            recorded.push(match xs.requires_grad() {
+                true => xs.shallow_clone(),
+                false => xs.copy(),
+            });
         }
     }
 

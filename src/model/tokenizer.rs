@@ -39,14 +39,10 @@ impl Encoder {
     }
 
     /// `xs: [n * t, c_in, h, w]` -> latents `[n * t', c_out, h', w']` and the features of the level before the
-    /// coarsest, `[n * t", c, h", w"]`.
+    /// coarsest, `[n * t", c, h", w"]`; with a single level there are none.
     fn forward(&self, xs: &Tensor, n: i64, state: &mut StreamState) -> Result<(Tensor, Tensor)> {
         let mut xs = self.conv_in.forward(xs)?;
-        // Of a single level: what goes into it, which it uses up.
-        let mut features = match self.downsamples.is_empty() {
-            true => xs.copy(),
-            false => Tensor::new(),
-        };
+        let mut features = Tensor::new();
         for (i, level) in self.levels.iter().enumerate() {
             xs = level.forward(xs, n, state)?;
             if let Some(down) = self.downsamples.get(i) {

@@ -25,6 +25,7 @@ pub struct PackedMatrix {
     values: Vec<f32>,
     k: usize,
     n: usize,
+    lanes: usize,
 }
 
 impl PackedMatrix {
@@ -36,14 +37,14 @@ impl PackedMatrix {
                 values.extend((first..n.min(first + ACROSS * lanes)).map(|o| value(i, o)));
             }
         }
-        PackedMatrix { values, k, n }
+        PackedMatrix { values, k, n, lanes }
     }
 
     /// `out = a b + start`, with `a: [m, k]` and `out: [m, n]`.
     #[inline(always)]
     pub fn multiply<S: Simd>(&self, simd: S, a: &[f32], start: Start, out: &mut [f32]) {
         let m = a.len() / self.k;
-        assert!(self.k.is_multiple_of(UNROLL) && self.n.is_multiple_of(S::F32_LANES));
+        assert!(self.k.is_multiple_of(UNROLL) && self.n.is_multiple_of(S::F32_LANES) && self.lanes == S::F32_LANES);
         assert!(a.len() == m * self.k && out.len() == m * self.n && self.values.len() == self.k * self.n);
         let (bias, adds) = match start {
             Start::Zero => (None, false),

@@ -3,7 +3,7 @@
 //! 1x1 convolution before the next one is touched, so that everything but input and output stays in the cache. 3x3 convolutions are
 //! Winograd's F(4x4, 3x3), a quarter of the multiplications, which libtorch does not have on processors of today.
 //!
-//! What a position gets depends neither on the number of threads nor on the other positions of a call.
+//! What a position gets depends neither on the number of threads nor on the other pictures and streams of a call.
 
 mod elementwise;
 mod matrix;
@@ -15,7 +15,7 @@ mod tests;
 mod upsample;
 mod winograd;
 
-use std::sync::{LazyLock, OnceLock};
+use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
 
 use pulp::{Arch, Simd, WithSimd};
 use tch::{Device, Kind, Tensor};
@@ -28,6 +28,8 @@ type Result<T> = std::result::Result<T, tch::TchError>;
 
 /// Channels come in multiples of this: two of AVX2's registers or one of AVX-512's.
 const CHANNELS: i64 = 16;
+/// Beyond this the transformed weights, four times as many, fit into no cache.
+const MOST_CHANNELS: i64 = 1024;
 /// Multiplications below which a thread of its own does not pay.
 const WORTH_A_THREAD: usize = 1 << 22;
 
@@ -44,7 +46,7 @@ static INSTRUCTIONS: LazyLock<Option<Arch>> = LazyLock::new(|| {
 
 /// The instructions to use for layers with such weights and channels; `None` where they run as they are.
 fn instructions_for(weight: &Tensor, channels: &[i64]) -> Option<Arch> {
-    let fits = channels.iter().all(|n| n % CHANNELS == 0);
+    let fits = channels.iter().all(|n| n % CHANNELS == 0 && *n <= MOST_CHANNELS);
     let here = weight.kind() == Kind::Float && weight.device() == Device::Cpu;
     INSTRUCTIONS.filter(|_| fits && here)
 }
@@ -65,7 +67,7 @@ impl<T> Fused<T> {
         self.0 = Some(OnceLock::new());
     }
 
-    /// `None`: the layers run as they are.
+    /// `None`: the layers run as they are, which is what becomes of an error, too.
     pub fn get(&self, make: impl FnOnce() -> Result<Option<T>>) -> Option<&T> {
         let fused = self.0.as_ref()?;
         fused.get_or_init(|| make().ok().flatten()).as_ref()
@@ -96,32 +98,51 @@ fn channels_last(xs: &Tensor, channels: usize) -> Result<Tensor> {
 /// The values of a tensor that [`channels_last`] gave, or that was made like that.
 fn as_slice(xs: &Tensor) -> &[f32] {
     assert!(xs.is_contiguous() && xs.kind() == Kind::Float && xs.device() == Device::Cpu);
+    // libtorch has no memory for nothing.
+    if xs.numel() == 0 {
+        return &[];
+    }
     // SAFETY: contiguous f32 in this process's memory, which lives as long as the tensor.
     unsafe { std::slice::from_raw_parts(xs.data_ptr() as *const f32, xs.numel()) }
 }
 
-/// The same of a tensor that nobody else uses.
-fn as_mut_slice(xs: &mut Tensor) -> &mut [f32] {
+/// The same, to be written to.
+///
+/// # Safety
+/// Nobody else looks at the tensor's memory while the slice lives.
+unsafe fn as_mut_slice(xs: &mut Tensor) -> &mut [f32] {
     assert!(xs.is_contiguous() && xs.kind() == Kind::Float && xs.device() == Device::Cpu);
-    // SAFETY: contiguous f32 in this process's memory, which lives as long as the tensor; the caller shares it with nobody.
+    if xs.numel() == 0 {
+        return &mut [];
+    }
+    // SAFETY: contiguous f32 in this process's memory, which lives as long as the tensor and is the caller's alone.
     unsafe { std::slice::from_raw_parts_mut(xs.data_ptr() as *mut f32, xs.numel()) }
 }
 
-/// Of `threads` as many as so many multiplications are worth.
-fn threads_for(threads: i32, multiplications: usize) -> usize {
-    (threads.max(1) as usize).min(multiplications / WORTH_A_THREAD + 1)
+/// As many of libtorch's threads as so many multiplications are worth.
+fn threads_for(multiplications: usize) -> usize {
+    (tch::get_num_threads().max(1) as usize).min(multiplications / WORTH_A_THREAD + 1)
 }
 
-/// Runs each job in a thread of its own, the last one in this.
-fn run_all<J: WithSimd + Send>(arch: Arch, mut jobs: Vec<J>) {
+/// Runs all jobs, each in a thread of its own as far as there are threads, the last ones in this.
+fn run_all<J: WithSimd + Send>(arch: Arch, jobs: Vec<J>) {
+    let helpers = jobs.len().saturating_sub(1);
+    let jobs = Mutex::new(jobs);
+    let work = || loop {
+        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match job {
+            Some(job) => drop(arch.dispatch(job)),
+            None => break,
+        }
+    };
     std::thread::scope(|scope| {
-        let own = jobs.pop();
-        for job in jobs {
-            scope.spawn(move || drop(arch.dispatch(job)));
+        for _ in 0..helpers {
+            // Where there is no thread to be had, the others do its work.
+            if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                break;
+            }
         }
-        if let Some(job) = own {
-            arch.dispatch(job);
-        }
+        work();
     });
 }
 

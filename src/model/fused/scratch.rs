@@ -6,6 +6,9 @@ use std::sync::{Mutex, PoisonError};
 /// What is not in use, kept for later: fresh pages cost as much as the arithmetic.
 static SPARE: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::new());
 
+/// More than this is given back: only pictures of 4096 samples and more across need it, and rarely so.
+const MOST_KEPT: usize = 4 << 20;
+
 /// Memory of one thread, with whatever was left in it.
 pub struct Scratch(Vec<f32>, usize);
 
@@ -27,6 +30,9 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        if self.0.len() > MOST_KEPT {
+            return;
+        }
         let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
         spare.push(std::mem::take(&mut self.0));
     }

@@ -12,7 +12,7 @@ use super::scratch::{split, Scratch};
 use super::winograd::{self, TILE};
 use super::{as_mut_slice, channels_last, instructions_for, run_all, threads_for, values, Lanes, Result};
 
-/// Tiles that a thread transforms at a time: few enough for the cache, enough to use each weight many times.
+/// Tiles that a thread transforms at a time, about, but always whole rows: few enough for the cache, enough to use each weight many times.
 const TILES: usize = 40;
 
 /// The layers that become one: `y = product(silu(conv(before(x))))`, to which `x` may be added.
@@ -53,7 +53,9 @@ impl FusedConv {
         let weight = layers.conv.0;
         let (hidden, c, kernel, _) = weight.size4()?;
         let c_out = layers.product.map_or(hidden, |(weight, _)| weight.size()[0]);
-        let arch = instructions_for(weight, &[hidden, c, c_out]).filter(|_| kernel == 3);
+        // What is added to needs the memory of what is added.
+        let adds = !layers.residual || layers.product.is_some() && c_out == c;
+        let arch = instructions_for(weight, &[hidden, c, c_out]).filter(|_| kernel == 3 && adds);
         arch.map(|arch| FusedConv::with(layers, arch)).transpose()
     }
 
@@ -90,13 +92,17 @@ impl FusedConv {
         let mut xs = channels_last(&xs, self.norm.channels())?;
         let (n, h, w, c) = xs.size4()?;
         let (size, c_out) = ((n as usize, h as usize, w as usize), self.bias_out().len() as i64);
+        let threads = threads_for(xs.numel() * self.bias.len());
+        // SAFETY: it is used up.
+        let input = unsafe { as_mut_slice(&mut xs) };
         if c_out == c {
-            self.run(as_mut_slice(&mut xs), size, None, tch::get_num_threads());
+            self.run(input, size, None, threads);
             return xs.f_permute([0, 3, 1, 2]);
         }
         let mut ys = Tensor::f_empty([n, h, w, c_out], (Kind::Float, Device::Cpu))?;
-        let out = Some(as_mut_slice(&mut ys));
-        self.run(as_mut_slice(&mut xs), size, out, tch::get_num_threads());
+        // SAFETY: it has just been made.
+        let out = unsafe { as_mut_slice(&mut ys) };
+        self.run(input, size, Some(out), threads);
         ys.f_permute([0, 3, 1, 2])
     }
 
@@ -110,11 +116,14 @@ impl FusedConv {
         xs: &mut [f32],
         (n, h, w): (usize, usize, usize),
         mut out: Option<&mut [f32]>,
-        threads: i32,
+        threads: usize,
     ) {
         let (tile_rows, pitch) = (h.div_ceil(TILE), w * self.norm.channels());
         let rows = n * tile_rows;
-        let threads = threads_for(threads, h * w * n * self.norm.channels() * self.bias.len()).min(rows);
+        if rows * pitch == 0 {
+            return;
+        }
+        let threads = threads.min(rows);
         let shares: Vec<_> = (0..threads)
             .map(|i| pieces(rows * i / threads..rows * (i + 1) / threads, tile_rows))
             .collect();

@@ -63,7 +63,7 @@ impl FusedTemporal {
     }
 
     /// `xs: [n * t, c, h, w]` f32 of `n` streams, best in channels-last memory. `pending: [n, h, w, 2 hidden]` is what earlier time steps
-    /// give to the first of these and to the one after it, before the bias; `None` at the start of a stream, where the past is copies of
+    /// give to the first of these and to the one after it, before the bias; `None` at the start of a stream or where it was forgotten: then the past is copies of
     /// the first time step. -> `[n * t, c, h, w]` in channels-last memory, and what these and earlier ones give to later time steps. Both
     /// are used up: their memory holds what comes out.
     pub fn forward(&self, xs: Tensor, n: i64, pending: Option<Tensor>) -> Result<(Tensor, Tensor)> {
@@ -75,13 +75,15 @@ impl FusedTemporal {
             Some(pending) => pending,
             None => Tensor::f_empty(shape, (Kind::Float, Device::Cpu))?,
         };
-        if pending.size() != shape || n < 1 || nt % n != 0 {
+        if pending.size() != shape || n < 1 || nt < n || nt % n != 0 {
             let (xs, pending) = (xs.size(), pending.size());
             return Err(tch::TchError::Shape(format!("{xs:?} of {n} streams after {pending:?}")));
         }
         let shape = (n as usize, (nt / n) as usize, (h * w) as usize);
-        let memory = (as_mut_slice(&mut xs), as_mut_slice(&mut pending));
-        self.run(memory, begins, shape, tch::get_num_threads());
+        let threads = threads_for((STEPS + 1) * xs.numel() * self.bias.len());
+        // SAFETY: both are used up.
+        let memory = unsafe { (as_mut_slice(&mut xs), as_mut_slice(&mut pending)) };
+        self.run(memory, begins, shape, threads);
         Ok((xs.f_permute([0, 3, 1, 2])?, pending))
     }
 
@@ -91,14 +93,13 @@ impl FusedTemporal {
         (xs, pending): (&mut [f32], &mut [f32]),
         begins: bool,
         (n, t, positions): (usize, usize, usize),
-        threads: i32,
+        threads: usize,
     ) {
         let (c, wide) = (self.norm.channels(), 2 * self.bias.len());
         let (frame, state) = (positions * c, positions * wide);
         if n * t * frame == 0 {
             return;
         }
-        let threads = threads_for(threads, t * positions * (STEPS + 1) * c * self.bias.len());
         let share = positions.div_ceil(threads);
         for (xs, pending) in xs.chunks_exact_mut(t * frame).zip(pending.chunks_exact_mut(state)) {
             let mut frames: Vec<_> = xs.chunks_exact_mut(frame).map(|xs| xs.chunks_mut(share * c)).collect();

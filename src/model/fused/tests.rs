@@ -39,16 +39,16 @@ impl Weights {
     }
 }
 
+/// Layer norm over the channels of `xs: [n, c, h, w]`.
+fn normal((weight, bias): (&Tensor, &Tensor), xs: &Tensor) -> Tensor {
+    let last = xs.permute([0, 2, 3, 1]);
+    let normal = last.layer_norm(weight.size(), Some(weight), Some(bias), 1e-5, true);
+    normal.permute([0, 3, 1, 2])
+}
+
 /// What libtorch makes of the layers.
 fn reference(layers: &Layers, xs: &Tensor) -> Tensor {
-    let norm = xs.permute([0, 2, 3, 1]).layer_norm(
-        layers.norm.0.size(),
-        Some(layers.norm.0),
-        Some(layers.norm.1),
-        1e-5,
-        true,
-    );
-    let mut ys = norm.permute([0, 3, 1, 2]);
+    let mut ys = normal(layers.norm, xs);
     if layers.silu_before {
         ys = ys.silu();
     }
@@ -95,7 +95,7 @@ fn what_a_picture_gets_depends_neither_on_threads_nor_on_other_pictures() {
     let fused = FusedConv::with(&weights.layers(false, true, true), Arch::new()).unwrap();
     let xs = random(&[3, 37, 41, 32]);
     let values = values(&xs).unwrap();
-    let run = |xs: &[f32], n: usize, threads: i32| {
+    let run = |xs: &[f32], n: usize, threads: usize| {
         let (mut inside, mut xs, mut out) = (xs.to_vec(), xs.to_vec(), vec![0.0; xs.len()]);
         fused.run(&mut inside, (n, 37, 41), None, threads);
         fused.run(&mut xs, (n, 37, 41), Some(&mut out), threads);
@@ -138,6 +138,11 @@ fn other_channels_and_kinds_are_left_to_libtorch() {
         let weights = Weights::new(channels);
         assert!(FusedConv::new(&weights.layers(false, true, false)).unwrap().is_none());
     }
+    // Nothing to add to.
+    for (channels, product) in [([16, 16, 32], true), ([16, 16, 16], false)] {
+        let weights = Weights::new(channels);
+        assert!(FusedConv::new(&weights.layers(false, product, true)).unwrap().is_none());
+    }
     let weights = Weights::new([16, 16, 16]);
     let mut layers = weights.layers(false, true, false);
     let half = weights.conv.0.to_kind(Kind::BFloat16);
@@ -156,14 +161,7 @@ fn features_of_other_layers_are_an_error() {
 
 /// Blocks in time by the sums that define them.
 fn temporal_reference(layers: &TemporalLayers, xs: &Tensor) -> Tensor {
-    let norm = xs.permute([0, 2, 3, 1]).layer_norm(
-        layers.norm.0.size(),
-        Some(layers.norm.0),
-        Some(layers.norm.1),
-        1e-5,
-        true,
-    );
-    let norm = norm.permute([0, 3, 1, 2]);
+    let norm = normal(layers.norm, xs);
     let first = norm.narrow(0, 0, 1);
     let all = Tensor::cat(&[&first, &first, &norm], 0);
     let t = xs.size()[0];
@@ -221,7 +219,7 @@ fn what_a_position_gets_in_time_does_not_depend_on_threads() {
     let fused = FusedTemporal::with(&layers, Arch::new()).unwrap();
     let (n, t, positions) = (2, 3, 37 * 41);
     let xs = values(&random(&[(n * t * positions) as i64, 32])).unwrap();
-    let run = |threads: i32| {
+    let run = |threads: usize| {
         let (mut xs, mut pending) = (xs.clone(), vec![0.0; n * positions * 96]);
         fused.run((&mut xs, &mut pending), true, (n, t, positions), threads);
         (xs, pending)
@@ -261,5 +259,27 @@ fn a_finer_resolution_has_each_value_in_its_place() {
                 assert!(off < 1e-3, "{arch:?}: {c} channels, {n} streams of {t}: {off}");
             }
         }
+    }
+}
+
+#[test]
+fn a_finer_resolution_does_not_depend_on_threads() {
+    let conv = (random(&[8 * 16, 32, 1, 1]), random(&[8 * 16]));
+    let layers = UpsampleLayers {
+        conv: (&conv.0, &conv.1),
+        time: 2,
+        space: 2,
+        width: 16,
+    };
+    let fused = FusedUpsample::with(&layers, Arch::new()).unwrap();
+    let xs = values(&random(&[3 * 7 * 5, 32])).unwrap();
+    let run = |threads: usize| {
+        let mut out = vec![0.0; (3 * 2 - 1) * 14 * 10 * 16];
+        fused.run(&xs, [1, 3, 7, 5, 1], &mut out, threads);
+        out
+    };
+    let one = run(1);
+    for threads in [2, 3, 100] {
+        assert!(run(threads) == one, "{threads} threads");
     }
 }

@@ -68,17 +68,19 @@ impl FusedUpsample {
         let shape = [nt * time - n * dropped, h * space, w * space, self.width as i64];
         let mut ys = Tensor::f_empty(shape, (Kind::Float, Device::Cpu))?;
         let shape = [n, nt / n, h, w, dropped].map(|size| size as usize);
-        self.run(as_slice(&xs), shape, as_mut_slice(&mut ys), tch::get_num_threads());
+        let threads = threads_for(xs.numel() * self.bias.len());
+        // SAFETY: it has just been made.
+        let out = unsafe { as_mut_slice(&mut ys) };
+        self.run(as_slice(&xs), shape, out, threads);
         ys.f_permute([0, 3, 1, 2])
     }
 
     /// Shares the lines of each time step among threads.
-    pub(super) fn run(&self, xs: &[f32], [n, t, h, w, dropped]: [usize; 5], out: &mut [f32], threads: i32) {
+    pub(super) fn run(&self, xs: &[f32], [n, t, h, w, dropped]: [usize; 5], out: &mut [f32], threads: usize) {
         let (picture, line_out) = (h * w * self.channels, w * self.space * self.width);
         if n * t * picture == 0 {
             return;
         }
-        let threads = threads_for(threads, picture * self.bias.len());
         let share = h.div_ceil(threads);
         let mut frames = out.chunks_exact_mut(h * self.space * line_out);
         for (i, xs) in xs.chunks_exact(picture).enumerate() {
