@@ -71,7 +71,6 @@ def raw_file(clip: str, size: tuple[int, int], frames: int, path: Path) -> None:
 
 def codecs(raw: Path, size: tuple[int, int], folder: Path, kbps: float, threads: int, kinds: list[str]) -> list[Codec]:
     width, height = size
-    # I420 planes with the padding that GStreamer gives them.
     source = (f"filesrc location={raw}", f"rawvideoparse width={width} height={height} format=i420 framerate={RATE}/1")
     rate = max(1, round(kbps))
 
@@ -107,14 +106,11 @@ def floors(threads: int) -> dict[str, dict[str, float]]:
     return {row.pop("numbers"): {key: float(value) for key, value in row.items()} for row in rows}
 
 
-def has_bf16() -> bool:
-    return "avx512_bf16" in Path("/proc/cpuinfo").read_text().split()
-
-
-def processor() -> str:
-    lines = (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
-    flags = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in Path("/proc/cpuinfo").read_text().split()]
-    return f"{next(lines, 'processor: ?').split(':')[1].strip()}, {', '.join(flags) or 'no vectors'}"
+def processor() -> tuple[str, list[str]]:
+    """Its name, and which of the instructions that matter here it has."""
+    text = Path("/proc/cpuinfo").read_text()
+    names = (line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name"))
+    return next(names, "a processor"), [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in text.split()]
 
 
 def measure(clip: str, size: tuple[int, int], frames: int, threads: int, kinds: list[str]) -> None:
@@ -131,7 +127,8 @@ def measure(clip: str, size: tuple[int, int], frames: int, threads: int, kinds: 
         print("| codec | encode: frames/s | ratio | CPU s | MiB | decode: frames/s | ratio | CPU s | MiB |")
         print("|---|---|---|---|---|---|---|---|---|")
         speeds = {}
-        for codec in codecs(raw, size, folder, kbps, threads, kinds):
+        measured = codecs(raw, size, folder, kbps, threads, kinds)
+        for codec in measured:
             runs = [Run.of(command, **codec.environment) for command in (codec.encode, codec.decode)]
             speeds[codec.name] = [frames / run.wall for run in runs]
             cells = [codec.name]
@@ -139,11 +136,10 @@ def measure(clip: str, size: tuple[int, int], frames: int, threads: int, kinds: 
                 cells += [f"{speed:.1f}", f"{own / speed:.2f}", f"{run.cpu:.1f}", f"{run.memory:.0f}"]
             print(f"| {' | '.join(cells)} |", flush=True)
         # The start of a process: what a stream of one unit takes.
+        os.truncate(raw, raw.stat().st_size // frames)
         starts = {}
-        for codec in codecs(raw, size, folder, kbps, threads, kinds)[: len(kinds)]:
-            os.truncate(raw, raw.stat().st_size // frames)
+        for codec in measured[: len(kinds)]:
             starts[codec.name] = [Run.of(command, **codec.environment).wall for command in (codec.encode, codec.decode)]
-            raw_file(clip, size, frames, raw)
     print("\n| numbers | of | kMAC a sample | 10^9 MAC/s | floor: frames/s | measured, without the start | share of the floor |")
     print("|---|---|---|---|---|---|---|")
     for kind, floor in floors(threads).items():
@@ -157,18 +153,32 @@ def measure(clip: str, size: tuple[int, int], frames: int, threads: int, kinds: 
             print(f"| {kind} | {direction} | {macs:.1f} | {floor['gmac_per_s']:.0f} | {most:.0f} | {speed:.1f} | {speed / most:.2f} |")
 
 
+def parse_sizes(text: str) -> list[tuple[int, int]]:
+    sizes = [tuple(int(side) for side in size.split("x")) for size in text.split(",")]
+    # Rows of raw video are padded to four bytes by GStreamer and not at all by ffmpeg.
+    if not all(len(size) == 2 and size[0] >= 16 and size[1] >= 16 and size[0] % 8 == 0 and size[1] % 2 == 0 for size in sizes):
+        raise argparse.ArgumentTypeError(f"{text}: WIDTHxHEIGHT, of at least 16, widths multiples of 8 and heights of 2")
+    return sizes
+
+
+def parse_frames(text: str) -> int:
+    if int(text) < 2:
+        raise argparse.ArgumentTypeError(f"{text}: at least 2")
+    return int(text)
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("clip", help="any file that GStreamer decodes")
-    arguments.add_argument("--sizes", default="320x180,640x360,1280x720", help="WxH,...")
-    arguments.add_argument("--frames", type=int, default=150)
+    arguments.add_argument("--sizes", type=parse_sizes, default="320x180,640x360,1280x720", help="WxH,...")
+    arguments.add_argument("--frames", type=parse_frames, default=150, help="at least 2")
     arguments.add_argument("--threads", type=int, default=0, help="of this codec and x264; 0: all cores")
     options = arguments.parse_args()
-    kinds = ["f32", "bf16"] if has_bf16() else ["f32"]
-    print(f"{processor()}; {options.threads or os.cpu_count()} threads.")
-    for size in options.sizes.split(","):
-        width, height = (int(side) for side in size.split("x"))
-        measure(options.clip, (width, height), options.frames, options.threads, kinds)
+    name, flags = processor()
+    kinds = ["f32", "bf16"] if "avx512_bf16" in flags else ["f32"]
+    print(f"{name}, {', '.join(flags) or 'no vectors'}; {options.threads or os.cpu_count()} threads.")
+    for size in options.sizes:
+        measure(options.clip, size, options.frames, options.threads, kinds)
 
 
 if __name__ == "__main__":

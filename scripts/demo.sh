@@ -16,11 +16,7 @@ export GST_PLUGIN_PATH="$PWD/target/release${GST_PLUGIN_PATH:+:$GST_PLUGIN_PATH}
 if [ -z "$input" ]; then
     input=$out/source.mkv
     echo "no INPUT=: making $input, ten seconds of moving colour bars and a ball"
-    gst-launch-1.0 -q \
-        videomixer name=mix sink_1::xpos=160 sink_1::ypos=60 ! videoconvert ! video/x-raw,format=I420 \
-        ! matroskamux ! filesink location="$input" \
-        videotestsrc num-buffers=250 pattern=smpte horizontal-speed=2 ! video/x-raw,width=640,height=360,framerate=25/1 ! mix. \
-        videotestsrc num-buffers=250 pattern=ball ! video/x-raw,width=320,height=240,framerate=25/1 ! mix.
+    scripts/demo-clip.sh "$input"
 fi
 [ -r "$input" ] || { echo "demo: cannot read $input" >&2; exit 1; }
 

@@ -10,9 +10,7 @@ use gsttvc::bitstream::UnitHeader;
 
 fn decode(units: &[gst::Buffer]) -> Vec<gst::Buffer> {
     let mut harness = decoder();
-    for unit in units.iter() {
-        harness.push(unit.clone()).unwrap();
-    }
+    push_all(&mut harness, units);
     harness.push_event(gst::event::Eos::new());
     drain(&mut harness)
 }
@@ -174,9 +172,7 @@ fn decoding_resumes_at_the_key_unit_after_damage() {
     units[1] = gst::Buffer::from_mut_slice(damaged);
     let mut harness = decoder();
     let bus = bus(&harness);
-    for unit in units.iter() {
-        harness.push(unit.clone()).unwrap();
-    }
+    push_all(&mut harness, &units);
     harness.push_event(gst::event::Eos::new());
     assert_eq!(
         drain(&mut harness).len(),

@@ -34,16 +34,12 @@ fn a_blocked_sink_does_not_stop_the_painter() {
     let units = encode(&i420(), 49);
     let (mut harness, pad, probe) = blocked_decoder();
     // One is pushed, one is painted, one more is under way, two wait: there is room for the fifth only if the third has been begun.
-    for unit in &units[..5] {
-        harness.push(unit.clone()).unwrap();
-    }
+    push_all(&mut harness, &units[..5]);
     assert_eq!(harness.buffers_received(), 0, "the first picture is held");
     let painted = stat(&harness.element().unwrap(), "painted");
     assert!(painted >= 9, "{painted} pictures are painted");
     pad.remove_probe(probe);
-    for unit in &units[5..] {
-        harness.push(unit.clone()).unwrap();
-    }
+    push_all(&mut harness, &units[5..]);
     harness.push_event(gst::event::Eos::new());
     let pictures = drain(&mut harness);
     assert_eq!(
@@ -61,23 +57,17 @@ fn a_blocked_sink_does_not_stop_the_painter() {
 fn a_blocked_decoder_can_be_stopped_and_flushed() {
     let units = encode(&i420(), 41);
     let (mut harness, _, _) = blocked_decoder();
-    units[..5]
-        .iter()
-        .for_each(|unit| assert!(harness.push(unit.clone()).is_ok()));
+    push_all(&mut harness, &units[..5]);
     harness.element().unwrap().set_state(gst::State::Null).unwrap();
 
     let (mut harness, pad, probe) = blocked_decoder();
-    units[..5]
-        .iter()
-        .for_each(|unit| assert!(harness.push(unit.clone()).is_ok()));
+    push_all(&mut harness, &units[..5]);
     harness.push_event(gst::event::FlushStart::new());
     harness.push_event(gst::event::FlushStop::new(true));
     harness.push_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new()));
     pad.remove_probe(probe);
     drain(&mut harness);
-    units[..2]
-        .iter()
-        .for_each(|unit| assert!(harness.push(unit.clone()).is_ok()));
+    push_all(&mut harness, &units[..2]);
     harness.push_event(gst::event::Eos::new());
     assert_eq!(
         drain(&mut harness).iter().map(pts).collect::<Vec<_>>(),
@@ -97,14 +87,10 @@ fn pictures_that_would_be_too_late_are_not_painted() {
     let element = harness.element().unwrap();
     let bus = bus(&harness);
     // The painter learns what a unit takes.
-    units[..4]
-        .iter()
-        .for_each(|unit| assert!(harness.push(unit.clone()).is_ok()));
+    push_all(&mut harness, &units[..4]);
     (0..25).for_each(|t| assert_eq!(pts(&harness.pull().unwrap()), t));
     assert!(harness.push_upstream_event(qos(24, 100_000)));
-    units[4..9]
-        .iter()
-        .for_each(|unit| assert!(harness.push(unit.clone()).is_ok()));
+    push_all(&mut harness, &units[4..9]);
     harness.push_event(gst::event::CustomDownstream::new(gst::Structure::new_empty("mark")));
     // In time again, from here on.
     harness.push_event(gst::event::Gap::new(64 * FRAME, None));
@@ -112,9 +98,7 @@ fn pictures_that_would_be_too_late_are_not_painted() {
     assert_eq!(painted + skipped, 65);
     assert!(skipped >= 8, "{skipped} skipped");
     assert!(harness.push_upstream_event(qos(0, 0)));
-    units[9..]
-        .iter()
-        .for_each(|unit| assert!(harness.push(unit.clone()).is_ok()));
+    push_all(&mut harness, &units[9..]);
     harness.push_event(gst::event::Eos::new());
     let shown: Vec<u64> = drain(&mut harness).iter().map(pts).collect();
     assert_eq!(
@@ -143,14 +127,10 @@ fn nothing_is_left_out_without_quality_of_service() {
     let units = encode(&i420(), 41);
     let mut harness = decoder();
     harness.element().unwrap().set_property("qos", false);
-    units[..4]
-        .iter()
-        .for_each(|unit| assert!(harness.push(unit.clone()).is_ok()));
+    push_all(&mut harness, &units[..4]);
     (0..25).for_each(|_| assert!(harness.pull().is_ok()));
     assert!(harness.push_upstream_event(qos(24, 100_000)));
-    units[4..]
-        .iter()
-        .for_each(|unit| assert!(harness.push(unit.clone()).is_ok()));
+    push_all(&mut harness, &units[4..]);
     harness.push_event(gst::event::Eos::new());
     assert_eq!(drain(&mut harness).len(), 16);
 }
@@ -217,11 +197,8 @@ fn durations_come_from_time_stamps_where_caps_have_no_rate() {
     harness.set_src_caps(info.to_caps().unwrap());
     harness.play();
     for t in 0..17 {
-        let mut buffer = picture(&info, t);
-        let writable = buffer.get_mut().unwrap();
-        writable.set_pts(t * 200 * gst::ClockTime::MSECOND);
-        writable.set_duration(gst::ClockTime::NONE);
-        harness.push(buffer).unwrap();
+        let pts = t * 200 * gst::ClockTime::MSECOND;
+        harness.push(picture_at(&info, t, pts)).unwrap();
     }
     harness.push_event(gst::event::Eos::new());
     let pictures = drain(&mut harness);
@@ -249,18 +226,13 @@ fn several_units_in_a_buffer_come_out_like_one_in_each() {
 fn gaps_and_new_segments_stay_between_their_pictures() {
     let units = encode(&i420(), 17);
     let mut harness = decoder();
-    let push = |harness: &mut gst_check::Harness| {
-        units
-            .iter()
-            .for_each(|unit| assert!(harness.push(unit.clone()).is_ok()));
-    };
-    push(&mut harness);
+    push_all(&mut harness, &units);
     harness.push_event(gst::event::Gap::new(17 * FRAME, FRAME));
     assert_eq!(drain(&mut harness).len(), 17, "before the gap");
     let mut segment = gst::FormattedSegment::<gst::ClockTime>::new();
     segment.set_start(4 * FRAME);
     harness.push_event(gst::event::Segment::new(&segment));
-    push(&mut harness);
+    push_all(&mut harness, &units);
     harness.push_event(gst::event::Eos::new());
     let pictures: Vec<_> = drain(&mut harness).iter().map(pts).collect();
     assert_eq!(pictures, (4..17).collect::<Vec<_>>(), "of the second segment");
@@ -273,9 +245,7 @@ fn what_is_far_before_a_seeks_target_is_not_painted() {
     let mut segment = gst::FormattedSegment::<gst::ClockTime>::new();
     segment.set_start(100 * FRAME);
     harness.push_event(gst::event::Segment::new(&segment));
-    units
-        .iter()
-        .for_each(|unit| assert!(harness.push(unit.clone()).is_ok()));
+    push_all(&mut harness, &units);
     harness.push_event(gst::event::Eos::new());
     let target = drain(&mut harness);
     assert_eq!(
@@ -289,9 +259,7 @@ fn what_is_far_before_a_seeks_target_is_not_painted() {
     // The finer levels have seen enough by then.
     let all = {
         let mut harness = decoder();
-        units
-            .iter()
-            .for_each(|unit| assert!(harness.push(unit.clone()).is_ok()));
+        push_all(&mut harness, &units);
         harness.push_event(gst::event::Eos::new());
         drain(&mut harness)
     };

@@ -171,11 +171,8 @@ fn durations_come_from_time_stamps_where_frames_have_none() {
     let info = info.fps(gst::Fraction::new(0, 1)).build().unwrap();
     let mut harness = encoder(&info);
     for t in 0..17 {
-        let mut buffer = picture(&info, t);
-        let writable = buffer.get_mut().unwrap();
-        writable.set_pts(t * 200 * gst::ClockTime::MSECOND);
-        writable.set_duration(gst::ClockTime::NONE);
-        harness.push(buffer).unwrap();
+        let pts = t * 200 * gst::ClockTime::MSECOND;
+        harness.push(picture_at(&info, t, pts)).unwrap();
     }
     harness.push_event(gst::event::Eos::new());
     let durations: Vec<_> = drain(&mut harness).iter().map(|unit| unit.duration()).collect();

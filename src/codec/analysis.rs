@@ -9,7 +9,7 @@ use super::{CodecError, Frame};
 use crate::bitstream::{CodingScale, SequenceHeader};
 use crate::entropy::{LatentMap, TokenMap, DIGITS, LATENT_SCALE};
 use crate::model::picture::{self, Ycbcr};
-use crate::model::{Model, StreamState};
+use crate::model::{values, Model, StreamState};
 
 /// The strips of a stream's pictures, and what the networks remember of each from unit to unit.
 #[derive(Debug)]
@@ -137,11 +137,5 @@ pub fn in_tokens(model: &Model, sequence: &SequenceHeader) -> (usize, usize) {
 
 /// `xs: [1, c, h, w]` -> the values with the channels of a place together.
 fn by_place(xs: &Tensor) -> Result<Vec<f32>, CodecError> {
-    let xs = xs
-        .f_permute([0, 2, 3, 1])?
-        .f_to_device(tch::Device::Cpu)?
-        .f_contiguous()?;
-    let mut values = vec![0f32; xs.numel()];
-    xs.f_copy_data(&mut values, xs.numel())?;
-    Ok(values)
+    Ok(values(&xs.f_permute([0, 2, 3, 1])?)?)
 }

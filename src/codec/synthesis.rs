@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The decoder's networks: digits and latents to frames.
 
+use tch::Tensor;
+
 use super::colour::ycbcr;
 use super::patches::frames_of_patches;
 use super::restore::Restored;
@@ -10,7 +12,7 @@ use super::{CodecError, Frame};
 use crate::bitstream::{CodingScale, SequenceHeader};
 use crate::entropy::LatentMode;
 use crate::model::picture::{self, Ycbcr};
-use crate::model::{Model, StreamState, TimeSteps};
+use crate::model::{Fusion, Model, StreamState, TimeSteps};
 
 /// The networks over the strips of a picture, and what they remember from unit to unit.
 #[derive(Debug)]
@@ -89,9 +91,7 @@ impl Synthesis {
         let shown = (sequence.width as usize, sequence.height as usize);
         frames.iter().map(|frame| Ok(frame.resized(shown)?)).collect()
     }
-}
 
-impl Synthesis {
     /// A unit after the first one of which no frame is wanted. `latents`, `control`: see [`Painting`].
     pub fn skip(
         &mut self,
@@ -108,18 +108,32 @@ impl Synthesis {
     }
 }
 
+/// The networks that bring latents into the picture, and the latents.
+type Latents<'a> = (&'a Fusion, Tensor);
+
 impl StripState {
+    /// The codes of the strip's tokens and, where `control` wants them, its latents.
+    fn inputs<'a>(
+        &self,
+        model: &'a Model,
+        restored: &Restored,
+        control: bool,
+    ) -> Result<(Tensor, Option<Latents<'a>>), tch::TchError> {
+        let codes = model.tokenizer.fsq.codes(&self.strip.view(&restored.digits, 2)?)?;
+        let latents = match (&model.continuous, &restored.latents) {
+            (Some(continuous), Some(latents)) if control => Some((&continuous.fusion, self.strip.view(latents, 2)?)),
+            _ => None,
+        };
+        Ok((codes, latents))
+    }
+
     fn skip(&mut self, model: &Model, restored: &Restored, control: bool) -> Result<(), tch::TchError> {
         let _no_grad = tch::no_grad_guard();
-        let (tokenizer, strip) = (&model.tokenizer, &self.strip);
-        let codes = tokenizer.fsq.codes(&strip.view(&restored.digits, 2)?)?;
-        if let (Some(continuous), Some(latents), true) = (&model.continuous, &restored.latents, control) {
-            let latents = strip.view(latents, 2)?;
-            continuous
-                .fusion
-                .skip(&codes, &latents, 1, model.kind, &mut self.control)?;
+        let (codes, latents) = self.inputs(model, restored, control)?;
+        if let Some((fusion, latents)) = latents {
+            fusion.skip(&codes, &latents, 1, model.kind, &mut self.control)?;
         }
-        tokenizer.skip(&codes, 1, model.kind, &mut self.decoder)
+        model.tokenizer.skip(&codes, 1, model.kind, &mut self.decoder)
     }
 
     /// The strip's part of the frames, in which a picture's last rows may be fewer than the networks give.
@@ -132,15 +146,12 @@ impl StripState {
     ) -> Result<Vec<Frame>, tch::TchError> {
         let _no_grad = tch::no_grad_guard();
         let (tokenizer, strip) = (&model.tokenizer, &self.strip);
-        let codes = tokenizer.fsq.codes(&strip.view(&restored.digits, 2)?)?;
-        let addends = match (&model.continuous, &restored.latents) {
-            (Some(continuous), Some(latents)) if control => {
-                let latents = strip.view(latents, 2)?;
-                continuous
-                    .fusion
-                    .control_steps(&codes, &latents, (1, steps), model.kind, &mut self.control)?
+        let (codes, latents) = self.inputs(model, restored, control)?;
+        let addends = match latents {
+            Some((fusion, latents)) => {
+                fusion.control_steps(&codes, &latents, (1, steps), model.kind, &mut self.control)?
             }
-            _ => vec![],
+            None => vec![],
         };
         let (kind, decoder, factor) = (model.kind, &mut self.decoder, tokenizer.config.spatial_factor());
         if let Some(patch) = tokenizer.config.planar_patch() {

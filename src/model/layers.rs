@@ -560,6 +560,17 @@ impl Upsample {
     }
 }
 
+/// The values of a tensor, row by row, as f32 on the processor.
+pub fn values(xs: &Tensor) -> Result<Vec<f32>> {
+    let xs = xs
+        .f_to_kind(Kind::Float)?
+        .f_to_device(tch::Device::Cpu)?
+        .f_contiguous()?;
+    let mut values = vec![0.0; xs.numel()];
+    xs.f_copy_data(&mut values, xs.numel())?;
+    Ok(values)
+}
+
 /// Channels-last copy of `xs: [n, c, h, w]` in `kind`.
 pub fn to_channels_last(xs: &Tensor, kind: Kind) -> Result<Tensor> {
     xs.f_permute([0, 2, 3, 1])?

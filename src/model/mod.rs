@@ -27,7 +27,7 @@ pub use context_tensors::powers;
 pub use error::ModelError;
 pub use file::TensorFile;
 pub use fusion::Fusion;
-pub use layers::{StreamState, TimeSteps};
+pub use layers::{values, StreamState, TimeSteps};
 pub use loaded::{fill, pack, Continuous, IntegerModel, Model, ModelSource};
 pub use predictor::Predictor;
 pub use quantized::dequantize;

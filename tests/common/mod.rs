@@ -73,6 +73,21 @@ pub fn encode(info: &gst_video::VideoInfo, frames: u64) -> Vec<gst::Buffer> {
     drain(&mut harness)
 }
 
+/// Frame `t` of a [`picture`], at a time of its own and of no duration.
+pub fn picture_at(info: &gst_video::VideoInfo, t: u64, pts: gst::ClockTime) -> gst::Buffer {
+    let mut buffer = picture(info, t);
+    let writable = buffer.get_mut().unwrap();
+    writable.set_pts(pts);
+    writable.set_duration(gst::ClockTime::NONE);
+    buffer
+}
+
+pub fn push_all(harness: &mut gst_check::Harness, buffers: &[gst::Buffer]) {
+    for buffer in buffers {
+        harness.push(buffer.clone()).unwrap();
+    }
+}
+
 /// All buffers that wait at a harness's sink pad.
 pub fn drain(harness: &mut gst_check::Harness) -> Vec<gst::Buffer> {
     std::iter::from_fn(|| harness.try_pull()).collect()

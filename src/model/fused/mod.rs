@@ -20,6 +20,8 @@ use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
 use pulp::{Arch, Simd, WithSimd};
 use tch::{Device, Kind, Tensor};
 
+use super::layers::values;
+use matrix::PackedMatrix;
 pub use spatial::{FusedConv, Layers};
 pub use temporal::{FusedTemporal, TemporalLayers};
 pub use upsample::{FusedUpsample, UpsampleLayers};
@@ -74,12 +76,14 @@ impl<T> Fused<T> {
     }
 }
 
-fn values(tensor: &Tensor) -> Result<Vec<f32>> {
-    let flat = tensor.f_flatten(0, -1)?.f_to_kind(Kind::Float)?.f_contiguous()?;
-    let mut values = vec![0.0; flat.numel()];
-    let count = values.len();
-    flat.f_copy_data(&mut values, count)?;
-    Ok(values)
+/// The weight `[c_out, c, 1, 1]` of a 1x1 convolution as the matrix `[c, c_out]` that inputs are multiplied with.
+fn pointwise(weight: &Tensor, arch: Arch) -> Result<PackedMatrix> {
+    let (c_out, c, _, _) = weight.size4()?;
+    let rows = values(weight)?;
+    let size = (c as usize, c_out as usize);
+    Ok(PackedMatrix::new(size, arch.dispatch(Lanes), |i, o| {
+        rows[o * size.0 + i]
+    }))
 }
 
 /// The values of `xs: [n, c, h, w]` in the order of channels-last memory, as a tensor `[n, h, w, c]`; an error where they are not f32 on the CPU.

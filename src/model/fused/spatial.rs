@@ -10,7 +10,7 @@ use super::elementwise::{self, Norm};
 use super::matrix::{PackedMatrix, Start};
 use super::scratch::{split, Scratch};
 use super::winograd::{self, TILE};
-use super::{as_mut_slice, channels_last, instructions_for, run_all, threads_for, values, Lanes, Result};
+use super::{as_mut_slice, channels_last, instructions_for, pointwise, run_all, threads_for, values, Lanes, Result};
 
 /// Tiles that a thread transforms at a time, about, but always whole rows: few enough for the cache, enough to use each weight many times.
 const TILES: usize = 40;
@@ -65,11 +65,7 @@ impl FusedConv {
         let (hidden, c) = (weight.size()[0] as usize, weight.size()[1] as usize);
         let conv = winograd::transform_weights(&values(weight)?, hidden, c);
         let product = match layers.product {
-            Some((weight, bias)) => {
-                let (rows, bias) = (values(weight)?, values(bias)?);
-                let matrix = PackedMatrix::new((hidden, bias.len()), lanes, |i, o| rows[o * hidden + i]);
-                Some((matrix, bias))
-            }
+            Some((weight, bias)) => Some((pointwise(weight, arch)?, values(bias)?)),
             None => None,
         };
         Ok(FusedConv {

@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 use super::elementwise::{self, Norm};
 use super::matrix::{PackedMatrix, Start};
 use super::scratch::{split, Scratch};
-use super::{as_mut_slice, channels_last, instructions_for, run_all, threads_for, values, Lanes, Result};
+use super::{as_mut_slice, channels_last, instructions_for, pointwise, run_all, threads_for, values, Lanes, Result};
 
 /// Time steps that a step adds to: itself and two later ones.
 const STEPS: usize = 3;
@@ -49,7 +49,7 @@ impl FusedTemporal {
         let lanes = arch.dispatch(Lanes);
         let (c, hidden, _, _) = layers.product.0.size4()?;
         let (c, hidden) = (c as usize, hidden as usize);
-        let (conv, product) = (values(layers.conv.0)?, values(layers.product.0)?);
+        let conv = values(layers.conv.0)?;
         Ok(FusedTemporal {
             arch,
             norm: Norm::new(values(layers.norm.0)?, values(layers.norm.1)?),
@@ -57,15 +57,15 @@ impl FusedTemporal {
                 conv[o % hidden * STEPS * c + o / hidden * c + i]
             }),
             bias: values(layers.conv.1)?,
-            product: PackedMatrix::new((hidden, c), lanes, |i, o| product[o * hidden + i]),
+            product: pointwise(layers.product.0, arch)?,
             product_bias: values(layers.product.1)?,
         })
     }
 
     /// `xs: [n * t, c, h, w]` f32 of `n` streams, best in channels-last memory. `pending: [n, h, w, 2 hidden]` is what earlier time steps
-    /// give to the first of these and to the one after it, before the bias; `None` at the start of a stream or where it was forgotten: then the past is copies of
-    /// the first time step. -> `[n * t, c, h, w]` in channels-last memory, and what these and earlier ones give to later time steps. Both
-    /// are used up: their memory holds what comes out.
+    /// give to the first of these and to the one after it, before the bias; `None` at the start of a stream or where it was forgotten: then
+    /// the past is copies of the first time step. -> `[n * t, c, h, w]` in channels-last memory, and what these and earlier ones give to
+    /// later time steps. Both are used up: their memory holds what comes out.
     pub fn forward(&self, xs: Tensor, n: i64, pending: Option<Tensor>) -> Result<(Tensor, Tensor)> {
         let mut xs = channels_last(&xs, self.norm.channels())?;
         let (nt, h, w, _) = xs.size4()?;

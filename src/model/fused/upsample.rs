@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::matrix::{PackedMatrix, Start};
 use super::scratch::Scratch;
-use super::{as_mut_slice, as_slice, channels_last, instructions_for, run_all, threads_for, values, Lanes, Result};
+use super::{as_mut_slice, as_slice, channels_last, instructions_for, pointwise, run_all, threads_for, values, Result};
 
 /// A 1x1 convolution whose output channels are `[time, space, space, width]` of the finer resolution.
 #[derive(Debug)]
@@ -39,13 +39,10 @@ impl FusedUpsample {
     }
 
     pub(super) fn with(layers: &UpsampleLayers, arch: Arch) -> Result<FusedUpsample> {
-        let (c_out, c, _, _) = layers.conv.0.size4()?;
-        let (c_out, c) = (c_out as usize, c as usize);
-        let rows = values(layers.conv.0)?;
         Ok(FusedUpsample {
             arch,
-            channels: c,
-            matrix: PackedMatrix::new((c, c_out), arch.dispatch(Lanes), |i, o| rows[o * c + i]),
+            channels: layers.conv.0.size()[1] as usize,
+            matrix: pointwise(layers.conv.0, arch)?,
             bias: values(layers.conv.1)?,
             time: layers.time as usize,
             space: layers.space as usize,
