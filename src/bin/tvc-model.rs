@@ -39,6 +39,12 @@ enum Command {
     Eval(EvalArguments),
     /// Compares a clip with what came back of it, from this codec or others.
     Compare(CompareArguments),
+    /// Prints hashes of a synthetic clip coded and decoded in many ways: equal before and after a change that is to change nothing. On one
+    /// machine only, with TVC_NUMBERS=f32.
+    Hashes {
+        /// Model file; the built-in model without it.
+        model: Option<PathBuf>,
+    },
 }
 
 #[derive(Args)]
@@ -218,6 +224,7 @@ fn main() -> Result<()> {
         Command::Parity(arguments) => parity(&arguments),
         Command::Eval(arguments) => evaluate(&arguments),
         Command::Compare(arguments) => compare(&arguments),
+        Command::Hashes { model } => eval::hashes(&load(model, "cpu")?, |hashes| println!("{hashes}")),
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod buffer;
 mod floor;
+mod hashes;
 mod metrics;
 mod montage;
 mod parity;
@@ -10,6 +11,7 @@ mod run;
 
 pub use buffer::BufferUse;
 pub use floor::{floor, Floor};
+pub use hashes::{hashes, Hashes};
 pub use metrics::{flicker, psnr, ssim};
 pub use montage::write_montage;
 pub use parity::{tolerance, Parity, Tokens};
