@@ -4,13 +4,12 @@
 use std::hint::black_box;
 
 use criterion::{criterion_group, criterion_main, Criterion, Throughput};
-use gsttvc::bitstream::{SequenceHeader, DELTA_FRAMES};
+use gsttvc::bitstream::{SequenceHeader, DELTA_FRAMES, FSQ_LEVELS};
 use gsttvc::codec::{AccessUnit, Decoder, Encoder, EncoderSettings, Frame};
 use gsttvc::entropy::{
-    History, LatentHistory, LatentMap, LatentMode, Masking, Rounding, TokenMap, UnitDecoder, UnitEncoder, WantedLatents,
+    LatentContext, LatentMap, LatentMode, Masking, TokenContext, TokenMap, UnitDecoder, UnitEncoder, WantedLatents,
 };
 use gsttvc::model::{Model, ModelSource};
-use gsttvc::FSQ_LEVELS;
 
 const WIDTH: usize = 640;
 const HEIGHT: usize = 360;
@@ -75,7 +74,7 @@ fn entropy(c: &mut Criterion, model: &Model) {
         }
         map
     };
-    let mut history = History::default();
+    let mut history = TokenContext::default();
     history.push(map(3));
     let mut coder = UnitEncoder::new();
     model
@@ -102,15 +101,20 @@ fn entropy(c: &mut Criterion, model: &Model) {
         let values = wanted.values.iter_mut().enumerate();
         // Every eighth value is a step or two away from zero.
         values.for_each(|(i, v)| *v = if i % 8 == 0 { (i % 5) as i32 * 256 - 512 } else { 0 });
-        let (past, context) = (LatentHistory::default(), &continuous.context);
+        let (past, context) = (LatentContext::default(), &continuous.context);
         let mut coder = UnitEncoder::new();
         let wanted = WantedLatents {
             latents: &wanted,
-            rounding: Rounding::default(),
-            held: &[],
+            quantize: &|latent| latent.nearest(),
+            skipped: &[],
         };
         context
-            .encode(&mut coder, &past, (&tokens, &history), LatentMode::Coded(24), wanted)
+            .code(
+                &mut coder,
+                &past,
+                (&tokens, &history),
+                Some((LatentMode::Coded(24), wanted)),
+            )
             .expect("latents are in range");
         let bytes = coder.finish();
         group.bench_function("decode latents, frames", |b| {
@@ -118,7 +122,7 @@ fn entropy(c: &mut Criterion, model: &Model) {
                 let mut coder = UnitDecoder::new(&bytes);
                 black_box(
                     context
-                        .decode(&mut coder, &past, (&tokens, &history))
+                        .code(&mut coder, &past, (&tokens, &history), None)
                         .expect("the bytes decode"),
                 );
             });

@@ -13,14 +13,15 @@ pub mod elements;
 pub mod entropy;
 #[cfg(feature = "train")]
 pub mod eval;
+#[cfg(feature = "train")]
+pub mod media;
+#[cfg(feature = "train")]
+pub mod metrics;
 #[cfg(feature = "codec")]
 pub mod model;
 #[cfg(feature = "train")]
 #[allow(clippy::print_stdout, clippy::print_stderr)]
 pub mod train;
-
-/// Number of values of each of the six digits of a token: 64,000 tokens.
-pub const FSQ_LEVELS: [u8; 6] = [8, 8, 8, 5, 5, 5];
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     #[cfg(feature = "codec")]

@@ -9,8 +9,8 @@ use std::path::Path;
 use common::tool;
 use common::trainer::{train, write_clip};
 use gsttvc::codec::{Decoder, Encoder, EncoderSettings, Frame};
+use gsttvc::media::Clip;
 use gsttvc::model::{Model, ModelError, ModelSource, TensorFile};
-use gsttvc::train::clips::Clip;
 
 #[test]
 fn stages_make_a_model_that_codes_and_later_runs_resume() {

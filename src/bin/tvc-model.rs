@@ -8,14 +8,14 @@ use anyhow::{ensure, Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gsttvc::bitstream::CodingScale;
 use gsttvc::codec::{
-    DecoderSettings, EncoderSettings, Link, MaskingStrategy, OperatingPoint, RateMode, Restoration,
-    DEFAULT_BUFFER_SECONDS, DEFAULT_QUANTIZER,
+    DecoderSettings, EncoderSettings, Link, MaskedTokens, MaskingStrategy, OperatingPoint, RateMode, Rdoq,
+    ReconstructionSettings, DEFAULT_BUFFER_SECONDS, DEFAULT_QUANTIZER,
 };
-use gsttvc::entropy::{Rounding, DETAIL_STEPS, LATENT_STEPS};
+use gsttvc::entropy::{LATENT_STEPS, RESIDUAL_STEPS};
 use gsttvc::eval::{self, BufferUse, Pictures};
+use gsttvc::media::{find, write_montage, Clip};
+use gsttvc::metrics::Lpips;
 use gsttvc::model::{cosmos, Model, ModelSource};
-use gsttvc::train::clips::{find, Clip};
-use gsttvc::train::lpips::Lpips;
 
 /// Looks into TVC model files and measures what they do.
 #[derive(Parser)]
@@ -114,8 +114,8 @@ struct EvalArguments {
     /// Decoder's buffer at a rate, in ms of the rate.
     #[arg(long, default_value_t = (DEFAULT_BUFFER_SECONDS * 1000.0) as u32, value_parser = clap::value_parser!(u32).range(1..))]
     vbv_buf_capacity: u32,
-    /// Operating points to measure instead, as DEAD_ZONE:LATENT_STEP:MASK_RATIO, with :BIT_PRICE, :HOLD, :KEY_FINER and :DETAIL_STEP behind if not the usual ones; a step of -
-    /// means no latents, or no detail, as is usual.
+    /// Operating points to measure instead, as HYSTERESIS:LATENT_STEP:MASK_RATIO, with :LAMBDA, :SKIP_LAMBDA, :KEY_QP_OFFSET and :DETAIL_STEP behind if not the usual ones; a step of -
+    /// means no latents, or no residual, as is usual.
     #[arg(long, value_delimiter = ',', value_parser = parse_point, conflicts_with_all = ["quantizer", "bpp", "bitrate"])]
     point: Vec<OperatingPoint>,
     /// How much larger pictures are coded: 0.5, 0.67, 1, 1.5 or 2; without it, as the quantizer or the rate ask for.
@@ -135,13 +135,13 @@ struct EvalArguments {
     no_control: bool,
     /// Show small changes from frame to frame as they are decoded.
     #[arg(long)]
-    no_smoothing: bool,
+    no_post_filter: bool,
     /// Leave the spots that networks paint in the grid of the tokens.
     #[arg(long)]
-    no_spot_filter: bool,
-    /// Send no detail of what stands still.
+    no_grid_filter: bool,
+    /// Send no residual of what stands still.
     #[arg(long)]
-    no_detail: bool,
+    no_residual: bool,
     /// Frames from one key unit to the next at most, 0 = automatic.
     #[arg(long, default_value_t = 0)]
     key_int_max: u32,
@@ -193,8 +193,10 @@ fn parse_step(name: &str, text: &str, count: usize) -> Result<Option<usize>, Str
 
 fn parse_point(text: &str) -> Result<OperatingPoint, String> {
     let parts: Vec<&str> = text.split(':').collect();
-    let [dead_zone, step, mask_ratio, ref others @ ..] = parts[..] else {
-        return Err("expected DEAD_ZONE:LATENT_STEP:MASK_RATIO[:BIT_PRICE[:HOLD[:KEY_FINER[:DETAIL_STEP]]]]".into());
+    let [hysteresis, step, mask_ratio, ref others @ ..] = parts[..] else {
+        return Err(
+            "expected HYSTERESIS:LATENT_STEP:MASK_RATIO[:LAMBDA[:SKIP_LAMBDA[:KEY_QP_OFFSET[:DETAIL_STEP]]]]".into(),
+        );
     };
     let number = |text: &str| text.parse::<f64>().map_err(|e| format!("{text}: {e}"));
     let latent_step = parse_step("latent step", step, LATENT_STEPS)?;
@@ -204,15 +206,15 @@ fn parse_point(text: &str) -> Result<OperatingPoint, String> {
     }
     let other = |at: usize, usual: f64| others.get(at).map_or(Ok(usual), |text| number(text));
     Ok(OperatingPoint {
-        dead_zone: number(dead_zone)?,
+        hysteresis: number(hysteresis)?,
         latent_step,
         mask_ratio: number(mask_ratio)?,
-        rounding: Rounding {
-            bit_price: other(0, usual.rounding.bit_price.into())? as f32,
+        rdoq: Rdoq {
+            lambda: other(0, usual.rdoq.lambda.into())? as f32,
         },
-        hold: other(1, usual.hold)?,
-        key_finer: other(2, usual.key_finer as f64)? as usize,
-        detail_step: parse_step("detail step", others.get(3).copied().unwrap_or("-"), DETAIL_STEPS)?,
+        skip_lambda: other(1, usual.skip_lambda)?,
+        key_qp_offset: other(2, usual.key_qp_offset as f64)? as usize,
+        residual_step: parse_step("detail step", others.get(3).copied().unwrap_or("-"), RESIDUAL_STEPS)?,
     })
 }
 
@@ -333,7 +335,7 @@ fn evaluate(arguments: &EvalArguments) -> Result<()> {
                     eval::to_rgb(&clip.luma, &clip.chroma)?,
                     eval::to_rgb(&coded.pictures.luma, &coded.pictures.chroma)?,
                 ];
-                eval::write_montage(&folder.join(format!("{}_{setting}.png", clip.name)), &rows)?;
+                write_montage(&folder.join(format!("{}_{setting}.png", clip.name)), &rows)?;
             }
         }
     }
@@ -350,14 +352,16 @@ fn buffer_columns(used: Option<BufferUse>) -> String {
 impl EvalArguments {
     fn decoder(&self) -> DecoderSettings {
         DecoderSettings {
-            restoration: match self.restore {
-                Restore::Predicted => Restoration::Predicted,
-                Restore::Repeated => Restoration::Repeated,
-                Restore::Nearest => Restoration::Nearest,
+            reconstruction: ReconstructionSettings {
+                masked_tokens: match self.restore {
+                    Restore::Predicted => MaskedTokens::Predicted,
+                    Restore::Repeated => MaskedTokens::Repeated,
+                    Restore::Nearest => MaskedTokens::Nearest,
+                },
+                control: !self.no_control,
+                grid_filter: !self.no_grid_filter,
             },
-            control: !self.no_control,
-            smoothing: !self.no_smoothing,
-            spots: !self.no_spot_filter,
+            post_filter: !self.no_post_filter,
         }
     }
 
@@ -367,7 +371,7 @@ impl EvalArguments {
             key_int_max: self.key_int_max,
             scale: self.coding_scale,
             mask_ratio: self.mask_ratio,
-            detail: !self.no_detail,
+            residual: !self.no_residual,
             masking: match self.mask_pattern {
                 true => MaskingStrategy::Pattern,
                 false => MaskingStrategy::Adaptive,
@@ -386,10 +390,10 @@ impl EvalArguments {
         if !self.point.is_empty() {
             let named = |p: &OperatingPoint| {
                 let step = p.latent_step.map_or("-".into(), |s| s.to_string());
-                let (price, hold) = (p.rounding.bit_price, p.hold);
-                let detail = p.detail_step.map_or(String::new(), |step| format!(":{step}"));
-                let (zone, ratio, finer) = (p.dead_zone, p.mask_ratio, p.key_finer);
-                let name = format!("{zone}:{step}:{ratio}:{price}:{hold}:{finer}{detail}");
+                let (price, skip_lambda) = (p.rdoq.lambda, p.skip_lambda);
+                let residual = p.residual_step.map_or(String::new(), |step| format!(":{step}"));
+                let (zone, ratio, finer) = (p.hysteresis, p.mask_ratio, p.key_qp_offset);
+                let name = format!("{zone}:{step}:{ratio}:{price}:{skip_lambda}:{finer}{residual}");
                 (
                     name,
                     EncoderSettings {
@@ -450,7 +454,7 @@ fn compare(arguments: &CompareArguments) -> Result<()> {
         rows.push(eval::to_rgb(&pictures.luma, &pictures.chroma)?);
     }
     if let Some(png) = &arguments.png {
-        eval::write_montage(png, &rows)?;
+        write_montage(png, &rows)?;
         println!("picture: {}", png.display());
     }
     Ok(())

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use anyhow::{ensure, Result};
 use clap::{Args, Parser, Subcommand};
+use gsttvc::media::{find, read_all, Clip};
 use gsttvc::model::device;
 use gsttvc::train::checkpoint::Checkpoint;
-use gsttvc::train::clips::{find, read_all, Clip, SampleShape};
+use gsttvc::train::samples::SampleShape;
 use gsttvc::train::schedule::Budget;
 use gsttvc::train::{context_stage, export, joint, predictor_stage, segments, slim, tokenizer_stage};
 use tch::{Device, Kind};

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
 use super::fields::{put_leb128, Reader};
-use super::scale::CodingScale;
+use super::limits::{MAX_SIZE, MIN_SIZE};
+use super::resolution::CodingScale;
 use super::timing::Timing;
 use super::BitstreamError;
 
@@ -13,10 +14,6 @@ pub const DELTA_FRAMES: usize = 8;
 pub const MAX_PAYLOAD: usize = (1 << 21) - 1;
 /// No header is longer, in bytes.
 pub const MAX_HEADER: usize = 73;
-/// Smallest width and height.
-pub const MIN_SIZE: u32 = 16;
-/// Largest width and height.
-pub const MAX_SIZE: u32 = 8192;
 
 const MAGIC: [u8; 3] = *b"TVC";
 pub(super) const VERSION: u8 = 6;

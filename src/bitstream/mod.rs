@@ -4,13 +4,13 @@
 
 mod fields;
 mod header;
-mod scale;
+mod limits;
+mod resolution;
 mod timing;
 
-pub use header::{
-    find_key_unit, SequenceHeader, UnitHeader, DELTA_FRAMES, MAX_HEADER, MAX_PAYLOAD, MAX_SIZE, MIN_SIZE, SYNC,
-};
-pub use scale::CodingScale;
+pub use header::{find_key_unit, SequenceHeader, UnitHeader, DELTA_FRAMES, MAX_HEADER, MAX_PAYLOAD, SYNC};
+pub use limits::{FSQ_LEVELS, MAX_SIZE, MIN_SIZE};
+pub use resolution::CodingScale;
 pub use timing::{Clock, FrameTimes, Timing};
 
 /// Why bytes are not an access unit.

@@ -1,42 +1,22 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Frames to access units and back.
 
-mod analysis;
-mod at_rate;
-mod candidate;
 mod colour;
 mod decoder;
-mod detail;
 mod encoder;
 mod error;
 mod frame;
-mod holding;
-mod ladder;
-mod masking;
-mod past;
-mod patches;
-mod rate;
-mod reconstruction;
-mod restore;
-mod scene;
-mod settings;
-mod smoothing;
-mod spots;
-mod strips;
-mod symbols;
-mod synthesis;
+mod geometry;
+mod recon;
 #[cfg(all(test, feature = "train"))]
 mod tests;
 
-pub use decoder::{Decoded, Decoder, DecoderSettings};
-pub use encoder::{AccessUnit, Encoder};
+pub use decoder::{Decoded, Decoder, DecoderSettings, EntropyDecoder, Painter, ParsedUnit};
+pub use encoder::{
+    operating_point, scale_of, AccessUnit, Encoder, EncoderSettings, Link, MaskingStrategy, OperatingPoint, RateMode,
+    Rdoq, CHANGE_BITS, COARSEST_WITH_SKIP_MAP, DEFAULT_BUFFER_SECONDS, DEFAULT_QUANTIZER, MAX_QUANTIZER, POSITION_BITS,
+    SKIP_HYSTERESIS,
+};
 pub use error::CodecError;
 pub use frame::Frame;
-pub use holding::{CHANGE_BITS, COARSEST_IN_PLACES, HELD_ZONE, PLACE_BITS};
-pub use ladder::{operating_point, scale_of, OperatingPoint, DEFAULT_QUANTIZER, MAX_QUANTIZER};
-pub use masking::MaskingStrategy;
-pub use rate::{Link, RateMode, DEFAULT_BUFFER_SECONDS};
-pub use reconstruction::{Reconstruction, Wanted};
-pub use restore::Restoration;
-pub use settings::EncoderSettings;
-pub use symbols::{EntropyDecoder, UnitSymbols};
+pub use recon::{MaskedTokens, ReconstructionSettings, Wanted};

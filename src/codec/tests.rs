@@ -194,7 +194,7 @@ fn what_stands_still_beside_something_that_moves_is_held() {
     let size = |hold| {
         let settings = EncoderSettings {
             point: Some(OperatingPoint {
-                hold,
+                skip_lambda: hold,
                 ..operating_point(20, CodingScale::Single)
             }),
             key_int_max: 1000,
@@ -202,8 +202,8 @@ fn what_stands_still_beside_something_that_moves_is_held() {
         };
         bits(&encode(&model, settings, (0..65).map(half_still)))
     };
-    let (held, coded) = (size(0.08), size(-1.0));
-    assert!(held * 10 < coded * 9, "{held} bits, {coded} with nothing held");
+    let (skipped, coded) = (size(0.08), size(-1.0));
+    assert!(skipped * 10 < coded * 9, "{skipped} bits, {coded} with nothing skipped");
 }
 
 #[test]
@@ -223,15 +223,15 @@ fn a_damaged_byte_of_the_latents_is_noticed() {
     assert!(noticed + 2 >= total, "{noticed} of {total}");
 }
 
-/// Units of still frames at a point with or without detail, and the frames that come back.
+/// Units of still frames at a point with or without residual, and the frames that come back.
 fn still(
     model: &Arc<Model>,
-    detail_step: Option<usize>,
+    residual_step: Option<usize>,
     frames: impl Iterator<Item = Frame>,
 ) -> (Vec<AccessUnit>, Vec<Frame>) {
     let settings = EncoderSettings {
         point: Some(OperatingPoint {
-            detail_step,
+            residual_step,
             ..operating_point(16, CodingScale::Single)
         }),
         scale: Some(CodingScale::Single),

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Numbers for golden tests.
 
-use super::weights::{Layer, LOGIT_SCALE};
+use super::integer_net::Layer;
+use super::tokens::LOGIT_SCALE;
 
 /// A linear congruential generator: the golden values must not depend on any crate's random numbers.
 pub struct Numbers(pub u64);

@@ -84,7 +84,13 @@ fn cases() -> Vec<(String, EncoderSettings)> {
         format!("key-int-max {key_int_max}"),
         EncoderSettings { key_int_max, ..at(10) },
     ));
-    cases.push(("no detail".into(), EncoderSettings { detail: false, ..at(8) }));
+    cases.push((
+        "no residual".into(),
+        EncoderSettings {
+            residual: false,
+            ..at(8)
+        },
+    ));
     cases
 }
 
@@ -120,7 +126,7 @@ fn first_bytes(hasher: Sha256) -> u64 {
 /// A textured disc that moves over still texture with a little noise; another scene for the last third.
 fn frame(t: usize) -> Frame {
     let is_second = t >= FRAMES * 2 / 3;
-    let noise = |x: usize, y: usize| ((x * 31 + y * 17 + t * 13) * 2_654_435_761 >> 7) % 3;
+    let noise = |x: usize, y: usize| (((x * 31 + y * 17 + t * 13) * 2_654_435_761) >> 7) % 3;
     let sample = |plane: usize, x: usize, y: usize| {
         let scale = 1 + usize::from(plane > 0);
         let (x, y) = (x * scale, y * scale);

@@ -4,15 +4,11 @@
 mod buffer;
 mod floor;
 mod hashes;
-mod metrics;
-mod montage;
 mod parity;
 mod run;
 
 pub use buffer::BufferUse;
 pub use floor::{floor, Floor};
 pub use hashes::{hashes, Hashes};
-pub use metrics::{flicker, psnr, ssim};
-pub use montage::write_montage;
 pub use parity::{tolerance, Parity, Tokens};
 pub use run::{measure, peak_memory_mib, run, to_rgb, Coded, Measured, Pictures};

@@ -7,12 +7,11 @@ use anyhow::{ensure, Result};
 use tch::{Kind, Tensor};
 
 use super::buffer::BufferUse;
-use super::metrics::{flicker, psnr, ssim};
 use crate::bitstream::SequenceHeader;
 use crate::codec::{AccessUnit, Decoder, DecoderSettings, Encoder, EncoderSettings, Frame, Link};
+use crate::media::Clip;
+use crate::metrics::{flicker, psnr, ssim, Lpips};
 use crate::model::{picture, Model};
-use crate::train::clips::Clip;
-use crate::train::lpips::Lpips;
 
 /// What came back of a clip: planes like those of [`Clip`].
 pub struct Pictures {

@@ -11,7 +11,7 @@ use tch::{nn, Device, Kind, Tensor};
 use super::config::NetworkConfig;
 use super::{context_tensors, quantized, Fusion, ModelConfig, ModelError, Predictor, TensorFile, Tokenizer};
 use super::{device, openmp};
-use crate::entropy::{ContextModel, ContextWeights, LatentContextModel, LatentWeights};
+use crate::entropy::{ContextModel, ContextModels, ContextWeights, LatentContextModel, LatentWeights};
 
 const FORMAT: &str = "tvc-model";
 /// What is written and read.
@@ -143,6 +143,14 @@ impl Model {
     /// Frames of a whole delta unit: one token in time.
     pub fn group_frames(&self) -> usize {
         self.config.tokenizer.temporal_factor() as usize
+    }
+
+    /// The integer networks that the symbols of units are coded with.
+    pub fn contexts(&self) -> ContextModels<'_> {
+        ContextModels {
+            tokens: &self.context,
+            latents: self.continuous.as_ref().map(|continuous| &continuous.context),
+        }
     }
 
     /// Builds the networks that the file's configuration describes and fills them.

@@ -304,7 +304,7 @@ impl Predictor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::FSQ_LEVELS;
+    use crate::bitstream::FSQ_LEVELS;
     use tch::Device;
 
     fn tiny() -> (nn::VarStore, Predictor) {
@@ -346,10 +346,10 @@ mod tests {
         let digits = digits(5, 7);
         let masked = Tensor::from_slice(&FSQ_LEVELS.map(i64::from));
         digits.narrow(1, 2, 1).narrow(2, 1, 1).copy_(&masked);
-        let restored = predictor.restore(&digits, None, Kind::Float).unwrap();
+        let complete = predictor.restore(&digits, None, Kind::Float).unwrap();
         let last = digits.select(1, 2).to_kind(Kind::Float);
-        assert_eq!(restored.narrow(1, 2, 3), last.narrow(1, 2, 3));
-        let row = restored.narrow(1, 1, 1);
+        assert_eq!(complete.narrow(1, 2, 3), last.narrow(1, 2, 3));
+        let row = complete.narrow(1, 1, 1);
         assert!(bool::try_from(row.ge(0.0).all()).unwrap());
         assert!(bool::try_from(row.lt_tensor(&(masked - 1).to_kind(Kind::Float).clamp_min(1.0)).all()).unwrap());
     }

@@ -5,9 +5,9 @@ use anyhow::Result;
 use tch::{nn, Kind, Tensor};
 
 use super::quantized::{activate, set, to_i32, Linear};
+use crate::bitstream::FSQ_LEVELS;
 use crate::entropy::{rows_before, ContextWeights, ACTIVATION_SCALE, DIGITS, LOGIT_SCALE, TABLE_SCALE};
 use crate::model::powers;
-use crate::FSQ_LEVELS;
 
 const WIDTH: i64 = 96;
 const HEAD_WIDTH: i64 = 32;
@@ -166,7 +166,7 @@ pub fn context_rows(map: &Tensor, previous: Option<&Tensor>, older: Option<&Tens
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entropy::{BitCounter, ContextModel, History, Masking, TokenMap};
+    use crate::entropy::{BitCounter, ContextModel, Masking, TokenContext, TokenMap};
     use tch::Device;
 
     #[test]
@@ -204,7 +204,7 @@ mod tests {
                 .bits(&context_rows(&map, p, o), &map.flatten(0, 1), true)
                 .sum(Kind::Double);
             let float = f64::try_from(float).unwrap();
-            let mut history = History::default();
+            let mut history = TokenContext::default();
             [o, p].into_iter().flatten().for_each(|map| history.push(as_map(map)));
             let mut counter = BitCounter::default();
             integer

@@ -9,7 +9,6 @@ use rand::{RngExt, SeedableRng};
 use tch::{nn, Device, Kind, Tensor};
 
 use super::checkpoint::Checkpoint;
-use super::clips::Clip;
 use super::context_net::{context_rows, ContextNet};
 use super::latent_context_net::{LatentContextNet, LatentSamples, LatentUnit};
 use super::optimizer::Optimizer;
@@ -17,6 +16,7 @@ use super::progress::Log;
 use super::segments::{learn, Learned, Networks, Options, QuantisedLatents, Segment, MAX_HOLD};
 use crate::codec::{DEFAULT_QUANTIZER, MAX_QUANTIZER};
 use crate::entropy::{LATENT_STEPS, MASKED};
+use crate::media::Clip;
 use crate::model::{fill, IntegerModel, ModelConfig, TensorFile};
 
 /// Share of the run after which the rounding of the integer model is simulated.
@@ -25,8 +25,8 @@ const QUANTIZE_FROM: f64 = 0.6;
 /// Share of the units of a step whose tokens are partly masked.
 const MASKED_SHARE: f64 = 0.25;
 
-/// Share of the units of a step of which no places are held.
-const UNHELD_SHARE: f64 = 0.1;
+/// Share of the units of a step of which no places are skipped.
+const UNSKIPPED_SHARE: f64 = 0.1;
 
 /// What a unit is coded from.
 struct Unit<'a> {
@@ -38,8 +38,8 @@ struct Unit<'a> {
     previous: Option<Tensor>,
     /// Quantisation step of the latents.
     step: usize,
-    /// See [`crate::codec::OperatingPoint::hold`]; negative: no places are held.
-    hold: f64,
+    /// See [`crate::codec::OperatingPoint::skip_lambda`]; negative: no places are skipped.
+    skip_lambda: f64,
 }
 
 impl Unit<'_> {
@@ -51,11 +51,11 @@ impl Unit<'_> {
             tokens: segment.tokens[at].shallow_clone(),
             previous: at.checked_sub(1).map(|u| segment.tokens[u].shallow_clone()),
             step,
-            hold: VALIDATION_HOLD,
+            skip_lambda: VALIDATION_HOLD,
         }
     }
 
-    /// A random unit; now and then some of its tokens and of those before are masked, or no places are held.
+    /// A random unit; now and then some of its tokens and of those before are masked, or no places are skipped.
     fn draw<'a>(segments: &'a [Segment], rng: &mut StdRng) -> Unit<'a> {
         let segment = &segments[rng.random_range(0..segments.len())];
         // One unit in seven is a key unit, or the model would hardly see any.
@@ -65,7 +65,7 @@ impl Unit<'_> {
             rng.random_range(0..segment.tokens.len())
         };
         let mut unit = Unit::whole(segment, at, rng.random_range(0..LATENT_STEPS));
-        unit.hold = match rng.random_bool(UNHELD_SHARE) {
+        unit.skip_lambda = match rng.random_bool(UNSKIPPED_SHARE) {
             true => -1.0,
             false => rng.random_range(0.0..MAX_HOLD),
         };
@@ -93,7 +93,7 @@ impl Unit<'_> {
     }
 
     fn latent_samples(&self) -> Option<LatentSamples> {
-        let units = self.segment.quantised(self.at, self.step, self.hold)?;
+        let units = self.segment.quantised(self.at, self.step, self.skip_lambda)?;
         let mut latest = units.iter().rev();
         let unit = latest.next()?;
         let values = |unit: &'_ QuantisedLatents| unit.values.shallow_clone();
@@ -104,7 +104,7 @@ impl Unit<'_> {
             older: older.as_ref(),
             tokens: &self.tokens,
             previous_tokens: self.previous.as_ref(),
-            held: Some(&unit.held),
+            skipped: Some(&unit.skipped),
             step: self.step,
         }))
     }
@@ -202,7 +202,7 @@ pub fn run(options: &Options, clips: &[Clip], validation: &[Clip]) -> Result<()>
     report(&nets, &validation, &mut log)
 }
 
-/// Mean bits of a token that is sent and of the latents at a place that is not held.
+/// Mean bits of a token that is sent and of the latents at a place that is not skipped.
 fn mean_bits(nets: &Nets, units: &[Unit], quantize: bool) -> (Tensor, Tensor) {
     let (rows, digits): (Vec<_>, Vec<_>) = units.iter().map(Unit::token_samples).unzip();
     let token_bits = nets
@@ -213,7 +213,7 @@ fn mean_bits(nets: &Nets, units: &[Unit], quantize: bool) -> (Tensor, Tensor) {
         Some(net) => {
             let samples: Vec<_> = units.iter().filter_map(Unit::latent_samples).collect();
             let bits = net.bits(&LatentSamples::cat(&samples), quantize);
-            // There may be no place that is not held.
+            // There may be no place that is not skipped.
             bits.sum(Kind::Float) / bits.size()[0].max(1) as f64
         }
         None => token_bits.zeros_like(),
@@ -221,7 +221,7 @@ fn mean_bits(nets: &Nets, units: &[Unit], quantize: bool) -> (Tensor, Tensor) {
     (token_bits, latent_bits)
 }
 
-/// Step of the latents that the validation clips are looked at with, and how far places are held there.
+/// Step of the latents that the validation clips are looked at with, and how far places are skipped there.
 const VALIDATION_STEP: usize = 24;
 const VALIDATION_HOLD: f64 = 0.07;
 

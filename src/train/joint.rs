@@ -40,7 +40,7 @@ pub struct Weights {
     #[arg(long, default_value_t = 0.5)]
     pub masked_share: f64,
     /// Share of the steps whose tokens and latents are what the encoder sends at one of its quantizers: digits that keep their value
-    /// because it is nearly right, places that are held, coarse latents or none. They teach the decoder alone.
+    /// because it is nearly right, places that are skipped, coarse latents or none. They teach the decoder alone.
     #[arg(long, default_value_t = 0.0)]
     pub sent_share: f64,
 }

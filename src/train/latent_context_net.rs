@@ -5,12 +5,12 @@ use anyhow::Result;
 use tch::{nn, Kind, Tensor};
 
 use super::quantized::{activate, pass_through, set, to_i32, Linear};
+use crate::bitstream::FSQ_LEVELS;
 use crate::entropy::{
     channel_groups, latent_phase, rows_before, LatentWeights, ACTIVATION_SCALE, CHANGE_ROWS, CHANGE_SOURCES,
-    COMPANDING, DIGITS, GAIN_SCALE, GROUP_ROWS, HELD_ROWS, LATENT_SCALE, LATENT_SCALES, LATENT_SOURCES, LATENT_STEPS,
-    LATENT_SYMBOLS, LATENT_TABLE_ROWS, MEAN_SCALE, PHASE_ROWS, ROWS_PER_CHANGE, STEP_ROWS, TABLE_SCALE,
+    COMPANDING, DIGITS, GAIN_SCALE, GROUP_ROWS, LATENT_SCALE, LATENT_SCALES, LATENT_SOURCES, LATENT_STEPS,
+    LATENT_SYMBOLS, LATENT_TABLE_ROWS, MEAN_SCALE, PHASE_ROWS, ROWS_PER_CHANGE, SKIP_ROWS, STEP_ROWS, TABLE_SCALE,
 };
-use crate::FSQ_LEVELS;
 
 const WIDTH: i64 = 96;
 /// log2 of the finest quantisation step, and steps per octave.
@@ -57,12 +57,12 @@ pub struct LatentUnit<'a> {
     pub tokens: &'a Tensor,
     pub previous_tokens: Option<&'a Tensor>,
     /// Which places keep the latents of the unit before, `[h, w]` bool.
-    pub held: Option<&'a Tensor>,
+    pub skipped: Option<&'a Tensor>,
     /// Index of the quantisation step.
     pub step: usize,
 }
 
-/// What the network is given for each place of a unit that is not held, and what it has to predict.
+/// What the network is given for each place of a unit that is not skipped, and what it has to predict.
 pub struct LatentSamples {
     /// `[n, 14 * channels]`, companded, in 1/32.
     context: Tensor,
@@ -108,13 +108,13 @@ impl LatentSamples {
             })
             .collect();
         let none = Tensor::zeros([h, w], (Kind::Bool, device));
-        let held = unit.held.unwrap_or(&none);
-        let coded = held.logical_not().flatten(0, 1).nonzero().squeeze_dim(1);
+        let skipped = unit.skipped.unwrap_or(&none);
+        let coded = skipped.logical_not().flatten(0, 1).nonzero().squeeze_dim(1);
         let sample = |map: Tensor| map.view([h * w, -1]).index_select(0, &coded);
         let floats = |map: Tensor| sample(map).to_kind(Kind::Float);
         LatentSamples {
             context: floats(Tensor::cat(&context, 2)),
-            rows: sample(table_rows(unit, held)),
+            rows: sample(table_rows(unit, skipped)),
             previous: floats(eighths(unit.previous.unwrap_or(&nothing)) / f64::from(MEAN_SCALE)),
             values: floats((unit.latents.to_kind(Kind::Double) / size).round()),
         }
@@ -148,8 +148,8 @@ fn coded_before(size: (i64, i64), (dx, dy): (isize, isize), device: tch::Device)
     })
 }
 
-/// `[h, w, 14]` i64: rows of this unit's digits, of the changes around, of the step, of the phase, of what is held around.
-fn table_rows(unit: &LatentUnit, held: &Tensor) -> Tensor {
+/// `[h, w, 14]` i64: rows of this unit's digits, of the changes around, of the step, of the phase, of what is skipped around.
+fn table_rows(unit: &LatentUnit, skipped: &Tensor) -> Tensor {
     let (tokens, previous, step) = (unit.tokens, unit.previous_tokens, unit.step);
     let (h, w, _) = tokens.size3().expect("a map has three dimensions");
     let bases: Vec<i64> = (0..DIGITS).map(|k| rows_before(k) as i64).collect();
@@ -177,10 +177,10 @@ fn table_rows(unit: &LatentUnit, held: &Tensor) -> Tensor {
     );
     let phase = |x, y| (PHASE_ROWS + latent_phase(x, y)) as i64;
     rows.push(by_place((h, w), tokens.device(), phase).unsqueeze(2));
-    let padded = held.to_kind(Kind::Int64).constant_pad_nd([1, 1, 1, 1]);
+    let padded = skipped.to_kind(Kind::Int64).constant_pad_nd([1, 1, 1, 1]);
     let part = |i: i64| padded.narrow(0, i / 3, h).narrow(1, i % 3, w);
     let around: Tensor = (0..9).filter(|i| *i != 4).map(part).sum();
-    rows.push((around + HELD_ROWS as i64).unsqueeze(2));
+    rows.push((around + SKIP_ROWS as i64).unsqueeze(2));
     Tensor::cat(&rows, 2)
 }
 
@@ -353,8 +353,8 @@ fn table(scale: usize, fraction: usize) -> Vec<i32> {
 mod tests {
     use super::*;
     use crate::entropy::{
-        BitCounter, EntropyError, History, LatentContextModel, LatentHistory, LatentMap, LatentMode, Rounding,
-        SymbolCoder, SymbolModel, TokenMap, WantedLatents,
+        BitCounter, EntropyError, LatentContext, LatentContextModel, LatentMap, LatentMode, SymbolCoder, SymbolModel,
+        TokenContext, TokenMap, WantedLatents,
     };
     use tch::Device;
 
@@ -412,11 +412,11 @@ mod tests {
         };
         let (older, previous, latents) = (random_latents(), random_latents(), random_latents());
         let (previous_tokens, tokens) = (random_tokens(), random_tokens());
-        let held = Tensor::rand([5, 7], (Kind::Float, Device::Cpu)).lt(0.3);
+        let skipped = Tensor::rand([5, 7], (Kind::Float, Device::Cpu)).lt(0.3);
         for known in 0..3 {
             let latents = match known {
                 0 => latents.shallow_clone(),
-                _ => previous.where_self(&held.unsqueeze(2), &latents),
+                _ => previous.where_self(&skipped.unsqueeze(2), &latents),
             };
             let unit = LatentUnit {
                 latents: &latents,
@@ -424,35 +424,33 @@ mod tests {
                 older: (known > 1).then_some(&older),
                 tokens: &tokens,
                 previous_tokens: (known > 0).then_some(&previous_tokens),
-                held: (known > 0).then_some(&held),
+                skipped: (known > 0).then_some(&skipped),
                 step,
             };
             let float = net.bits(&LatentSamples::of(&unit), true).sum(Kind::Double);
             let float = f64::try_from(float).unwrap();
-            let (mut history, mut latent_history) = (History::default(), LatentHistory::default());
+            let (mut history, mut latent_history) = (TokenContext::default(), LatentContext::default());
             for map in [unit.older, unit.previous].into_iter().flatten() {
                 latent_history.push(as_latents(map));
             }
             unit.previous_tokens.iter().for_each(|map| history.push(as_tokens(map)));
-            // The mode is two symbols; whether places are held, and which ones, one each.
+            // The mode is two symbols; whether places are skipped, and which ones, one each.
             let mut counter = After(if known > 0 { 2 + 1 + 35 } else { 2 }, BitCounter::default());
             let wanted = as_latents(&latents);
-            let coded = integer
-                .encode(
-                    &mut counter,
-                    &latent_history,
-                    (&as_tokens(&tokens), &history),
-                    LatentMode::Coded(step),
-                    WantedLatents {
-                        latents: &wanted,
-                        rounding: Rounding::default(),
-                        held: &ints(&held.to_kind(Kind::Int64))
-                            .iter()
-                            .map(|&v| v == 1)
-                            .collect::<Vec<_>>(),
-                    },
-                )
-                .unwrap();
+            let skipped: Vec<bool> = ints(&skipped.to_kind(Kind::Int64)).iter().map(|&v| v == 1).collect();
+            let latents = WantedLatents {
+                latents: &wanted,
+                quantize: &|latent| latent.nearest(),
+                skipped: &skipped,
+            };
+            let seen = (&as_tokens(&tokens), &history);
+            let coded = integer.code(
+                &mut counter,
+                &latent_history,
+                seen,
+                Some((LatentMode::Coded(step), latents)),
+            );
+            let (_, coded) = coded.unwrap();
             assert_eq!(coded, wanted, "multiples of the step are coded as they are");
             let exact = counter.1 .0;
             assert!(
@@ -466,13 +464,13 @@ mod tests {
             older: None,
             tokens: &tokens,
             previous_tokens: None,
-            held: Some(&held.ones_like()),
+            skipped: Some(&skipped.ones_like()),
             step,
         });
         assert_eq!(
             net.bits(&nothing, true).size(),
             [0, channels],
-            "no place is coded where all are held"
+            "no place is coded where all are skipped"
         );
         let mut other = LatentContextNet::new(nn::VarStore::new(Device::Cpu).root(), channels);
         other.import(&net.export()).unwrap();

@@ -48,8 +48,8 @@ impl MaskedTokens {
     /// latents to go by: digits `[n * t', 6, h', w']` f32 in the same shape, those that stay as they are. Gradients
     /// reach the tokens that stay.
     pub fn replace(&self, digits: &Tensor, n: i64) -> Result<Tensor> {
-        let restored = tch::no_grad(|| self.restore(&digits.detach(), n))?;
-        Ok(digits.f_where_self(&digits.f_eq_tensor(&restored)?, &restored)?)
+        let complete = tch::no_grad(|| self.restore(&digits.detach(), n))?;
+        Ok(digits.f_where_self(&digits.f_eq_tensor(&complete)?, &complete)?)
     }
 
     fn restore(&self, digits: &Tensor, n: i64) -> Result<Tensor> {
@@ -59,7 +59,7 @@ impl MaskedTokens {
             .f_permute([1, 0, 3, 4, 2])?
             .f_contiguous()?
             .f_unbind(0)?;
-        let mut restored = vec![units[0].shallow_clone()];
+        let mut complete = vec![units[0].shallow_clone()];
         let mut past = vec![units[0].f_to_kind(Kind::Int64)?];
         for (at, unit) in units.iter().enumerate().skip(1) {
             let masked = self.mask(&unit.f_to_kind(Kind::Int64)?, at as u32)?;
@@ -67,9 +67,9 @@ impl MaskedTokens {
             let sequence = Tensor::f_stack(&[older, &past[at - 1], &masked], 1)?;
             let expected = self.predictor.restore(&sequence, None, self.kind)?;
             past.push(expected.f_round()?.f_to_kind(Kind::Int64)?);
-            restored.push(expected);
+            complete.push(expected);
         }
-        Ok(Tensor::f_stack(&restored, 1)?
+        Ok(Tensor::f_stack(&complete, 1)?
             .f_permute([0, 1, 4, 2, 3])?
             .f_reshape(size.as_slice())?)
     }
@@ -86,8 +86,8 @@ impl MaskedTokens {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bitstream::FSQ_LEVELS;
     use crate::model::PredictorConfig;
-    use crate::FSQ_LEVELS;
     use std::path::Path;
 
     #[test]

@@ -3,7 +3,6 @@
 
 mod calibrate;
 pub mod checkpoint;
-pub mod clips;
 pub mod context_net;
 pub mod context_stage;
 pub mod discriminator;
@@ -12,7 +11,6 @@ pub mod joint;
 pub mod latent_context_net;
 pub mod latent_prior;
 pub mod losses;
-pub mod lpips;
 mod masked;
 mod muon;
 pub mod optimizer;
@@ -20,6 +18,7 @@ pub mod predictor_stage;
 pub mod progress;
 mod quantized;
 mod resized;
+pub mod samples;
 pub mod schedule;
 pub mod segments;
 mod sent;

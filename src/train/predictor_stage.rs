@@ -9,14 +9,14 @@ use rand::{RngExt, SeedableRng};
 use tch::{nn, Kind, Tensor};
 
 use super::checkpoint::Checkpoint;
-use super::clips::Clip;
 use super::optimizer::Optimizer;
 use super::segments::{learn, Learned, Networks, Options, Segment, MAX_HOLD};
+use crate::bitstream::FSQ_LEVELS;
 use crate::codec::{DEFAULT_QUANTIZER, MAX_QUANTIZER};
 use crate::entropy::{pattern_masks, LATENT_SCALE, LATENT_STEPS, MASKED};
+use crate::media::Clip;
 use crate::model::predictor::{Predictor, PREDICTOR_UNITS};
 use crate::model::PredictorConfig;
-use crate::FSQ_LEVELS;
 
 /// Share of the samples without latents: masking is for rates at which none are sent.
 const WITHOUT_LATENTS: f64 = 0.6;

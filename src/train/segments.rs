@@ -7,15 +7,15 @@ use anyhow::Result;
 use tch::{nn, Device, Kind, Tensor};
 
 use super::checkpoint::Checkpoint;
-use super::clips::Clip;
 use super::latent_context_net::latent_steps;
 use super::optimizer::Optimizer;
 use super::progress::{progress_bar, Log};
 use super::schedule::{Budget, Schedule};
-use super::sent::{held_places, top_digits, unit_digits};
+use super::sent::{skip_map, top_digits, unit_digits};
 use crate::bitstream::CodingScale;
 use crate::codec::{operating_point, scale_of};
 use crate::entropy::LATENT_SCALE;
+use crate::media::Clip;
 use crate::model::picture::{self, Ycbcr};
 use crate::model::{fill, Fusion, ModelConfig, StreamState, Tokenizer};
 
@@ -91,7 +91,7 @@ pub fn learn(
 /// Frames from one key unit to the next when clips are encoded.
 const SEGMENT_FRAMES: i64 = 1 + 8 * 12;
 
-/// The highest price of a bit at which places are held: see [`crate::codec::OperatingPoint::hold`].
+/// The highest price of a bit at which places are skipped: see [`crate::codec::OperatingPoint::skip_lambda`].
 pub const MAX_HOLD: f64 = 0.2;
 
 /// A stretch of video that starts with a key unit.
@@ -104,22 +104,22 @@ pub struct Segment {
 
 impl Segment {
     /// The latents of the units up to one, oldest first, as the codec has them with the step of an index, in 1/256, and which of
-    /// their places are held: see [`crate::codec::OperatingPoint::hold`].
-    pub fn quantised(&self, last: usize, step: usize, hold: f64) -> Option<Vec<QuantisedLatents>> {
+    /// their places are skipped: see [`crate::codec::OperatingPoint::skip_lambda`].
+    pub fn quantised(&self, last: usize, step: usize, skip_lambda: f64) -> Option<Vec<QuantisedLatents>> {
         let size = f64::from(latent_steps()[step]);
         let latents = self.latents.as_ref()?;
         let mut units: Vec<QuantisedLatents> = Vec::new();
         for unit in 0..=last {
             let wanted = latents.select(0, unit as i64);
             let mut values = ((&wanted / size).round() * size).to_kind(Kind::Int64);
-            let mut held = Tensor::zeros(&values.size()[..2], (Kind::Bool, values.device()));
+            let mut skipped = Tensor::zeros(&values.size()[..2], (Kind::Bool, values.device()));
             if let Some(before) = units.last() {
                 let before_steps = before.values.to_kind(Kind::Float) / size;
-                let places = held_places(&(wanted / size), &before_steps, (step, hold), 2);
+                let places = skip_map(&(wanted / size), &before_steps, (step, skip_lambda), 2);
                 values = before.values.where_self(&places, &values);
-                held = places.squeeze_dim(2);
+                skipped = places.squeeze_dim(2);
             }
-            units.push(QuantisedLatents { values, held });
+            units.push(QuantisedLatents { values, skipped });
         }
         Some(units)
     }
@@ -130,7 +130,7 @@ pub struct QuantisedLatents {
     /// In 1/256: `[h, w, channels]` i64.
     pub values: Tensor,
     /// `[h, w]` bool.
-    pub held: Tensor,
+    pub skipped: Tensor,
 }
 
 /// Frozen networks that make segments.
@@ -200,7 +200,7 @@ impl Networks {
             None => None,
         };
         Ok(Segment {
-            tokens: dead_zone(&bounded, operating_point(quantizer, scale).dead_zone),
+            tokens: hysteresis(&bounded, operating_point(quantizer, scale).hysteresis),
             latents,
         })
     }
@@ -232,7 +232,7 @@ impl Networks {
 }
 
 /// The encoder's rounding with hysteresis; `bounded: [units, h, w, 6]`.
-pub(super) fn dead_zone(bounded: &Tensor, reach: f64) -> Vec<Tensor> {
+pub(super) fn hysteresis(bounded: &Tensor, reach: f64) -> Vec<Tensor> {
     let (top, reach) = (
         top_digits(bounded.device()),
         Tensor::from_slice(&[reach as f32]).to_device(bounded.device()),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Tokens and latents as an encoder sends them, while the networks learn: digits that stay what they were, held places,
+//! Tokens and latents as an encoder sends them, while the networks learn: digits that stay what they were, skipped positions,
 //! latents that are left out. Decoders that only meet what is exact take the rest for something that moves.
 
 use anyhow::Result;
@@ -9,7 +9,8 @@ use super::joint::uniform;
 use super::latent_context_net::latent_steps;
 use crate::bitstream::CodingScale;
 use crate::codec::{
-    operating_point, scale_of, OperatingPoint, CHANGE_BITS, COARSEST_IN_PLACES, HELD_ZONE, MAX_QUANTIZER, PLACE_BITS,
+    operating_point, scale_of, OperatingPoint, CHANGE_BITS, COARSEST_WITH_SKIP_MAP, MAX_QUANTIZER, POSITION_BITS,
+    SKIP_HYSTERESIS,
 };
 use crate::entropy::LATENT_SCALE;
 
@@ -20,8 +21,8 @@ const LEVEL_BITS: f64 = 1.5;
 pub(super) struct Sent {
     /// `[n * t', c, h', w']` f32.
     pub values: Tensor,
-    /// Which places are held: `[n * t', 1, h', w']` bool.
-    pub held: Tensor,
+    /// Which positions are skipped: `[n * t', 1, h', w']` bool.
+    pub skipped: Tensor,
 }
 
 /// The point of one of the quantizers that stand for a scale, each as likely as the others.
@@ -38,39 +39,39 @@ pub(super) fn latents(ys: &Tensor, n: i64, point: &OperatingPoint) -> Result<Sen
     let Some(step) = point.latent_step else {
         return Ok(Sent {
             values: ys.zeros_like(),
-            held: none(ys),
+            skipped: none(ys),
         });
     };
     let sizes = latent_steps();
     let size_of = |index: usize| f64::from(sizes[index]) / f64::from(LATENT_SCALE);
-    let (key_size, size) = (size_of(step.saturating_sub(point.key_finer)), size_of(step));
-    let (mut sent, mut held): (Vec<Tensor>, Vec<Tensor>) = (vec![], vec![]);
+    let (key_size, size) = (size_of(step.saturating_sub(point.key_qp_offset)), size_of(step));
+    let (mut sent, mut skipped): (Vec<Tensor>, Vec<Tensor>) = (vec![], vec![]);
     for wanted in &units {
-        let (values, places) = match sent.last() {
+        let (values, positions) = match sent.last() {
             None => (rounded(&(wanted / key_size), None, point) * key_size, none(wanted)),
             Some(before) => {
                 let (before, wanted) = (before / size, wanted / size);
                 let values = rounded(&wanted, Some(&before), point);
-                let places = held_places(&wanted, &before, (step, point.hold), 1);
-                (before.where_self(&places, &values) * size, places)
+                let positions = skip_map(&wanted, &before, (step, point.skip_lambda), 1);
+                (before.where_self(&positions, &values) * size, positions)
             }
         };
         sent.push(values);
-        held.push(places);
+        skipped.push(positions);
     }
     Ok(Sent {
         values: by_clip(&sent)?,
-        held: by_clip(&held)?,
+        skipped: by_clip(&skipped)?,
     })
 }
 
-/// Real-valued digits `bounded: [n * t', 6, h', w']` of `n` clips as they are sent at a point, f32; `held`: see [`Sent`].
-pub(super) fn digits(bounded: &Tensor, held: &Tensor, n: i64, point: &OperatingPoint) -> Result<Tensor> {
+/// Real-valued digits `bounded: [n * t', 6, h', w']` of `n` clips as they are sent at a point, f32; `skipped`: see [`Sent`].
+pub(super) fn digits(bounded: &Tensor, skipped: &Tensor, n: i64, point: &OperatingPoint) -> Result<Tensor> {
     let top = top_digits(bounded.device()).view([1, -1, 1, 1]);
     let mut sent: Vec<Tensor> = vec![];
-    for (values, held) in by_unit(bounded, n)?.iter().zip(by_unit(held, n)?) {
-        let usual = held.zeros_like().to_kind(Kind::Float) + point.dead_zone;
-        let reach = usual.clamp_min(HELD_ZONE).where_self(&held, &usual);
+    for (values, skipped) in by_unit(bounded, n)?.iter().zip(by_unit(skipped, n)?) {
+        let usual = skipped.zeros_like().to_kind(Kind::Float) + point.hysteresis;
+        let reach = usual.clamp_min(SKIP_HYSTERESIS).where_self(&skipped, &usual);
         sent.push(unit_digits(values, sent.last(), &reach, &top));
     }
     by_clip(&sent)
@@ -88,12 +89,12 @@ pub(super) fn unit_digits(values: &Tensor, before: Option<&Tensor>, reach: &Tens
 
 /// The largest value of each digit, `[6]` f32.
 pub(super) fn top_digits(device: Device) -> Tensor {
-    let top = crate::FSQ_LEVELS.map(|levels| f32::from(levels - 1));
+    let top = crate::bitstream::FSQ_LEVELS.map(|levels| f32::from(levels - 1));
     Tensor::from_slice(&top).to_device(device)
 }
 
 /// Levels of values in steps: the nearest, or the next one towards the expected one where that is worth its bits: see
-/// [`crate::entropy::Rounding`]. What is expected is that of the unit before where it is near, else 0.
+/// [`crate::entropy::Rdoq`]. What is expected is that of the unit before where it is near, else 0.
 fn rounded(values: &Tensor, before: Option<&Tensor>, point: &OperatingPoint) -> Tensor {
     let nearest = values.round();
     let expected = match before {
@@ -108,24 +109,24 @@ fn rounded(values: &Tensor, before: Option<&Tensor>, point: &OperatingPoint) -> 
     let nearer = &nearest - (&nearest - &expected).sign();
     let worse = (values - &nearer).square() - (values - &nearest).square();
     let bits = nearer.eq_tensor(&expected).to_kind(Kind::Float) * (CHANGE_BITS - LEVEL_BITS) + LEVEL_BITS;
-    let is_worth = worse.lt_tensor(&(bits * f64::from(point.rounding.bit_price)));
+    let is_worth = worse.lt_tensor(&(bits * f64::from(point.rdoq.lambda)));
     nearer.where_self(&is_worth, &nearest)
 }
 
-/// Places that keep what they were at a price (see [`OperatingPoint::hold`]) with the step of an index; `wanted, before` in steps, and in
+/// Positions that keep what they were at a price (see [`OperatingPoint::skip_lambda`]) with the step of an index; `wanted, before` in steps, and in
 /// what comes out `channels`, the dimension of these, is 1. Coarse steps hold whole pictures or nothing, which hardly ever happens to a
-/// sample: nothing is held there.
-pub(super) fn held_places(wanted: &Tensor, before: &Tensor, (step, price): (usize, f64), channels: i64) -> Tensor {
+/// sample: nothing is skipped there.
+pub(super) fn skip_map(wanted: &Tensor, before: &Tensor, (step, price): (usize, f64), channels: i64) -> Tensor {
     let sum = |xs: Tensor| xs.sum_dim_intlist([channels].as_slice(), true, Kind::Float);
     let nearest = wanted.round();
     let gained = sum((wanted - before).square() - (wanted - &nearest).square());
     let changed = sum(nearest.ne_tensor(&before.round()).to_kind(Kind::Float));
-    let price = if step <= COARSEST_IN_PLACES {
+    let price = if step <= COARSEST_WITH_SKIP_MAP {
         price
     } else {
         f64::NEG_INFINITY
     };
-    gained.le_tensor(&((changed * CHANGE_BITS + PLACE_BITS) * price))
+    gained.le_tensor(&((changed * CHANGE_BITS + POSITION_BITS) * price))
 }
 
 /// `[n * t', ...]` -> the `t'` units, `[n, ...]`.
@@ -142,23 +143,23 @@ fn by_clip(units: &[Tensor]) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::segments::{dead_zone, Segment};
+    use super::super::segments::{hysteresis, Segment};
     use super::*;
-    use crate::entropy::Rounding;
+    use crate::codec::Rdoq;
 
-    fn point(latent_step: Option<usize>, hold: f64, bit_price: f32) -> OperatingPoint {
+    fn point(latent_step: Option<usize>, skip_lambda: f64, lambda: f32) -> OperatingPoint {
         OperatingPoint {
-            dead_zone: 0.9,
+            hysteresis: 0.9,
             latent_step,
-            key_finer: 0,
+            key_qp_offset: 0,
             mask_ratio: 0.0,
-            rounding: Rounding { bit_price },
-            hold,
-            detail_step: None,
+            rdoq: Rdoq { lambda },
+            skip_lambda,
+            residual_step: None,
         }
     }
 
-    /// Two clips of four units of 3x4 places that change little by little, `[8, channels, 3, 4]` in 0 to 7.
+    /// Two clips of four units of 3x4 positions that change little by little, `[8, channels, 3, 4]` in 0 to 7.
     fn clips(channels: i64) -> Tensor {
         tch::manual_seed(3);
         let uniform = |size: &[i64]| Tensor::rand(size, (Kind::Float, Device::Cpu));
@@ -183,9 +184,11 @@ mod tests {
             };
             let units = segment.quantised(3, 30, 0.1).unwrap();
             let values = Tensor::stack(&units.iter().map(|unit| &unit.values).collect::<Vec<_>>(), 0);
-            let held = Tensor::stack(&units.iter().map(|unit| &unit.held).collect::<Vec<_>>(), 0);
-            assert!(bool::try_from(held.any()).unwrap() && !bool::try_from(held.slice(0, 1, None, 1).all()).unwrap());
-            assert_eq!(clip(&sent.held, at).squeeze_dim(3), held);
+            let skipped = Tensor::stack(&units.iter().map(|unit| &unit.skipped).collect::<Vec<_>>(), 0);
+            assert!(
+                bool::try_from(skipped.any()).unwrap() && !bool::try_from(skipped.slice(0, 1, None, 1).all()).unwrap()
+            );
+            assert_eq!(clip(&sent.skipped, at).squeeze_dim(3), skipped);
             let error = (clip(&sent.values, at) * scale - values).abs().max();
             assert!(f64::try_from(error).unwrap() < 1e-2);
         }
@@ -194,13 +197,13 @@ mod tests {
     #[test]
     fn digits_are_those_that_the_context_models_learn_from() {
         let bounded = clips(6);
-        let held = Tensor::zeros([8, 1, 3, 4], (Kind::Bool, Device::Cpu));
-        let sent = digits(&bounded, &held, 2, &point(None, 0.0, 0.0)).unwrap();
+        let skipped = Tensor::zeros([8, 1, 3, 4], (Kind::Bool, Device::Cpu));
+        let sent = digits(&bounded, &skipped, 2, &point(None, 0.0, 0.0)).unwrap();
         for at in 0..2 {
-            let units = dead_zone(&clip(&bounded, at), 0.9);
+            let units = hysteresis(&clip(&bounded, at), 0.9);
             assert_eq!(clip(&sent, at).to_kind(Kind::Int64), Tensor::stack(&units, 0));
         }
-        let everywhere = digits(&bounded, &held.ones_like(), 2, &point(None, 0.0, 0.0)).unwrap();
+        let everywhere = digits(&bounded, &skipped.ones_like(), 2, &point(None, 0.0, 0.0)).unwrap();
         assert_eq!(everywhere, sent, "a dead zone that is wide enough stays as it is");
     }
 
@@ -211,17 +214,17 @@ mod tests {
             (sent.values.size()[1], f64::try_from(sent.values.abs().max()).unwrap()),
             (5, 0.0)
         );
-        assert!(!bool::try_from(sent.held.any()).unwrap());
+        assert!(!bool::try_from(sent.skipped.any()).unwrap());
     }
 
     #[test]
     fn levels_move_towards_what_is_expected_where_bits_are_worth_it() {
-        let level = |value: f32, before: Option<f32>, bit_price| {
+        let level = |value: f32, before: Option<f32>, lambda| {
             let before = before.map(|before| Tensor::from_slice(&[before]));
             let level = rounded(
                 &Tensor::from_slice(&[value]),
                 before.as_ref(),
-                &point(None, 0.0, bit_price),
+                &point(None, 0.0, lambda),
             );
             f64::try_from(level.get(0)).unwrap()
         };
@@ -237,7 +240,7 @@ mod tests {
     fn points_are_those_of_the_scale() {
         for _ in 0..50 {
             assert!(draw_point(CodingScale::Half).latent_step.is_none_or(|step| step > 40));
-            assert!(draw_point(CodingScale::OneAndAHalf).detail_step.is_some());
+            assert!(draw_point(CodingScale::OneAndAHalf).residual_step.is_some());
         }
     }
 }

@@ -9,7 +9,8 @@ use tch::{Device, Kind, Tensor};
 
 use super::calibrate::{self, Pair, Weights, CONTROL, DECODER};
 use super::checkpoint::Checkpoint;
-use super::clips::{Clip, SampleShape, Sampler};
+use super::samples::{SampleShape, Sampler};
+use crate::media::Clip;
 use crate::model::{
     painter_macs, ContinuousNetworks, Convolutions, LevelConfig, LevelNetworks, ModelConfig, NetworkConfig,
 };

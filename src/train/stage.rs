@@ -8,7 +8,6 @@ use super::checkpoint::Checkpoint;
 use super::discriminator::Discriminator;
 use super::joint::{uniform, Joint};
 use super::losses;
-use super::lpips::Lpips;
 use super::masked::MaskedTokens;
 use super::optimizer::Optimizer;
 use super::resized::Resizing;
@@ -16,6 +15,7 @@ use super::sent;
 use super::tokenizer_stage::{Options, Weights};
 use crate::bitstream::CodingScale;
 use crate::codec::OperatingPoint;
+use crate::metrics::Lpips;
 use crate::model::picture::{self, Ycbcr};
 use crate::model::{ModelConfig, StreamState, Tokenizer};
 
@@ -169,7 +169,7 @@ impl Stage {
         }
     }
 
-    /// Reconstruction with gradients passed straight through the rounding, and the rate of the latents in bits
+    /// Reconstruction with gradients passed straight through the rdoq, and the rate of the latents in bits
     /// per sample. `quantisation`: `None` without the control branch.
     pub fn reconstruct(&self, xs: &Tensor, quantisation: Option<Quantisation>) -> Result<(Tensor, Option<Tensor>)> {
         let (fsq, n, colour) = (&self.tokenizer.fsq, xs.size()[0], self.tokenizer.config.colour());
@@ -245,7 +245,7 @@ impl Stage {
         n: i64,
     ) -> Result<Symbols> {
         let latents = sent::latents(&joint.encode(&features.detach(), n)?.detach(), n, point)?;
-        let digits = sent::digits(&bounded.detach(), &latents.held, n, point)?;
+        let digits = sent::digits(&bounded.detach(), &latents.skipped, n, point)?;
         let digits = match self.masked.as_ref().filter(|_| point.mask_ratio > 0.0) {
             Some(masked) => masked.replace(&digits, n)?,
             None => digits,

@@ -7,14 +7,15 @@ use anyhow::{ensure, Context, Result};
 use tch::{Device, Kind, Tensor};
 
 use super::checkpoint::Checkpoint;
-use super::clips::{Clip, SampleShape, Sampler};
 use super::joint;
 use super::losses;
 use super::progress::{progress_bar, Log};
+use super::samples::{SampleShape, Sampler};
 use super::schedule::{Budget, Schedule};
 use super::stage::{cut, quads_to_rgb, Quantisation, Stage};
 use crate::bitstream::CodingScale;
 use crate::codec::{operating_point, scale_of};
+use crate::media::Clip;
 use crate::model::{picture, ModelConfig};
 
 /// What the tokenizer is trained for.

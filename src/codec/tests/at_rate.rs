@@ -210,7 +210,7 @@ fn at_a_rate_that_a_still_picture_does_not_need_it_gets_its_detail() {
         key_int_max: 1000,
         ..at_rate(rate)
     };
-    // It moves at first, so that there is nothing left for detail.
+    // It moves at first, so that there is nothing left for residual.
     let frames = (0..401).map(|t| Frame {
         pts: Some(t as u64 * FRAME_NS),
         ..frame(t.min(40), 3)

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::painter::{PictureTime, Unit, LEAD_IN_UNITS};
 use crate::bitstream::UnitHeader;
-use crate::codec::{EntropyDecoder, UnitSymbols};
+use crate::codec::{EntropyDecoder, ParsedUnit};
 use crate::elements::caps;
 use crate::elements::latency::durations;
 use crate::model::Model;
@@ -68,7 +68,7 @@ impl Input {
     /// inside a unit are the stream's.
     fn picture_times(
         &mut self,
-        symbols: &UnitSymbols,
+        symbols: &ParsedUnit,
         numbers: &[u32],
         unit: Option<gst::ClockTime>,
         segment: &gst::Segment,

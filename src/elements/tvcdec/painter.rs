@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::qos::SinkClock;
 use super::stages::Pictures;
-use crate::codec::{CodecError, Frame, Reconstruction, UnitSymbols, Wanted};
+use crate::codec::{CodecError, Frame, Painter, ParsedUnit, Wanted};
 use crate::elements::latency::SmoothedTime;
 
 /// Units before the first one that is shown, after a seek, that are painted: further back only the coarsest level of the networks
@@ -42,7 +42,7 @@ impl PictureTime {
 /// A unit that waits to be painted.
 #[derive(Debug)]
 pub struct Unit {
-    pub symbols: Result<UnitSymbols, CodecError>,
+    pub symbols: Result<ParsedUnit, CodecError>,
     pub pictures: Vec<PictureTime>,
     /// So far before the segment that nothing in it depends on more than the coarsest level.
     pub is_lead_in: bool,
@@ -54,7 +54,7 @@ pub struct Unit {
 #[derive(Debug)]
 pub struct PaintedUnit {
     /// What it was made of.
-    pub symbols: Result<UnitSymbols, CodecError>,
+    pub symbols: Result<ParsedUnit, CodecError>,
     /// `None`: not painted.
     pub frames: Vec<Option<Frame>>,
     pub pictures: Vec<PictureTime>,
@@ -78,7 +78,7 @@ pub struct Scheduler {
     /// Of a whole unit.
     pub time: SmoothedTime,
     /// Whether the stream has frozen anything since its key unit.
-    has_frozen: bool,
+    has_static: bool,
     /// When something was painted last.
     painted: Option<Instant>,
     /// Whether a unit has been measured since the start: the first one includes what libtorch prepares once.
@@ -108,7 +108,7 @@ impl Scheduler {
         let Ok(symbols) = &unit.symbols else {
             return Wanted::None;
         };
-        self.has_frozen = (self.has_frozen && !symbols.is_key) || symbols.freezes_shown;
+        self.has_static = (self.has_static && !symbols.is_key) || symbols.starts_static;
         let due: Vec<_> = unit.pictures.iter().filter_map(|picture| picture.due).collect();
         let is_shown = !unit.is_lead_in && self.is_worth_it(&due, next.is_some(), sink, now);
         if is_shown || symbols.is_key {
@@ -116,9 +116,9 @@ impl Scheduler {
         }
         // Where the next unit is not there yet, streams that never froze anything are trusted to go on like that.
         let is_referred_to = match next.map(|next| &next.symbols) {
-            Some(Ok(next)) => next.freezes_shown,
+            Some(Ok(next)) => next.starts_static,
             Some(Err(_)) => false,
-            None => self.has_frozen,
+            None => self.has_static,
         };
         match is_referred_to {
             true => Wanted::Last,
@@ -152,12 +152,7 @@ impl Scheduler {
 }
 
 /// Paints one unit. The time that it took counts if it is that of a whole one.
-pub fn paint(
-    networks: &mut Reconstruction,
-    unit: Unit,
-    wanted: Wanted,
-    group: usize,
-) -> (PaintedUnit, Option<Duration>) {
+pub fn paint(networks: &mut Painter, unit: Unit, wanted: Wanted, group: usize) -> (PaintedUnit, Option<Duration>) {
     let start = Instant::now();
     let mut time = None;
     let (symbols, frames) = match unit.symbols {

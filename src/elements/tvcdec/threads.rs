@@ -14,7 +14,7 @@ use gst_video::prelude::*;
 use super::imp::{TvcDec, CAT};
 use super::painter::{paint, Unit};
 use crate::bitstream::SequenceHeader;
-use crate::codec::{DecoderSettings, Reconstruction, Wanted};
+use crate::codec::{DecoderSettings, Painter, Wanted};
 use crate::elements::latency::check_latency;
 use crate::model::Model;
 
@@ -70,7 +70,7 @@ impl TvcDec {
     /// The painter's thread, until the stages close.
     fn paint_units(&self, model: Arc<Model>) {
         let group = model.group_frames();
-        let mut networks = Reconstruction::new(model, DecoderSettings::default());
+        let mut networks = Painter::new(model, DecoderSettings::default());
         let choose = |unit: &Unit, next: Option<&Unit>| self.choose(unit, next);
         while let Some((ticket, unit, wanted)) = self.stages.next_waiting(choose) {
             #[cfg(test)]

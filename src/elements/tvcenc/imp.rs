@@ -21,7 +21,7 @@ use crate::model::Model;
 
 /// Assumed for the latency where the frame rate is unknown, until two frames are there.
 const ASSUMED_FRAME_TIME: gst::ClockTime = gst::ClockTime::from_nseconds(1_000_000_000 / 30);
-/// Time that coding a unit takes, assumed until it is measured: that of two cores with bf16 and detail. For itself, and per luma sample
+/// Time that coding a unit takes, assumed until it is measured: that of two cores with bf16 and residual. For itself, and per luma sample
 /// in ns.
 const ASSUMED_UNIT_TIME: gst::ClockTime = gst::ClockTime::from_mseconds(20);
 const ASSUMED_SAMPLE_NS: u64 = 100;

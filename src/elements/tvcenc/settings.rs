@@ -58,7 +58,7 @@ pub struct Settings {
     mask_ratio: f64,
     quantizer: u32,
     coding_scale: Scale,
-    detail: bool,
+    residual: bool,
     key_int_max: u32,
     pub runtime: RuntimeSettings,
 }
@@ -71,7 +71,7 @@ impl Default for Settings {
             mask_ratio: DEFAULT_MASK_RATIO,
             quantizer: DEFAULT_QUANTIZER,
             coding_scale: Scale::default(),
-            detail: DEFAULT_DETAIL,
+            residual: DEFAULT_DETAIL,
             key_int_max: DEFAULT_KEY_INT_MAX,
             runtime: RuntimeSettings::default(),
         }
@@ -85,7 +85,7 @@ impl Settings {
             rate_mode: self.rate_mode(),
             mask_ratio: (self.mask_ratio >= 0.0).then_some(self.mask_ratio),
             scale: self.coding_scale.coding_scale(),
-            detail: self.detail,
+            residual: self.residual,
             key_int_max: self.key_int_max,
             ..EncoderSettings::default()
         }
@@ -168,7 +168,7 @@ impl Settings {
             "mask-ratio" => self.mask_ratio = value.get().expect("a number"),
             "quantizer" => self.quantizer = value.get().expect("a number"),
             "coding-scale" => self.coding_scale = value.get().expect("a scale"),
-            "detail" => self.detail = value.get().expect("a boolean"),
+            "detail" => self.residual = value.get().expect("a boolean"),
             "key-int-max" => self.key_int_max = value.get().expect("a number"),
             name => assert!(self.runtime.set(value, pspec), "no property {name}"),
         }
@@ -183,7 +183,7 @@ impl Settings {
             "mask-ratio" => self.mask_ratio.to_value(),
             "quantizer" => self.quantizer.to_value(),
             "coding-scale" => self.coding_scale.to_value(),
-            "detail" => self.detail.to_value(),
+            "detail" => self.residual.to_value(),
             "key-int-max" => self.key_int_max.to_value(),
             name => self.runtime.get(pspec).unwrap_or_else(|| panic!("no property {name}")),
         }

@@ -221,7 +221,7 @@ impl TokenizerConfig {
     fn with_networks(networks: NetworkConfig) -> Self {
         TokenizerConfig {
             networks,
-            fsq_levels: crate::FSQ_LEVELS.map(i64::from).to_vec(),
+            fsq_levels: crate::bitstream::FSQ_LEVELS.map(i64::from).to_vec(),
         }
     }
 
@@ -301,11 +301,11 @@ impl TokenizerConfig {
             NetworkConfig::Levels(levels) => levels.validate()?,
             NetworkConfig::Cosmos { cosmos } => cosmos.validate()?,
         }
-        if self.fsq_levels != crate::FSQ_LEVELS.map(i64::from) {
+        if self.fsq_levels != crate::bitstream::FSQ_LEVELS.map(i64::from) {
             return Err(ModelError::Config(format!(
                 "FSQ levels {:?}, legal are {:?}",
                 self.fsq_levels,
-                crate::FSQ_LEVELS
+                crate::bitstream::FSQ_LEVELS
             )));
         }
         Ok(())

@@ -27,7 +27,7 @@ const MAX_DIFFERING: f64 = 0.01;
 const MAX_DIFFERING_16: f64 = 0.2;
 
 /// Values of a discrete tokenizer's embedding.
-const DIGITS: i64 = crate::FSQ_LEVELS.len() as i64;
+const DIGITS: i64 = crate::bitstream::FSQ_LEVELS.len() as i64;
 
 /// A folder with NVIDIA's TorchScript files, on the CPU.
 pub struct Checkpoint {

@@ -29,7 +29,7 @@ pub struct Imported {
 /// Makes a model file from the folders of a discrete and, if wanted, a continuous tokenizer. `trained_frames`: length
 /// of the clips that they were trained on, as their model cards say.
 pub fn import(discrete: &Path, continuous: Option<&Path>, trained_frames: i64) -> Result<TensorFile, ModelError> {
-    let digits = crate::FSQ_LEVELS.len() as i64;
+    let digits = crate::bitstream::FSQ_LEVELS.len() as i64;
     let discrete = Checkpoint::read(discrete)?.import(Some(digits), trained_frames)?;
     let continuous = continuous
         .map(|folder| Checkpoint::read(folder)?.import(None, trained_frames))

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Access units to frames: first all symbols, in integers, then the networks.
+
+mod painter;
+mod post_filter;
+mod symbols;
+
+use std::sync::Arc;
+
+pub use painter::Painter;
+pub use symbols::{EntropyDecoder, ParsedUnit};
+
+use super::recon::{ReconstructionSettings, Wanted};
+use super::{CodecError, Frame};
+use crate::bitstream::SequenceHeader;
+use crate::model::Model;
+
+/// Access units to frames.
+pub struct Decoder {
+    entropy: EntropyDecoder,
+    painter: Painter,
+}
+
+/// What to do without, to see what it is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecoderSettings {
+    pub reconstruction: ReconstructionSettings,
+    /// Whether small changes from frame to frame are smoothed.
+    pub post_filter: bool,
+}
+
+impl Default for DecoderSettings {
+    fn default() -> Self {
+        DecoderSettings {
+            reconstruction: ReconstructionSettings::default(),
+            post_filter: true,
+        }
+    }
+}
+
+/// The frames of one unit.
+#[derive(Debug)]
+pub struct Decoded {
+    /// The sequence header that the unit belongs to.
+    pub sequence: SequenceHeader,
+    pub frames: Vec<Frame>,
+}
+
+impl Decoder {
+    pub fn new(model: Arc<Model>) -> Decoder {
+        Decoder::with_settings(model, DecoderSettings::default())
+    }
+
+    pub fn with_settings(model: Arc<Model>, settings: DecoderSettings) -> Decoder {
+        Decoder {
+            entropy: EntropyDecoder::new(model.clone()),
+            painter: Painter::new(model, settings),
+        }
+    }
+
+    /// Forgets everything; decoding starts at the next key unit.
+    pub fn reset(&mut self) {
+        self.entropy.reset();
+    }
+
+    /// Decodes one access unit, `unit` being exactly its bytes. After an error nothing can be decoded until
+    /// the next key unit.
+    pub fn decode(&mut self, unit: &[u8]) -> Result<Decoded, CodecError> {
+        let symbols = self.entropy.decode(unit)?;
+        let frames = self.painter.run(&symbols, Wanted::All);
+        if frames.is_err() {
+            self.reset();
+        }
+        Ok(Decoded {
+            sequence: symbols.sequence,
+            frames: frames?.into_iter().flatten().collect(),
+        })
+    }
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The encoder's networks: frames to real-valued digits and latents.
+
+use tch::Tensor;
+
+use crate::bitstream::{CodingScale, SequenceHeader};
+use crate::codec::colour::ycbcr;
+use crate::codec::geometry::{in_tokens, Tile};
+use crate::codec::{CodecError, Frame};
+use crate::entropy::{LatentMap, TokenMap, DIGITS, LATENT_SCALE};
+use crate::model::picture::{self, Ycbcr};
+use crate::model::{values, Model, StreamState};
+
+/// The tiles of a stream's pictures, and what the networks remember of each from unit to unit.
+#[derive(Debug)]
+pub struct AnalysisState {
+    tiles: Vec<TileState>,
+}
+
+#[derive(Debug)]
+struct TileState {
+    tile: Tile,
+    tokenizer: StreamState,
+    continuous: StreamState,
+}
+
+impl AnalysisState {
+    pub fn new(tiles: Vec<Tile>) -> AnalysisState {
+        let state = |tile| TileState {
+            tile,
+            tokenizer: StreamState::default(),
+            continuous: StreamState::default(),
+        };
+        AnalysisState {
+            tiles: tiles.into_iter().map(state).collect(),
+        }
+    }
+}
+
+/// What the networks say of a unit, before anything is rounded.
+#[derive(Debug)]
+pub struct Analysis {
+    pub width: usize,
+    pub height: usize,
+    /// `[height][width][6]`, about 0 to L - 1.
+    pub digits: Vec<f32>,
+    /// In 1/256; None without a continuous stream.
+    pub latents: Option<LatentMap>,
+}
+
+impl Analysis {
+    /// Runs the networks over a group of frames of a stream, in the coded size.
+    pub fn of(
+        model: &Model,
+        frames: &[&Frame],
+        sequence: &SequenceHeader,
+        state: &mut AnalysisState,
+    ) -> Result<Analysis, CodecError> {
+        let factor = model.tokenizer.config.spatial_factor() as usize;
+        let (width, height) = in_tokens(model, sequence);
+        let (coded_width, coded_height) = sequence.coded_size();
+        let coded_size = (coded_width as usize, coded_height as usize);
+        let mut digits = Vec::with_capacity(width * height * DIGITS);
+        let mut latents = model.continuous.as_ref().map(|continuous| LatentMap {
+            width,
+            height,
+            channels: continuous.context.weights().channels,
+            values: Vec::new(),
+        });
+        for state in &mut state.tiles {
+            let rows = state.tile.seen.start * factor..state.tile.seen.end * factor;
+            let quads = match sequence.coding_scale {
+                CodingScale::Single => Frame::to_quads(frames, width * factor, rows)?,
+                _ => Frame::to_resized_quads(frames, coded_size, width * factor, rows)?,
+            };
+            let quads = quads.f_to_device(model.device)?;
+            let found = state.run(model, &quads, ycbcr(sequence))?;
+            digits.extend(by_place(&found.0)?);
+            if let (Some(map), Some(values)) = (&mut latents, found.1) {
+                map.values.extend(by_place(&values)?.into_iter().map(|v| v as i32));
+            }
+        }
+        Ok(Analysis {
+            width,
+            height,
+            digits,
+            latents,
+        })
+    }
+
+    /// Rounds the digits. One keeps its value of the previous unit while the new one is not further away than its place's
+    /// `hysteresis` in steps: that costs next to nothing to code.
+    pub fn tokens(&self, previous: Option<&TokenMap>, hysteresis: impl Fn(usize) -> f64) -> TokenMap {
+        let mut map = TokenMap::zero(self.width, self.height);
+        for (at, token) in map.tokens.iter_mut().enumerate() {
+            let hysteresis = hysteresis(at);
+            for (k, digit) in token.iter_mut().enumerate() {
+                let value = self.digits[at * DIGITS + k];
+                let last = previous.map(|map| map.tokens[at][k]);
+                *digit = match last {
+                    Some(last) if (f64::from(value) - f64::from(last)).abs() <= hysteresis => last,
+                    _ => value
+                        .round_ties_even()
+                        .clamp(0.0, f32::from(crate::bitstream::FSQ_LEVELS[k] - 1)) as u8,
+                };
+            }
+        }
+        map
+    }
+}
+
+impl TileState {
+    /// Quad pictures of the tile -> digits and latents in 1/256, `[1, c, h, w]` f32.
+    fn run(&mut self, model: &Model, quads: &Tensor, colours: Ycbcr) -> Result<(Tensor, Option<Tensor>), CodecError> {
+        let _no_grad = tch::no_grad_guard();
+        let tokenizer = &model.tokenizer;
+        let pictures = picture::to_network(quads, tokenizer.config.colour(), colours)?;
+        let (zs, features) = tokenizer.encode_with_features(&pictures, model.kind, &mut self.tokenizer)?;
+        let digits = self.tile.crop(&tokenizer.fsq.bound(&zs)?, 2, 1)?;
+        let latents = match &model.continuous {
+            Some(continuous) => {
+                let ys = continuous.fusion.encode(&features, 1, &mut self.continuous)?;
+                let ys = ys.f_mul_scalar(f64::from(LATENT_SCALE))?.f_round()?;
+                Some(self.tile.crop(&ys, 2, 1)?)
+            }
+            None => None,
+        };
+        Ok((digits, latents))
+    }
+}
+
+/// `xs: [1, c, h, w]` -> the values with the channels of a place together.
+fn by_place(xs: &Tensor) -> Result<Vec<f32>, CodecError> {
+    Ok(values(&xs.f_permute([0, 2, 3, 1])?)?)
+}

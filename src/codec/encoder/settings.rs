@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: MPL-2.0
+
+use super::{MaskingStrategy, OperatingPoint, RateMode};
+use crate::bitstream::CodingScale;
+
+/// What may change while frames flow.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EncoderSettings {
+    /// Constant quality, or a rate to keep to.
+    pub rate_mode: RateMode,
+    /// How much larger pictures are coded, from the next key unit on; None = as quantizer or rate ask for. Pictures that
+    /// would be too large for the bitstream are coded as they are.
+    pub scale: Option<CodingScale>,
+    /// Taken instead of the quantizer's, to explore what is worth what.
+    pub point: Option<OperatingPoint>,
+    /// Share of a delta unit's tokens that are not sent, 0 to 0.9; None = as the operating point says.
+    pub mask_ratio: Option<f64>,
+    /// How the masked tokens are chosen.
+    pub masking: MaskingStrategy,
+    /// Whether what stands still gets residual, where the quantizer is fine enough for it.
+    pub residual: bool,
+    /// Frames from one key unit to the next at most; 0: at scene cuts and every 250 frames. Never more than the model
+    /// was trained for.
+    pub key_int_max: u32,
+}
+
+impl Default for EncoderSettings {
+    fn default() -> Self {
+        EncoderSettings {
+            rate_mode: RateMode::default(),
+            scale: None,
+            point: None,
+            mask_ratio: None,
+            masking: MaskingStrategy::default(),
+            residual: true,
+            key_int_max: 0,
+        }
+    }
+}
+
+impl EncoderSettings {
+    /// The usual ones at a quantizer, 0 (best) to 63 (smallest).
+    pub fn at_quantizer(quantizer: u32) -> EncoderSettings {
+        EncoderSettings {
+            rate_mode: RateMode::ConstantQuality { quantizer },
+            ..EncoderSettings::default()
+        }
+    }
+}

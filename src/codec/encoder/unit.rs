@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: MPL-2.0
+//! One unit, coded on trial at one operating point.
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+
+use super::analysis::{Analysis, AnalysisState};
+use super::decide::{
+    is_still, mask_adaptive, mask_pattern, skip_map, MaskingStrategy, StaticRegionDetector, StaticRegions, SymbolBits,
+    COARSEST_WITH_SKIP_MAP, SKIP_HYSTERESIS,
+};
+use super::rate::{point_between, OperatingPoint, Quality};
+use super::EncoderSettings;
+use crate::bitstream::{Clock, SequenceHeader};
+use crate::codec::geometry::{in_macroblocks, Tile};
+use crate::codec::recon::{Reconstruction, ReconstructionSettings, Wanted};
+use crate::codec::{CodecError, Frame};
+use crate::entropy::{
+    CodedUnit, CodingContext, LatentMap, LatentMode, Masking, Quantization, ResidualMap, TokenMap, UnitSymbols,
+    WantedLatents, WantedUnit,
+};
+use crate::model::Model;
+
+/// What lasts from a key unit to the next.
+pub(super) struct Gop {
+    pub sequence: SequenceHeader,
+    analysis: AnalysisState,
+    context: CodingContext,
+    /// With pictures only where residuals are sent: the networks that paint take time.
+    reconstruction: Reconstruction,
+    static_regions: StaticRegionDetector,
+    bits: Arc<SymbolBits>,
+    pub clock: Clock,
+    pub frames: u32,
+}
+
+/// Whether residuals may be sent at all. Cosmos networks are too slow to paint in the encoder as well.
+pub(super) fn may_refine(model: &Model, settings: &EncoderSettings) -> bool {
+    settings.residual && !model.tokenizer.config.is_cosmos()
+}
+
+/// What is known of a unit before it is coded.
+pub(super) struct Unit {
+    pub analysis: Analysis,
+    /// `None` in a key unit, and where the encoder does not paint.
+    static_regions: Option<StaticRegions>,
+    /// How well its tokens are predicted, without and with latents: they differ little from trial to trial, and the transformer takes
+    /// time.
+    errors: [OnceCell<Vec<f32>>; 2],
+}
+
+/// A unit at one operating point.
+pub(super) struct TrialUnit {
+    pub quality: Quality,
+    /// Whether units at this point may have residuals.
+    pub has_residual: bool,
+    pub coded: CodedUnit,
+}
+
+impl Gop {
+    /// Where nothing has been coded yet. `bits`: of the model's latents.
+    pub fn new(model: &Model, sequence: SequenceHeader, bits: Arc<SymbolBits>) -> Gop {
+        Gop {
+            sequence,
+            analysis: AnalysisState::new(Tile::cover(model, &sequence)),
+            context: CodingContext::default(),
+            reconstruction: Reconstruction::default(),
+            static_regions: StaticRegionDetector::default(),
+            bits,
+            clock: Clock::new(&sequence),
+            frames: 1,
+        }
+    }
+
+    /// Runs the networks over the next frames, in the coded size.
+    pub fn analyse(&mut self, model: &Model, frames: &[&Frame]) -> Result<Unit, CodecError> {
+        let analysis = Analysis::of(model, frames, &self.sequence, &mut self.analysis)?;
+        Ok(self.unit(analysis, frames))
+    }
+
+    /// What is known of the next frames, which the networks have seen.
+    pub fn unit(&self, analysis: Analysis, frames: &[&Frame]) -> Unit {
+        let background = self.reconstruction.background();
+        Unit {
+            static_regions: background.and_then(|background| self.static_regions.look(frames, background)),
+            analysis,
+            errors: Default::default(),
+        }
+    }
+
+    /// Whether any macroblock is static: a key unit would lose it.
+    pub fn has_static(&self) -> bool {
+        let background = self.reconstruction.background();
+        background.is_some_and(|background| background.any_known())
+    }
+
+    /// Whether it paints what the decoder shows.
+    pub fn paints(&self) -> bool {
+        self.reconstruction.background().is_some()
+    }
+
+    /// Forgets all units, but not what the networks have seen of their frames.
+    pub fn forget_units(&mut self) {
+        self.context = CodingContext::default();
+        self.reconstruction = Reconstruction::default();
+    }
+
+    /// From the first unit on, paints what the decoder shows, for residuals.
+    pub fn begin_painting(&mut self, model: &Model) {
+        // Pictures in tiles are too large to be painted twice.
+        if Tile::cover(model, &self.sequence).len() == 1 {
+            self.reconstruction = Reconstruction::new(model, self.sequence, ReconstructionSettings::default());
+        }
+    }
+
+    /// Makes a unit of frames the previous one.
+    pub fn push(&mut self, model: &Model, unit: &UnitSymbols, frames: &[&Frame]) -> Result<(), CodecError> {
+        let static_regions = &mut self.static_regions;
+        // Only the last pictures last.
+        self.reconstruction.push(model, unit, Wanted::Last, |neural| {
+            static_regions.push(neural, &frames[frames.len() - neural.len()..]);
+        })?;
+        self.context.push(unit);
+        Ok(())
+    }
+
+    /// The unit at a quality's operating point.
+    pub fn trial(
+        &self,
+        model: &Model,
+        settings: &EncoderSettings,
+        unit: &Unit,
+        quality: Quality,
+    ) -> Result<TrialUnit, CodecError> {
+        let (quantizer, scale) = (quality.quantizer, self.sequence.coding_scale);
+        let mut point = settings.point.unwrap_or_else(|| point_between(quantizer, scale));
+        if quality.repeats {
+            point.hysteresis = f64::INFINITY;
+        }
+        let (mode, skipped) = match quality.repeats {
+            true => self.repeated_latents(&unit.analysis),
+            false => self.latent_plan(model, &unit.analysis, &point),
+        };
+        let mut tokens = self.tokens(&unit.analysis, &point, &skipped);
+        let masking = match quality.repeats {
+            true => Masking::None,
+            false => self.mask(model, settings, (unit, &point), &mut tokens)?,
+        };
+        let quantize = |latent: Quantization| self.bits.level(latent, point.rdoq);
+        let latents = unit.analysis.latents.as_ref().map(|latents| WantedLatents {
+            latents,
+            quantize: &quantize,
+            skipped: &skipped,
+        });
+        let residual_step = point.residual_step.filter(|_| may_refine(model, settings));
+        let wanted = WantedUnit {
+            tokens,
+            masking,
+            latents: latents.map(|latents| (mode, latents)),
+            residual: self.residual(unit.static_regions.as_ref(), residual_step, quality.residual_bits),
+        };
+        Ok(TrialUnit {
+            quality,
+            has_residual: residual_step.is_some(),
+            coded: self.context.encode(model.contexts(), wanted)?,
+        })
+    }
+
+    /// The tokens of a unit before any is masked.
+    fn tokens(&self, analysis: &Analysis, point: &OperatingPoint, skipped: &[bool]) -> TokenMap {
+        let hysteresis = |at| match skipped.get(at) {
+            Some(true) => point.hysteresis.max(SKIP_HYSTERESIS),
+            _ => point.hysteresis,
+        };
+        analysis.tokens(self.context.tokens.previous.as_ref(), hysteresis)
+    }
+
+    /// The residual of a delta unit with the step of an index, in so many bits, about; `None` in a key unit.
+    fn residual(
+        &self,
+        static_regions: Option<&StaticRegions>,
+        step: Option<usize>,
+        bits: Option<f64>,
+    ) -> Option<ResidualMap> {
+        self.context.tokens.previous.as_ref()?;
+        let Some(static_regions) = static_regions else {
+            let (width, height) = in_macroblocks(&self.sequence);
+            return Some(ResidualMap::none(width, height));
+        };
+        let bits = bits.map_or(f32::INFINITY, |bits| bits as f32);
+        Some(static_regions.residual(step, bits))
+    }
+
+    /// The latents of a unit that changes nothing.
+    fn repeated_latents(&self, analysis: &Analysis) -> (LatentMode, Vec<bool>) {
+        match (&analysis.latents, &self.context.latents.previous) {
+            (Some(_), Some(previous)) => (
+                LatentMode::Skipped,
+                vec![true; previous.values.len() / previous.channels],
+            ),
+            _ => (LatentMode::Absent, vec![]),
+        }
+    }
+
+    /// How the unit's latents are coded at an operating point, and which positions are skipped.
+    fn latent_plan(&self, model: &Model, analysis: &Analysis, point: &OperatingPoint) -> (LatentMode, Vec<bool>) {
+        let (Some(continuous), Some(wanted), Some(step)) = (&model.continuous, &analysis.latents, point.latent_step)
+        else {
+            return (LatentMode::Absent, vec![]);
+        };
+        let Some(previous) = &self.context.latents.previous else {
+            return (LatentMode::Coded(step.saturating_sub(point.key_qp_offset)), vec![]);
+        };
+        let size = continuous.context.weights().steps[step];
+        let skipped = match step <= COARSEST_WITH_SKIP_MAP {
+            true => skip_map(wanted, previous, size, point.skip_lambda),
+            false => vec![is_still(wanted, previous, size); wanted.values.len() / wanted.channels],
+        };
+        match skipped.contains(&false) {
+            true => (LatentMode::Coded(step), skipped),
+            false => (LatentMode::Skipped, skipped),
+        }
+    }
+
+    /// Masks tokens of a delta unit as the settings or the operating point ask for. Key units are always complete.
+    fn mask(
+        &self,
+        model: &Model,
+        settings: &EncoderSettings,
+        (unit, point): (&Unit, &OperatingPoint),
+        tokens: &mut TokenMap,
+    ) -> Result<Masking, CodecError> {
+        let history = &self.context.tokens;
+        let ratio = settings.mask_ratio.unwrap_or(point.mask_ratio);
+        if history.previous.is_none() || ratio <= 0.0 {
+            return Ok(Masking::None);
+        }
+        if settings.masking == MaskingStrategy::Pattern {
+            return Ok(mask_pattern(tokens, history, ratio));
+        }
+        let has_latents = point.latent_step.is_some();
+        let errors = match unit.errors[usize::from(has_latents)].get() {
+            Some(errors) => errors,
+            None => {
+                let found = self.prediction_errors(model, unit, has_latents, tokens)?;
+                unit.errors[usize::from(has_latents)].get_or_init(|| found)
+            }
+        };
+        Ok(mask_adaptive(tokens, history, ratio, errors))
+    }
+
+    /// See [`MaskedTokenPrediction::errors`]; without latents the predictor sees zeros.
+    fn prediction_errors(
+        &self,
+        model: &Model,
+        unit: &Unit,
+        has_latents: bool,
+        tokens: &TokenMap,
+    ) -> Result<Vec<f32>, CodecError> {
+        let latents = unit.analysis.latents.as_ref();
+        let zeros = latents
+            .filter(|_| !has_latents)
+            .map(|map| LatentMap::zero(map.width, map.height, map.channels));
+        self.reconstruction
+            .prediction()
+            .errors(model, tokens, zeros.as_ref().or(latents))
+    }
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The reconstruction loop: symbols to pictures, the same in encoder and decoder. Masked tokens are predicted, the networks paint, and static
+//! regions show their background reference instead.
+
+mod background;
+mod blocks;
+mod dct;
+mod grid_filter;
+mod patches;
+mod prediction;
+mod synthesis;
+
+pub use background::{block_step, coefficients, dequantised, quantised, step_size, Background};
+pub use blocks::{gather, squared_error};
+pub use dct::{forward, Block};
+pub use prediction::{CompleteUnit, MaskedTokenPrediction, MaskedTokens};
+pub use synthesis::{Painting, Synthesis};
+
+use super::geometry::Tile;
+use super::{CodecError, Frame};
+use crate::bitstream::SequenceHeader;
+use crate::entropy::UnitSymbols;
+use crate::model::{Model, TimeSteps};
+
+/// Which pictures of a unit are painted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wanted {
+    #[default]
+    All,
+    /// Those of the last time step, half of a unit with `tvc-small`: the background reference is kept.
+    Last,
+    /// None. Costs about an eighth of [`Wanted::All`]. The networks' coarsest level, which looks back furthest, is kept up to date; the
+    /// finer ones, which look back over two units or so, start anew at the next unit, as they do at a key unit. So units later than that
+    /// are what they would have been, and the first ones nearly so. A unit in which macroblocks become static
+    /// ([`super::ParsedUnit::starts_static`]) as the skipped unit would have shown them misses that.
+    None,
+}
+
+/// What to do without, to see what it is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReconstructionSettings {
+    /// What masked tokens are taken from.
+    pub masked_tokens: MaskedTokens,
+    /// Whether the latents reach the picture.
+    pub control: bool,
+    /// Whether dots in the grid of the tokens are filled.
+    pub grid_filter: bool,
+}
+
+impl Default for ReconstructionSettings {
+    fn default() -> Self {
+        ReconstructionSettings {
+            masked_tokens: MaskedTokens::default(),
+            control: true,
+            grid_filter: true,
+        }
+    }
+}
+
+/// What is reconstructed from a key unit to the next.
+#[derive(Debug, Default)]
+pub struct Reconstruction {
+    prediction: MaskedTokenPrediction,
+    /// `None`: only symbols are followed, as an encoder does that refers to no picture.
+    pictures: Option<Pictures>,
+}
+
+/// What paints, and what it refers to.
+#[derive(Debug)]
+struct Pictures {
+    sequence: SequenceHeader,
+    control: bool,
+    synthesis: Synthesis,
+    background: Background,
+}
+
+impl Reconstruction {
+    /// Of a stream that begins with the key unit of a sequence header, with pictures. [`Reconstruction::default`] has none.
+    pub fn new(model: &Model, sequence: SequenceHeader, settings: ReconstructionSettings) -> Reconstruction {
+        Reconstruction {
+            prediction: MaskedTokenPrediction::new(settings.masked_tokens),
+            pictures: Some(Pictures {
+                sequence,
+                control: settings.control,
+                synthesis: Synthesis::new(Tile::cover(model, &sequence), settings.grid_filter),
+                background: Background::default(),
+            }),
+        }
+    }
+
+    /// The units before, as the predictor sees them.
+    pub fn prediction(&self) -> &MaskedTokenPrediction {
+        &self.prediction
+    }
+
+    /// What static regions show; `None` without pictures.
+    pub fn background(&self) -> Option<&Background> {
+        self.pictures.as_ref().map(|pictures| &pictures.background)
+    }
+
+    /// Takes the next unit and gives the pictures that are wanted of its group, with what repeats behind the last of a short unit. `neural`
+    /// sees them as the networks painted them, before static regions are put in; it is not called where nothing is painted.
+    pub fn push(
+        &mut self,
+        model: &Model,
+        unit: &UnitSymbols,
+        wanted: Wanted,
+        neural: impl FnOnce(&[Frame]),
+    ) -> Result<Vec<Frame>, CodecError> {
+        let latents = unit.latents.as_ref().map(|(_, latents)| latents);
+        let complete = self.prediction.push(model, &unit.tokens, latents)?;
+        match &mut self.pictures {
+            Some(pictures) => pictures.push(model, unit, &complete, wanted, neural),
+            None => Ok(vec![]),
+        }
+    }
+}
+
+impl Pictures {
+    fn push(
+        &mut self,
+        model: &Model,
+        unit: &UnitSymbols,
+        complete: &CompleteUnit,
+        wanted: Wanted,
+        neural: impl FnOnce(&[Frame]),
+    ) -> Result<Vec<Frame>, CodecError> {
+        let latents = unit.latents.as_ref().map(|(mode, _)| *mode);
+        let steps = match wanted {
+            Wanted::All => TimeSteps::All,
+            Wanted::Last => TimeSteps::Last,
+            Wanted::None => {
+                self.synthesis.skip(model, complete, latents, self.control)?;
+                self.background.skip(unit.residual.as_ref());
+                return Ok(vec![]);
+            }
+        };
+        let painting = Painting {
+            latents,
+            control: self.control,
+            steps,
+        };
+        let mut frames = self.synthesis.run(model, complete, painting, &self.sequence)?;
+        neural(&frames);
+        self.background.push(unit.residual.as_ref(), &mut frames);
+        Ok(frames)
+    }
+}

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Maps of quantised latents, and those of earlier units that a unit refers to.
+
+/// The latents of a unit: integers, [`super::LATENT_SCALE`] to 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LatentMap {
+    pub width: usize,
+    pub height: usize,
+    pub channels: usize,
+    /// Row by row, the channels of a position together.
+    pub values: Vec<i32>,
+}
+
+impl LatentMap {
+    pub fn zero(width: usize, height: usize, channels: usize) -> LatentMap {
+        LatentMap {
+            width,
+            height,
+            channels,
+            values: vec![0; width * height * channels],
+        }
+    }
+
+    pub(super) fn get(&self, x: isize, y: isize) -> Option<&[i32]> {
+        let inside = (0..self.width as isize).contains(&x) && (0..self.height as isize).contains(&y);
+        inside.then(|| self.position(y as usize * self.width + x as usize))
+    }
+
+    /// The channels of a position, counted row by row.
+    pub fn position(&self, at: usize) -> &[i32] {
+        &self.values[at * self.channels..][..self.channels]
+    }
+}
+
+/// The latents that a unit may refer to.
+#[derive(Clone, Debug, Default)]
+pub struct LatentContext {
+    /// Of the last unit: zeros where it carried none.
+    pub previous: Option<LatentMap>,
+    /// Of the one before.
+    pub older: Option<LatentMap>,
+}
+
+impl LatentContext {
+    /// Makes `map` the previous unit's.
+    pub fn push(&mut self, map: LatentMap) {
+        self.older = self.previous.replace(map);
+    }
+}
