@@ -78,7 +78,8 @@ fn entropy(c: &mut Criterion, model: &Model) {
     history.push(map(3));
     let mut coder = UnitEncoder::new();
     model
-        .context
+        .contexts()
+        .tokens
         .code(&mut coder, &history, Masking::None, &mut map(4))
         .expect("the digits are in range");
     let bytes = coder.finish();
@@ -89,19 +90,20 @@ fn entropy(c: &mut Criterion, model: &Model) {
         b.iter(|| {
             let mut coder = UnitDecoder::new(&bytes);
             model
-                .context
+                .contexts()
+                .tokens
                 .code(&mut coder, &history, Masking::None, &mut decoded)
                 .expect("the bytes decode");
             black_box(&decoded);
         });
     });
-    if let Some(continuous) = &model.continuous {
-        let (tokens, channels) = (map(4), continuous.context.weights().channels);
+    if let Some(context) = model.latent_context() {
+        let (tokens, channels) = (map(4), context.weights().channels);
         let mut wanted = LatentMap::zero(tokens.width, tokens.height, channels);
         let values = wanted.values.iter_mut().enumerate();
         // Every eighth value is a step or two away from zero.
         values.for_each(|(i, v)| *v = if i % 8 == 0 { (i % 5) as i32 * 256 - 512 } else { 0 });
-        let (past, context) = (LatentContext::default(), &continuous.context);
+        let past = LatentContext::default();
         let mut coder = UnitEncoder::new();
         let wanted = WantedLatents {
             latents: &wanted,

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 input=${1:-}
 scripts/setup.sh gstreamer1.0-plugins-ugly ffmpeg
-cargo build --release --quiet
+cargo build --release --quiet --features train
 export GST_PLUGIN_PATH="$PWD/target/release${GST_PLUGIN_PATH:+:$GST_PLUGIN_PATH}"
 if [ -z "$input" ]; then
     mkdir -p demo-out

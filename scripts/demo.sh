@@ -8,7 +8,7 @@ input=${1:-}
 quantizer=${QUANTIZER:-}
 bitrate=${BITRATE:-}
 scripts/setup.sh
-cargo build --release --quiet
+cargo build --release --quiet --features train
 out=demo-out
 mkdir -p "$out"
 export GST_PLUGIN_PATH="$PWD/target/release${GST_PLUGIN_PATH:+:$GST_PLUGIN_PATH}"

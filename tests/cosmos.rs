@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Cosmos networks with numbers for weights that no library makes up: parity, streaming, whole models.
-#![cfg(feature = "codec")]
+#![cfg(feature = "train")]
 
 mod common;
 
@@ -318,7 +318,7 @@ fn an_imported_model_works_from_end_to_end_before_anything_is_trained() {
     for (temporal, spatial) in [(4, 8), (8, 16)] {
         let (model, _) = model(folder.path(), temporal, spatial, 17);
         assert!(
-            model.continuous.is_none(),
+            model.latent_context().is_none(),
             "latents are not sent before the fusion is trained"
         );
         let mut encoder = Encoder::new(model.clone(), sequence(), EncoderSettings::default()).unwrap();
@@ -427,13 +427,16 @@ fn the_heads_of_an_imported_model_are_trained_with_the_tokenizers_frozen() {
     };
     run("tokens.ckpt", "context --steps 2");
     let (_, model) = export("tokens.ckpt");
-    assert!(model.continuous.is_none(), "the control branch has learned nothing yet");
+    assert!(
+        model.latent_context().is_none(),
+        "the control branch has learned nothing yet"
+    );
 
     run("all.ckpt", "fusion --steps 2 --frames 9 --size 64 --freeze-tokenizer");
     run("all.ckpt", "context --steps 2");
     run("all.ckpt", "predictor --steps 2");
     let (file, model) = export("all.ckpt");
-    assert!(model.continuous.is_some() && model.predictor.is_some());
+    assert!(model.latent_context().is_some() && model.has_predictor());
     let imported = TensorFile::read(&path).unwrap();
     for frozen in [
         "tokenizer.decoder.conv_in.0.conv3d.weight",

@@ -41,14 +41,14 @@ fn stages_make_a_model_that_codes_and_later_runs_resume() {
 
     let source = ModelSource::File(folder.path().join("model.safetensors"));
     let model = Model::load(&source, "cpu").unwrap();
-    let card = |key: &str| model.card.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str());
+    let card = |key: &str| model.card().iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str());
     assert_eq!(card("data"), Some("test"));
     assert!(
         card("training.tokenizer").unwrap().starts_with("8 steps"),
         "{:?}",
-        model.card
+        model.card()
     );
-    assert!(model.continuous.is_some() && model.predictor.is_some());
+    assert!(model.latent_context().is_some() && model.has_predictor());
     let sequence = gsttvc::bitstream::SequenceHeader::new(32, 32, (25, 1));
     let frame = Frame {
         width: 32,
@@ -184,7 +184,7 @@ fn frozen_encoder_stays(options: &str) {
         folder.path(),
         &format!("export --checkpoint a.ckpt --out new.safetensors --model {model}"),
     );
-    let load = |source| Model::load(&source, "cpu").unwrap().id;
+    let load = |source| Model::load(&source, "cpu").unwrap().id();
     let new = ModelSource::File(folder.path().join("new.safetensors"));
     assert_eq!(load(new), load(ModelSource::Embedded));
     let card = |file: &Path| TensorFile::read(file).unwrap().metadata["card.training.tokenizer"].clone();

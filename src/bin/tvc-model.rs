@@ -8,8 +8,8 @@ use anyhow::{ensure, Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gsttvc::bitstream::CodingScale;
 use gsttvc::codec::{
-    DecoderSettings, EncoderSettings, Link, MaskedTokens, MaskingStrategy, OperatingPoint, RateMode, Rdoq,
-    ReconstructionSettings, DEFAULT_BUFFER_SECONDS, DEFAULT_QUANTIZER,
+    DecoderSettings, EncoderAblation, EncoderSettings, Link, MaskedTokens, MaskingStrategy, OperatingPoint, RateMode,
+    Rdoq, ReconstructionSettings, DEFAULT_BUFFER_SECONDS, DEFAULT_QUANTIZER,
 };
 use gsttvc::entropy::{LATENT_STEPS, RESIDUAL_STEPS};
 use gsttvc::eval::{self, BufferUse, Pictures};
@@ -237,11 +237,12 @@ fn load(file: Option<PathBuf>, device: &str) -> Result<Arc<Model>> {
 
 fn info(file: Option<PathBuf>) -> Result<()> {
     let model = load(file, "cpu")?;
-    let tokenizer = &model.config.tokenizer;
-    println!("name:        {}", model.config.name);
-    println!("identity:    {:016x}", model.id);
-    println!("weights:     {}", model.parameters);
-    match (&model.config.continuous, &model.continuous) {
+    let config = model.config();
+    let tokenizer = &config.tokenizer;
+    println!("name:        {}", config.name);
+    println!("identity:    {:016x}", model.id());
+    println!("weights:     {}", model.parameters());
+    match (&config.continuous, model.latent_context()) {
         (Some(config), Some(_)) => println!("latents:     {} values beside each token", config.channels),
         (Some(config), None) => println!(
             "latents:     {} values beside each token, not sent before the fusion is trained",
@@ -249,7 +250,7 @@ fn info(file: Option<PathBuf>) -> Result<()> {
         ),
         (None, _) => println!("latents:     none"),
     }
-    match &model.config.predictor {
+    match &config.predictor {
         Some(predictor) => println!("predictor:   {} layers of width {}", predictor.layers, predictor.width),
         None => println!("predictor:   none, masked tokens repeat the unit before"),
     }
@@ -259,10 +260,10 @@ fn info(file: Option<PathBuf>) -> Result<()> {
         tokenizer.fsq_levels,
         s = tokenizer.spatial_factor()
     );
-    for (key, value) in &model.card {
+    for (key, value) in model.card() {
         println!("{key}: {value}");
     }
-    println!("configuration: {}", serde_json::to_string(&model.config)?);
+    println!("configuration: {}", serde_json::to_string(config)?);
     Ok(())
 }
 
@@ -271,7 +272,7 @@ fn floor(arguments: &FloorArguments) -> Result<()> {
         tch::set_num_threads(arguments.threads);
     }
     println!("{}", eval::Floor::HEADER);
-    for floor in eval::floor(&load(arguments.model.clone(), "cpu")?.config) {
+    for floor in eval::floor(load(arguments.model.clone(), "cpu")?.config()) {
         println!("{floor}");
     }
     Ok(())
@@ -372,9 +373,12 @@ impl EvalArguments {
             scale: self.coding_scale,
             mask_ratio: self.mask_ratio,
             residual: !self.no_residual,
-            masking: match self.mask_pattern {
-                true => MaskingStrategy::Pattern,
-                false => MaskingStrategy::Adaptive,
+            ablation: EncoderAblation {
+                masking: match self.mask_pattern {
+                    true => MaskingStrategy::Pattern,
+                    false => MaskingStrategy::Adaptive,
+                },
+                ..EncoderAblation::default()
             },
             ..EncoderSettings::default()
         };
@@ -397,7 +401,10 @@ impl EvalArguments {
                 (
                     name,
                     EncoderSettings {
-                        point: Some(*p),
+                        ablation: EncoderAblation {
+                            point: Some(*p),
+                            ..common.ablation
+                        },
                         ..common
                     },
                 )

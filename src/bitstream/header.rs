@@ -25,8 +25,9 @@ const RESERVED_FLAGS: u8 = 0x03;
 /// What every key unit repeats: enough to start decoding here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SequenceHeader {
-    /// Picture size in luma samples, 16 to 8192.
+    /// Width of the shown picture in luma samples, 16 to 8192.
     pub width: u32,
+    /// Height of the shown picture in luma samples, 16 to 8192.
     pub height: u32,
     /// Frames per second as a fraction; 0/1 says variable.
     pub frame_rate: (u32, u32),
@@ -168,6 +169,7 @@ impl SequenceHeader {
 }
 
 impl UnitHeader {
+    /// Whether it is that of a key unit.
     pub fn is_key(&self) -> bool {
         self.sequence.is_some()
     }

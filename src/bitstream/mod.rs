@@ -19,16 +19,23 @@ pub enum BitstreamError {
     /// More bytes may complete the header.
     #[error("the header is cut off")]
     Incomplete,
+    /// The first byte is not [`SYNC`].
     #[error("no access unit starts with 0x{0:02x}")]
     NoSync(u8),
+    /// A field has a value that is not legal.
     #[error("malformed {field}: {value}, legal is {legal}")]
     Malformed {
+        /// Name of the field.
         field: &'static str,
+        /// What it is.
         value: u64,
+        /// What it may be.
         legal: &'static str,
     },
+    /// Made by a newer or older build.
     #[error("bitstream version {0} is not supported, this build reads version {VERSION}", VERSION = header::VERSION)]
     UnsupportedVersion(u8),
+    /// The header is damaged.
     #[error("the header's check value does not match")]
     HeaderCheck,
 }

@@ -3,28 +3,62 @@
 use crate::bitstream::BitstreamError;
 use crate::entropy::EntropyError;
 
-/// Why frames do not become access units, or access units frames.
+/// Why frames do not become access units, or access units frames. None is fatal for the stream: a decoder goes on at the next key unit.
 #[derive(Debug, thiserror::Error)]
 pub enum CodecError {
+    /// Malformed or unsupported: the header of an access unit.
     #[error("access unit: {0}")]
     Bitstream(#[from] BitstreamError),
+    /// Malformed: the payload of an access unit.
     #[error("{0}")]
     Entropy(#[from] EntropyError),
+    /// Malformed: an access unit is longer or shorter than its header says.
     #[error("access unit of {found} bytes, its header says {expected}")]
-    Truncated { found: usize, expected: usize },
+    Truncated {
+        /// Bytes that there are.
+        found: usize,
+        /// Bytes by the header.
+        expected: usize,
+    },
+    /// Malformed: the payload decodes, but not to what the encoder meant.
     #[error("damaged symbols: check value {found:04x}, the header says {expected:04x}")]
-    SymbolCheck { found: u16, expected: u16 },
+    SymbolCheck {
+        /// Of the decoded symbols.
+        found: u16,
+        /// Of the encoder's.
+        expected: u16,
+    },
+    /// Unsupported: the stream needs another model than the one that is loaded.
     #[error(
         "the stream was made with model {stream:016x}, loaded is {loaded:016x}: set model-file to the model that \
          the sender uses"
     )]
-    WrongModel { stream: u64, loaded: u64 },
+    WrongModel {
+        /// Identity of the stream's model.
+        stream: u64,
+        /// Identity of the loaded model.
+        loaded: u64,
+    },
+    /// Malformed: more frames than the model codes together.
     #[error("access unit of {found} frames, this model's have at most {expected}")]
-    TooManyFrames { found: usize, expected: usize },
+    TooManyFrames {
+        /// Frames by the header.
+        found: usize,
+        /// Frames of a whole unit.
+        expected: usize,
+    },
+    /// A delta unit came first, or after an error.
     #[error("no key unit has been decoded yet")]
     NoKeyUnit,
+    /// Limit: a picture is smaller or larger than the format allows.
     #[error("a picture of {width}x{height}, legal are 16x16 to 8192x8192")]
-    Size { width: u32, height: u32 },
+    Size {
+        /// In luma samples.
+        width: u32,
+        /// In luma samples.
+        height: u32,
+    },
+    /// The networks could not be run, for instance for want of memory.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
 }

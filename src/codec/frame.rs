@@ -9,7 +9,9 @@ use crate::model::picture;
 /// One picture, planar Y'CbCr 4:2:0 with 8 bits, rows without padding; chroma sizes are rounded up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
+    /// In luma samples.
     pub width: usize,
+    /// In luma samples.
     pub height: usize,
     /// Y', Cb, Cr.
     pub planes: [Vec<u8>; 3],
@@ -18,6 +20,20 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// A grey picture without a time, to be filled.
+    pub fn grey(width: usize, height: usize) -> Frame {
+        let plane = |number: usize| {
+            let (width, height) = Frame::plane_size(width, height, number);
+            vec![128; width * height]
+        };
+        Frame {
+            width,
+            height,
+            planes: [plane(0), plane(1), plane(2)],
+            pts: None,
+        }
+    }
+
     /// Width and height of a plane.
     pub fn plane_size(width: usize, height: usize, plane: usize) -> (usize, usize) {
         match plane {

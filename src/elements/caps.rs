@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Caps of TVC streams, and what a sequence header says in GStreamer's terms.
 
-use gst::glib::translate::{FromGlib, IntoGlib};
+use gst::glib::translate::FromGlib;
+#[cfg(feature = "codec")]
+use gst::glib::translate::IntoGlib;
 use gst_video::prelude::*;
 
 use crate::bitstream::{SequenceHeader, MAX_SIZE, MIN_SIZE};
@@ -23,6 +25,7 @@ pub fn framed() -> gst::caps::Builder<gst::caps::NoFeature> {
 }
 
 /// Formats of raw pictures that encoder and decoder take and give, the preferred one first.
+#[cfg(feature = "codec")]
 pub const FORMATS: [gst_video::VideoFormat; 3] = [
     gst_video::VideoFormat::I420,
     gst_video::VideoFormat::Nv12,
@@ -30,6 +33,7 @@ pub const FORMATS: [gst_video::VideoFormat; 3] = [
 ];
 
 /// Caps of raw pictures.
+#[cfg(feature = "codec")]
 pub fn raw() -> gst::Caps {
     let size = size_range();
     let builder = gst_video::VideoCapsBuilder::new().format_list(FORMATS);
@@ -90,11 +94,13 @@ pub fn colorimetry(sequence: &SequenceHeader) -> Option<gst_video::VideoColorime
 }
 
 /// The chroma siting of a stream.
+#[cfg(feature = "codec")]
 pub fn chroma_site(sequence: &SequenceHeader) -> gst_video::VideoChromaSite {
     gst_video::VideoChromaSite::from_bits_truncate(sequence.colorimetry[4].into())
 }
 
 /// The sequence header of a stream of pictures like `info`; the encoder fills in the model.
+#[cfg(feature = "codec")]
 pub fn to_sequence(info: &gst_video::VideoInfo) -> SequenceHeader {
     let fraction = |f: gst::Fraction| (f.numer().max(0) as u32, f.denom().max(1) as u32);
     let c = info.colorimetry();

@@ -83,7 +83,7 @@ impl EntropyModel<PRECISION> for Probabilities {
     type Probability = u16;
 }
 
-/// Without the table that [`Categorical`] allocates: these are used once.
+/// Without the table that `Categorical` allocates: these are used once.
 impl EncoderModel<PRECISION> for Probabilities {
     fn left_cumulative_and_probability(&self, symbol: impl Borrow<usize>) -> Option<(u16, NonZeroU16)> {
         let symbol = *symbol.borrow();

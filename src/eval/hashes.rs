@@ -9,7 +9,7 @@ use anyhow::Result;
 use sha2::{Digest, Sha256};
 
 use crate::bitstream::{CodingScale, SequenceHeader};
-use crate::codec::{Decoder, Encoder, EncoderSettings, Frame, Link, MaskingStrategy, RateMode};
+use crate::codec::{Decoder, Encoder, EncoderAblation, EncoderSettings, Frame, Link, MaskingStrategy, RateMode};
 use crate::model::Model;
 
 /// Neither whole tokens nor whole cells.
@@ -74,7 +74,10 @@ fn cases() -> Vec<(String, EncoderSettings)> {
         let mask_ratio = Some(0.5);
         let settings = EncoderSettings {
             mask_ratio,
-            masking,
+            ablation: EncoderAblation {
+                masking,
+                ..EncoderAblation::default()
+            },
             ..at(30)
         };
         cases.push((format!("masking {masking:?}"), settings));

@@ -33,33 +33,34 @@ pub enum ModelSource {
 /// A whole model. Several users of the same source and device in one process share one.
 #[derive(Debug)]
 pub struct Model {
-    pub config: ModelConfig,
-    pub tokenizer: Tokenizer,
-    pub context: ContextModel,
+    pub(crate) config: ModelConfig,
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) context: ContextModel,
     /// None: masked tokens are taken from the unit before.
-    pub predictor: Option<Predictor>,
+    pub(crate) predictor: Option<Predictor>,
     /// None: the model has discrete tokens only, or has not learned to use latents yet.
-    pub continuous: Option<Continuous>,
+    pub(crate) continuous: Option<Continuous>,
     /// Identity that streams carry.
-    pub id: u64,
-    pub device: Device,
+    pub(crate) id: u64,
+    pub(crate) device: Device,
     /// What the networks compute in.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// What is known about the making of the model, for people.
-    pub card: Vec<(String, String)>,
+    pub(crate) card: Vec<(String, String)>,
     /// Weights of the networks.
-    pub parameters: usize,
+    pub(crate) parameters: usize,
     _variables: nn::VarStore,
 }
 
 /// The continuous stream's part of a model.
 #[derive(Debug)]
 pub struct Continuous {
-    pub fusion: Fusion,
-    pub context: LatentContextModel,
+    pub(crate) fusion: Fusion,
+    pub(crate) context: LatentContextModel,
 }
 
-// SAFETY: the weights are frozen when a model has been built, and libtorch counts references atomically.
+// SAFETY: the weights are frozen when a model has been built, nobody outside of this crate reaches them, and libtorch counts references
+// atomically.
 unsafe impl Sync for Model {}
 
 type Cache = Mutex<Vec<(ModelSource, Device, Weak<Model>)>>;
@@ -104,7 +105,7 @@ impl IntegerModel {
     pub fn identity(&self, config: &ModelConfig) -> u64 {
         let mut hasher = Sha256::new();
         if let NetworkConfig::Cosmos { cosmos } = &config.tokenizer.networks {
-            hasher.update(format!("{cosmos:?}"));
+            hasher.update(cosmos.canonical_bytes());
         }
         hasher.update(self.context.bytes());
         if let Some(weights) = &self.latent_context {
@@ -140,6 +141,36 @@ impl Model {
         Ok(model)
     }
 
+    /// Identity that streams carry: a decoder needs the model that the encoder had.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// What the networks are.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// What is known about the making of the model, for people: names and values.
+    pub fn card(&self) -> &[(String, String)] {
+        &self.card
+    }
+
+    /// Weights of the networks.
+    pub fn parameters(&self) -> usize {
+        self.parameters
+    }
+
+    /// The context model of the latents; `None` where the model has none, or has not learned to use them yet.
+    pub fn latent_context(&self) -> Option<&LatentContextModel> {
+        self.continuous.as_ref().map(|continuous| &continuous.context)
+    }
+
+    /// Whether it predicts masked tokens; else they are taken from the unit before.
+    pub fn has_predictor(&self) -> bool {
+        self.predictor.is_some()
+    }
+
     /// Frames of a whole delta unit: one token in time.
     pub fn group_frames(&self) -> usize {
         self.config.tokenizer.temporal_factor() as usize
@@ -149,7 +180,7 @@ impl Model {
     pub fn contexts(&self) -> ContextModels<'_> {
         ContextModels {
             tokens: &self.context,
-            latents: self.continuous.as_ref().map(|continuous| &continuous.context),
+            latents: self.latent_context(),
         }
     }
 

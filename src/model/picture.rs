@@ -98,7 +98,7 @@ impl Ycbcr {
     }
 
     /// Inverse of [`Self::to_rgb`]: R'G'B' `[n, 3, h, w]` 0 to 1 -> planes, each chroma sample the mean of 2x2.
-    pub fn from_rgb(self, rgb: &Tensor) -> Result<(Tensor, Tensor)> {
+    pub fn planes_of_rgb(self, rgb: &Tensor) -> Result<(Tensor, Tensor)> {
         let (black, span, chroma_span) = self.levels();
         let (r, g, b) = (rgb.f_select(1, 0)?, rgb.f_select(1, 1)?, rgb.f_select(1, 2)?);
         let y = r
@@ -141,7 +141,7 @@ pub fn from_network(pictures: &Tensor, colour: Colour, ycbcr: Ycbcr) -> Result<T
                 .f_add_scalar(1.0)?
                 .f_mul_scalar(0.5)?
                 .f_clamp(0.0, 1.0)?;
-            let (luma, chroma) = ycbcr.from_rgb(&rgb)?;
+            let (luma, chroma) = ycbcr.planes_of_rgb(&rgb)?;
             quad_from_planes(&luma, &chroma)?.f_view([n, t, 6, h / 2, w / 2])
         }
     }

@@ -35,7 +35,7 @@ pub fn quantize(floats: HashMap<String, Tensor>, kind: Kind) -> Result<HashMap<S
     Ok(stored)
 }
 
-/// Inverse of [`quantize`]: weights that have scales become f32. An error where the two do not belong together.
+/// Inverse of `quantize`: weights that have scales become f32. An error where the two do not belong together.
 pub fn dequantize(tensors: &mut HashMap<String, Tensor>) -> Result<(), ModelError> {
     let quantized: Vec<String> = tensors
         .keys()

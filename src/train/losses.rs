@@ -54,7 +54,7 @@ pub fn temporal(xs: &Tensor, ys: &Tensor) -> Tensor {
 }
 
 /// Meshes and lines: by how much amplitudes of luma are larger than the source's, summed over the frequencies of squares of
-/// [`SPECTRUM_SIDE`] samples, mean over clips. A network without noise to draw on paints a regular pattern wherever a
+/// 32 samples, mean over clips. A network without noise to draw on paints a regular pattern wherever a
 /// perceptual loss asks for texture that it does not know: much of a few frequencies, while real texture has a little of
 /// many. `decoded, source: [n, t, 6, h, w]`; 0 for pictures smaller than a square.
 pub fn excess(decoded: &Tensor, source: &Tensor) -> Tensor {

@@ -145,7 +145,8 @@ fn by_clip(units: &[Tensor]) -> Result<Tensor> {
 mod tests {
     use super::super::segments::{hysteresis, Segment};
     use super::*;
-    use crate::codec::Rdoq;
+    use crate::codec::{Analysis, Rdoq};
+    use crate::entropy::{LatentMap, TokenMap};
 
     fn point(latent_step: Option<usize>, skip_lambda: f64, lambda: f32) -> OperatingPoint {
         OperatingPoint {
@@ -205,6 +206,54 @@ mod tests {
         }
         let everywhere = digits(&bounded, &skipped.ones_like(), 2, &point(None, 0.0, 0.0)).unwrap();
         assert_eq!(everywhere, sent, "a dead zone that is wide enough stays as it is");
+    }
+
+    #[test]
+    fn positions_are_skipped_as_the_encoder_skips_them() {
+        let (channels, step, lambda) = (5, 30, 0.1);
+        let size = latent_steps()[step];
+        let map = |unit: &Tensor| LatentMap {
+            width: 4,
+            height: 3,
+            channels: channels as usize,
+            values: Vec::<f32>::try_from(unit.flatten(0, -1))
+                .unwrap()
+                .iter()
+                .map(|v| *v as i32)
+                .collect(),
+        };
+        let values = (clip(&clips(channels), 0) * f64::from(LATENT_SCALE)).round();
+        let (wanted, before) = (values.get(1), values.get(0));
+        let in_steps = |unit: &Tensor| unit.to_kind(Kind::Double) / f64::from(size);
+        let found = skip_map(&in_steps(&wanted), &in_steps(&before), (step, lambda), 2);
+        let found: Vec<bool> = Vec::try_from(found.flatten(0, -1)).unwrap();
+        assert!(found.contains(&true) && found.contains(&false));
+        assert_eq!(
+            found,
+            crate::codec::skip_map(&map(&wanted), &map(&before), size, lambda)
+        );
+    }
+
+    #[test]
+    fn digits_keep_their_values_as_the_encoders_do() {
+        let bounded = clip(&clips(6), 0);
+        let analysis = |unit: i64| Analysis {
+            width: 4,
+            height: 3,
+            digits: Vec::try_from(bounded.get(unit).flatten(0, -1)).unwrap(),
+            latents: None,
+        };
+        let zone = 0.9;
+        let mut before: Option<TokenMap> = None;
+        let skipped = Tensor::zeros([8, 1, 3, 4], (Kind::Bool, Device::Cpu));
+        let sent = clip(&digits(&clips(6), &skipped, 2, &point(None, 0.0, 0.0)).unwrap(), 0);
+        for unit in 0..4 {
+            let map = analysis(unit).tokens(before.as_ref(), |_| zone);
+            let found: Vec<f32> = Vec::try_from(sent.get(unit).flatten(0, -1)).unwrap();
+            let expected: Vec<f32> = map.tokens.as_flattened().iter().map(|&digit| digit.into()).collect();
+            assert_eq!(found, expected, "unit {unit}");
+            before = Some(map);
+        }
     }
 
     #[test]

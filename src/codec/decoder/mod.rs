@@ -24,6 +24,7 @@ pub struct Decoder {
 /// What to do without, to see what it is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecoderSettings {
+    /// Of what later pictures refer to.
     pub reconstruction: ReconstructionSettings,
     /// Whether small changes from frame to frame are smoothed.
     pub post_filter: bool,
@@ -43,14 +44,17 @@ impl Default for DecoderSettings {
 pub struct Decoded {
     /// The sequence header that the unit belongs to.
     pub sequence: SequenceHeader,
+    /// As they are shown, one after the other.
     pub frames: Vec<Frame>,
 }
 
 impl Decoder {
+    /// With all that there is.
     pub fn new(model: Arc<Model>) -> Decoder {
         Decoder::with_settings(model, DecoderSettings::default())
     }
 
+    /// Without some parts, to see what they are worth.
     pub fn with_settings(model: Arc<Model>, settings: DecoderSettings) -> Decoder {
         Decoder {
             entropy: EntropyDecoder::new(model.clone()),

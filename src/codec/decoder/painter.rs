@@ -25,6 +25,7 @@ struct Stream {
 }
 
 impl Painter {
+    /// Before the first unit.
     pub fn new(model: Arc<Model>, settings: DecoderSettings) -> Painter {
         Painter {
             model,

@@ -37,6 +37,7 @@ struct Stream {
 }
 
 impl EntropyDecoder {
+    /// Before the first unit.
     pub fn new(model: Arc<Model>) -> EntropyDecoder {
         EntropyDecoder { model, stream: None }
     }

@@ -14,11 +14,13 @@ mod unit;
 pub use analysis::Analysis;
 #[cfg(test)]
 pub use analysis::AnalysisState;
+#[cfg(test)]
+pub use decide::skip_map;
 pub use decide::{MaskingStrategy, Rdoq, CHANGE_BITS, COARSEST_WITH_SKIP_MAP, POSITION_BITS, SKIP_HYSTERESIS};
 pub use rate::{
     operating_point, scale_of, Link, OperatingPoint, RateMode, DEFAULT_BUFFER_SECONDS, DEFAULT_QUANTIZER, MAX_QUANTIZER,
 };
-pub use settings::EncoderSettings;
+pub use settings::{EncoderAblation, EncoderSettings};
 
 use std::sync::Arc;
 
@@ -39,7 +41,9 @@ const ASSUMED_FRAME_SECONDS: f64 = 1.0 / 30.0;
 /// A coded unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessUnit {
+    /// Header and payload.
     pub bytes: Vec<u8>,
+    /// Whether a decoder can start here.
     pub is_key: bool,
     /// Frames that it codes, the next ones in the order in which they were pushed.
     pub frames: usize,

@@ -11,17 +11,24 @@ pub struct EncoderSettings {
     /// How much larger pictures are coded, from the next key unit on; None = as quantizer or rate ask for. Pictures that
     /// would be too large for the bitstream are coded as they are.
     pub scale: Option<CodingScale>,
-    /// Taken instead of the quantizer's, to explore what is worth what.
-    pub point: Option<OperatingPoint>,
     /// Share of a delta unit's tokens that are not sent, 0 to 0.9; None = as the operating point says.
     pub mask_ratio: Option<f64>,
-    /// How the masked tokens are chosen.
-    pub masking: MaskingStrategy,
     /// Whether what stands still gets residual, where the quantizer is fine enough for it.
     pub residual: bool,
     /// Frames from one key unit to the next at most; 0: at scene cuts and every 250 frames. Never more than the model
     /// was trained for.
     pub key_int_max: u32,
+    /// Other than usual, to see what is worth what.
+    pub ablation: EncoderAblation,
+}
+
+/// Switches with which parts of the encoder are measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct EncoderAblation {
+    /// Taken instead of the quantizer's.
+    pub point: Option<OperatingPoint>,
+    /// How the masked tokens are chosen.
+    pub masking: MaskingStrategy,
 }
 
 impl Default for EncoderSettings {
@@ -29,11 +36,10 @@ impl Default for EncoderSettings {
         EncoderSettings {
             rate_mode: RateMode::default(),
             scale: None,
-            point: None,
             mask_ratio: None,
-            masking: MaskingStrategy::default(),
             residual: true,
             key_int_max: 0,
+            ablation: EncoderAblation::default(),
         }
     }
 }

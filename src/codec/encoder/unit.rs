@@ -133,7 +133,7 @@ impl Gop {
         quality: Quality,
     ) -> Result<TrialUnit, CodecError> {
         let (quantizer, scale) = (quality.quantizer, self.sequence.coding_scale);
-        let mut point = settings.point.unwrap_or_else(|| point_between(quantizer, scale));
+        let mut point = settings.ablation.point.unwrap_or_else(|| point_between(quantizer, scale));
         if quality.repeats {
             point.hysteresis = f64::INFINITY;
         }
@@ -235,7 +235,7 @@ impl Gop {
         if history.previous.is_none() || ratio <= 0.0 {
             return Ok(Masking::None);
         }
-        if settings.masking == MaskingStrategy::Pattern {
+        if settings.ablation.masking == MaskingStrategy::Pattern {
             return Ok(mask_pattern(tokens, history, ratio));
         }
         let has_latents = point.latent_step.is_some();

@@ -25,6 +25,7 @@ use crate::model::{Model, TimeSteps};
 /// Which pictures of a unit are painted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wanted {
+    /// All of them.
     #[default]
     All,
     /// Those of the last time step, half of a unit with `tvc-small`: the background reference is kept.

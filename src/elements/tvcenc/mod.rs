@@ -6,8 +6,6 @@ use gst::prelude::*;
 mod imp;
 mod settings;
 
-pub use settings::Scale;
-
 glib::wrapper! {
     /// Compresses raw video to a TVC stream.
     pub struct TvcEnc(ObjectSubclass<imp::TvcEnc>) @extends gst_video::VideoEncoder, gst::Element, gst::Object;

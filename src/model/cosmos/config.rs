@@ -42,6 +42,27 @@ pub struct Resampling {
 }
 
 impl CosmosConfig {
+    /// What tells networks apart, as bytes that no change of the code may change: the numbers in the order of their declaration as big-endian
+    /// i64, lists with their length in front, then the checkpoint's name.
+    pub fn canonical_bytes(&self) -> Vec<u8> {
+        let list = |values: &[i64]| [&[values.len() as i64], values].concat();
+        let numbers = [
+            vec![self.channels],
+            list(&self.encoder),
+            list(&self.decoder),
+            vec![
+                self.blocks,
+                self.z_channels,
+                self.temporal_factor,
+                self.spatial_factor,
+                self.trained_frames,
+            ],
+        ];
+        let mut bytes: Vec<u8> = numbers.iter().flatten().flat_map(|number| number.to_be_bytes()).collect();
+        bytes.extend(self.checkpoint.as_bytes());
+        bytes
+    }
+
     /// NVIDIA's networks of a temporal and a spatial factor; a continuous tokenizer of factor 4 in time has a decoder
     /// level less.
     pub fn new(channels: i64, temporal_factor: i64, spatial_factor: i64, continuous: bool) -> CosmosConfig {

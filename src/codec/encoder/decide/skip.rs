@@ -11,8 +11,9 @@ const STILL_QUARTERS: i64 = 3;
 /// Index of the coarsest step at which single positions are skipped; beyond it, all are or none is: where hardly any latent is more than a
 /// step, standing still costs less than saying so.
 pub const COARSEST_WITH_SKIP_MAP: usize = 43;
-/// Bits of the latents of a position that is not skipped, about, and of each of them that is not what it was.
+/// Bits of the latents of a position that is not skipped, about, ...
 pub const POSITION_BITS: f64 = 1.5;
+/// ... and of each of them that is not what it was.
 pub const CHANGE_BITS: f64 = 5.0;
 /// Dead zone of the tokens, at least, where the latents are skipped: see [`crate::codec::OperatingPoint::hysteresis`].
 pub const SKIP_HYSTERESIS: f64 = 0.8;

@@ -30,7 +30,7 @@ pub use vbv::{Link, DEFAULT_BUFFER_SECONDS};
 pub enum RateMode {
     /// One operating point for all units.
     ConstantQuality {
-        /// 0 (best) to 63 (smallest): see [`operating_point`].
+        /// 0 (best) to 63 (smallest).
         quantizer: u32,
     },
     /// A mean rate, and a buffer within which units may be larger or smaller.
