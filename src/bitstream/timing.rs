@@ -6,6 +6,8 @@ use super::{BitstreamError, SequenceHeader};
 
 const SECOND: u128 = 1_000_000_000;
 const MILLISECOND: u128 = 1_000_000;
+/// GStreamer's "no time": never the time of a frame.
+const NO_TIME: u64 = u64::MAX;
 
 /// How a unit gives the times of its frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +123,10 @@ impl Clock {
             Timing::Relative => 0,
             _ => (key * num + SECOND * den / 2) / (SECOND * den),
         };
-        let time = |k: u64| u64::try_from(key + tick(first + u128::from(k)) - tick(first)).ok();
+        let time = |k: u64| {
+            let time = u64::try_from(key + tick(first + u128::from(k)) - tick(first)).ok();
+            time.filter(|&t| t != NO_TIME)
+        };
         (0..count as u64).map(|i| time(self.frames + i)).collect()
     }
 
@@ -144,8 +149,7 @@ impl Clock {
         for _ in 0..frames {
             let difference = unzigzag(reader.leb128("frame time", u64::MAX)?);
             last = last.wrapping_add(self.duration()).wrapping_add(difference as u64);
-            // u64::MAX is GStreamer's "no time".
-            times.push(Some(last).filter(|&t| t != u64::MAX));
+            times.push(Some(last).filter(|&t| t != NO_TIME));
         }
         Ok(times)
     }
@@ -171,11 +175,21 @@ mod tests {
         (clock.pack(&times, &mut payload), payload)
     }
 
+    fn any_rate() -> impl Strategy<Value = (u32, u32)> {
+        let largest = i32::MAX as u32;
+        prop_oneof![(0u32..1000, 1u32..2000), (0..=largest, 1..=largest)]
+    }
+
+    /// Also those next to the largest one.
+    fn any_key() -> impl Strategy<Value = Option<u64>> {
+        prop::option::of(prop_oneof![0..NO_TIME, NO_TIME - 100..NO_TIME])
+    }
+
     proptest! {
         #[test]
         fn any_times_survive(
-            rate in (0u32..1000, 1u32..2000),
-            key in prop::option::of(0..u64::MAX),
+            rate in any_rate(),
+            key in any_key(),
             units in prop::collection::vec(prop::collection::vec(0..u64::MAX, 1..=8), 1..5),
         ) {
             let (mut encoder, mut decoder) = (clock(rate, key), clock(rate, key));
@@ -186,6 +200,15 @@ mod tests {
                 let (parsed, used) = decoder.parse(timing, times.len(), &payload).unwrap();
                 prop_assert_eq!(used, length);
                 prop_assert_eq!(parsed, times.into_iter().map(Some).collect::<Vec<_>>());
+            }
+        }
+
+        #[test]
+        fn no_time_is_predicted_that_is_none(rate in any_rate(), key in any_key(), timing in 0u8..3, units in 1usize..4) {
+            let mut clock = clock(rate, key);
+            for _ in 0..units {
+                let (times, _) = clock.parse(Timing::from_code(timing), 8, &[]).unwrap();
+                prop_assert!(times.iter().all(|&time| time != Some(NO_TIME)));
             }
         }
 
@@ -205,6 +228,12 @@ mod tests {
         fn any_payload_is_parsed_or_refused(payload: Vec<u8>, frames in 1usize..=8) {
             let _ = clock((25, 1), Some(5)).parse(Timing::Explicit, frames, &payload);
         }
+    }
+
+    #[test]
+    fn a_frame_that_would_come_too_late_for_any_time_has_none() {
+        let mut clock = clock((1_000_000_000, 1), Some(NO_TIME - 1));
+        assert_eq!(clock.parse(Timing::Grid, 2, &[]), Ok((vec![None, None], 0)));
     }
 
     #[test]
