@@ -4,6 +4,7 @@
 mod common;
 
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use common::*;
 use gst::prelude::*;
@@ -50,20 +51,57 @@ fn even() -> Vec<u8> {
 
 const GROUP: u64 = 81;
 
-/// A paused `source ! tvcparse ! appsink`.
+/// A paused `source ! tvcparse ! fakesink`, and what the parser has sent since the last seek.
 struct Player {
     pipeline: gst::Pipeline,
-    sink: gst_app::AppSink,
+    sent: Arc<Mutex<Sent>>,
+}
+
+#[derive(Default)]
+struct Sent {
+    segment: gst::FormattedSegment<ClockTime>,
+    buffers: Vec<gst::Buffer>,
+}
+
+impl Sent {
+    fn add(&mut self, data: &gst::PadProbeData) {
+        match data {
+            gst::PadProbeData::Buffer(buffer) => self.buffers.push(buffer.clone()),
+            gst::PadProbeData::Event(event) => {
+                if let gst::EventView::Segment(segment) = event.view() {
+                    self.segment = segment.segment().clone().downcast().unwrap();
+                    self.buffers.clear();
+                }
+            }
+            _ => (),
+        }
+    }
 }
 
 impl Player {
     fn new(path: &Path) -> Player {
         init();
-        let text = format!("filesrc location={} ! tvcparse ! appsink name=sink sync=false max-buffers=1", path.display());
-        let pipeline = gst::parse::launch(&text).unwrap().downcast::<gst::Pipeline>().unwrap();
-        let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
+        let source = gst::ElementFactory::make("filesrc").property("location", path);
+        Player::with_source(source.build().unwrap())
+    }
+
+    fn with_source(source: gst::Element) -> Player {
+        init();
+        let parser = gst::ElementFactory::make("tvcparse").build().unwrap();
+        let sink = gst::ElementFactory::make("fakesink").property("sync", false);
+        let sink = sink.property("async", true).build().unwrap();
+        let pipeline = gst::Pipeline::new();
+        pipeline.add_many([&source, &parser, &sink]).unwrap();
+        gst::Element::link_many([&source, &parser, &sink]).unwrap();
+        let sent = Arc::new(Mutex::new(Sent::default()));
+        let probe = sent.clone();
+        let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
+        parser.static_pad("src").unwrap().add_probe(kinds, move |_, info| {
+            info.data.iter().for_each(|data| probe.lock().unwrap().add(data));
+            gst::PadProbeReturn::Ok
+        });
         pipeline.set_state(gst::State::Paused).unwrap();
-        let player = Player { pipeline, sink };
+        let player = Player { pipeline, sent };
         player.preroll();
         player
     }
@@ -81,21 +119,19 @@ impl Player {
         let to = ClockTime::from_nseconds((to * FRAME.nseconds() as f64) as u64);
         self.pipeline.seek_simple(SeekFlags::FLUSH | flags, to).unwrap();
         self.preroll();
-        let sample = self.sink.pull_preroll().unwrap();
-        let segment = sample.segment().unwrap().clone().downcast::<ClockTime>().unwrap();
-        let buffer = sample.buffer_owned().unwrap();
-        (frames(segment.start()), frames(buffer.pts()), is_key(&buffer))
+        let sent = self.sent.lock().unwrap();
+        let buffer = sent.buffers.first().expect("a buffer after the seek");
+        (frames(sent.segment.start()), frames(buffer.pts()), is_key(buffer))
     }
 
-    /// Plays to the end; the frame numbers of the buffers and which of them are key units.
-    fn play(&self) -> Vec<(u64, bool)> {
+    /// Plays to the end of the file or the segment: which message says so, and frame numbers of the buffers up to it.
+    fn play(&self) -> (gst::MessageType, Vec<u64>) {
         self.pipeline.set_state(gst::State::Playing).unwrap();
-        let samples = std::iter::from_fn(|| self.sink.pull_sample().ok());
-        let read = |sample: gst::Sample| {
-            let buffer = sample.buffer_owned().unwrap();
-            (frames(buffer.pts()) as u64, is_key(&buffer))
-        };
-        samples.map(read).collect()
+        let ends = [gst::MessageType::Eos, gst::MessageType::SegmentDone, gst::MessageType::Error];
+        let end = self.pipeline.bus().unwrap().timed_pop_filtered(ClockTime::from_seconds(20), &ends);
+        let sent = self.sent.lock().unwrap();
+        let numbers = sent.buffers.iter().map(|buffer| frames(buffer.pts()) as u64).collect();
+        (end.expect("an end").type_(), numbers)
     }
 
     fn seek_range(&self, rate: f64, flags: SeekFlags, start: u64, stop: Option<u64>) {
@@ -214,7 +250,7 @@ fn files_in_a_row_play_one_after_the_other() {
         assert_eq!(player.seek(SeekFlags::KEY_UNIT, to), (key, key, true), "to {to}");
     }
     player.seek(SeekFlags::ACCURATE, 40.);
-    let played: Vec<_> = player.play().into_iter().map(|(frame, _)| frame).collect();
+    let (_, played) = player.play();
     assert_eq!(played, [34, 35, 43, 44, 52, 60, 61, 69, 77, 78, 86, 87, 95, 103, 104, 112, 120, 121]);
 }
 
@@ -223,16 +259,8 @@ fn a_segment_ends_where_it_should() {
     let file = file(&even());
     let player = Player::new(file.path());
     player.seek_range(1.0, SeekFlags::ACCURATE | SeekFlags::SEGMENT, 1000, Some(1010));
-    let bus = player.pipeline.bus().unwrap();
-    player.pipeline.set_state(gst::State::Playing).unwrap();
-    let pulled: Vec<_> = std::iter::from_fn(|| {
-        let sample = player.sink.try_pull_sample(ClockTime::from_seconds(1))?;
-        Some(frames(sample.buffer().unwrap().pts()) as u64)
-    })
-    .collect();
-    assert_eq!(pulled, [972, 973, 981, 989, 997, 1005]);
-    let done = bus.timed_pop_filtered(ClockTime::from_seconds(5), &[gst::MessageType::SegmentDone, gst::MessageType::Error]);
-    assert_eq!(done.map(|message| message.type_()), Some(gst::MessageType::SegmentDone));
+    let played = vec![972, 973, 981, 989, 997, 1005];
+    assert_eq!(player.play(), (gst::MessageType::SegmentDone, played));
 }
 
 #[test]
@@ -240,8 +268,8 @@ fn key_units_alone_are_played_where_a_fast_rate_asks_for_them() {
     let file = file(&recording([10; 8]));
     let player = Player::new(file.path());
     player.seek_range(4.0, SeekFlags::TRICKMODE | SeekFlags::TRICKMODE_KEY_UNITS, 100, None);
-    let played = player.play();
-    assert_eq!(played, [1, 2, 3, 4, 5, 6, 7].map(|n| (n * GROUP, true)));
+    let (_, played) = player.play();
+    assert_eq!(played, [1, 2, 3, 4, 5, 6, 7].map(|n| n * GROUP));
 }
 
 #[test]
@@ -250,8 +278,8 @@ fn key_units_are_played_backwards_from_the_last_one_on() {
     for (stop, last) in [(None, 7), (Some(500), 6), (Some(4 * GROUP), 4)] {
         let player = Player::new(file.path());
         player.seek_range(-4.0, SeekFlags::TRICKMODE | SeekFlags::TRICKMODE_KEY_UNITS, 81, stop);
-        let expected: Vec<_> = (1..=last).rev().map(|n| (n * GROUP, true)).collect();
-        assert_eq!(player.play(), expected, "from {stop:?}");
+        let expected: Vec<_> = (1..=last).rev().map(|n| n * GROUP).collect();
+        assert_eq!(player.play(), (gst::MessageType::Eos, expected), "from {stop:?}");
     }
 }
 
@@ -260,6 +288,6 @@ fn groups_are_played_backwards_from_the_last_one_on() {
     let file = file(&recording([1; 8]));
     let player = Player::new(file.path());
     player.seek_range(-1.0, SeekFlags::ACCURATE, 20, None);
-    let played: Vec<_> = player.play().into_iter().map(|(frame, _)| frame).collect();
+    let (_, played) = player.play();
     assert_eq!(played, [63, 64, 54, 55, 45, 46, 36, 37, 27, 28, 18, 19]);
 }
