@@ -30,6 +30,37 @@ impl Timing {
     }
 }
 
+/// Time of frame `n` of a stream that starts at 0 and has a fixed rate, in ns.
+fn tick(timing: Timing, (num, den): (u32, u32), n: u128) -> u128 {
+    let (num, den) = (u128::from(num), u128::from(den));
+    match timing {
+        Timing::Milliseconds => (2 * n * SECOND * den / (num * MILLISECOND)).div_ceil(2) * MILLISECOND,
+        _ => n * SECOND * den / num,
+    }
+}
+
+/// The frame whose time is nearest to `time` in ns, in a stream of a fixed rate.
+fn frame_number((num, den): (u32, u32), time: u64) -> u128 {
+    let (num, den) = (u128::from(num), u128::from(den));
+    (u128::from(time) * num + SECOND * den / 2) / (SECOND * den)
+}
+
+/// `time`, counted from another frame than `source`, with the rounding that `source` has, in ns. Times of a fixed rate are rounded, to
+/// ns or to ms, and counted from another frame they would be rounded differently; then none of the free timings would give them.
+pub fn rounded_like(source: u64, time: u64, rate: (u32, u32)) -> u64 {
+    if rate.0 == 0 {
+        return time;
+    }
+    let at = |timing, time| u64::try_from(tick(timing, rate, frame_number(rate, time))).ok();
+    let is_like = |&(timing, _): &(Timing, u64)| at(timing, source) == Some(source);
+    let roundings = [(Timing::Grid, 1), (Timing::Milliseconds, MILLISECOND as u64)];
+    let rounded = roundings.into_iter().find(is_like).and_then(|(timing, unit)| {
+        let rounded = at(timing, time)?;
+        (rounded.abs_diff(time) <= unit).then_some(rounded)
+    });
+    rounded.unwrap_or(time)
+}
+
 /// Times of the frames of one unit in ns; absent in a stream without times.
 pub type FrameTimes = Vec<Option<u64>>;
 
@@ -113,18 +144,14 @@ impl Clock {
             // Nothing to go by: each frame would fall on the one before.
             return vec![self.last; count];
         }
-        let (num, den, key) = (u128::from(num), u128::from(den), u128::from(key));
-        let tick = |n: u128| match timing {
-            Timing::Milliseconds => (2 * n * SECOND * den / (num * MILLISECOND)).div_ceil(2) * MILLISECOND,
-            _ => n * SECOND * den / num,
-        };
-        // The key unit's own frame number, by rounding; what is left over shifts all frames alike.
+        let tick = |n: u128| tick(timing, (num, den), n);
+        // The key unit's own frame number; what is left over shifts all frames alike.
         let first = match timing {
             Timing::Relative => 0,
-            _ => (key * num + SECOND * den / 2) / (SECOND * den),
+            _ => frame_number((num, den), key),
         };
         let time = |k: u64| {
-            let time = u64::try_from(key + tick(first + u128::from(k)) - tick(first)).ok();
+            let time = u64::try_from(u128::from(key) + tick(first + u128::from(k)) - tick(first)).ok();
             time.filter(|&t| t != NO_TIME)
         };
         (0..count as u64).map(|i| time(self.frames + i)).collect()
@@ -234,6 +261,33 @@ mod tests {
     fn a_frame_that_would_come_too_late_for_any_time_has_none() {
         let mut clock = clock((1_000_000_000, 1), Some(NO_TIME - 1));
         assert_eq!(clock.parse(Timing::Grid, 2, &[]), Ok((vec![None, None], 0)));
+    }
+
+    #[test]
+    fn times_that_are_counted_from_another_frame_still_cost_nothing() {
+        let nanoseconds = |n: u64| n * SECOND as u64 / 30;
+        let milliseconds = |n: u64| (n * 1000 + 15) / 30 * 1_000_000;
+        let kinds: [(&dyn Fn(u64) -> u64, Timing); 2] =
+            [(&nanoseconds, Timing::Grid), (&milliseconds, Timing::Milliseconds)];
+        for (time, timing) in kinds {
+            for first in 0..30 {
+                let since = |n: u64| rounded_like(time(first + n), time(first + n) - time(first), (30, 1));
+                let mut clock = clock((30, 1), Some(0));
+                for unit in 0..4 {
+                    let times: Vec<_> = (1..=8).map(|n| since(unit * 8 + n)).collect();
+                    let (packed, payload) = pack(&mut clock, &times);
+                    assert!(payload.is_empty() && [Timing::Grid, timing].contains(&packed), "from {first} on: {times:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn times_of_no_fixed_rate_are_left_as_they_are() {
+        assert_eq!(rounded_like(34_000_000, 34_000_000, (30, 1)), 34_000_000);
+        assert_eq!(rounded_like(40_000_001, 80_000_003, (25, 1)), 80_000_003);
+        assert_eq!(rounded_like(40_000_000, 70_000_000, (25, 1)), 70_000_000);
+        assert_eq!(rounded_like(5, 7, (0, 1)), 7);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use gst::prelude::*;
 
 mod imp;
 mod settings;
+mod timeline;
 
 pub use settings::Scale;
 
