@@ -11,7 +11,7 @@ mod timing;
 pub use header::{find_key_unit, SequenceHeader, UnitHeader, DELTA_FRAMES, MAX_HEADER, MAX_PAYLOAD, SYNC};
 pub use limits::{FSQ_LEVELS, MAX_SIZE, MIN_SIZE};
 pub use resolution::CodingScale;
-pub use timing::{Clock, FrameTimes, Timing};
+pub use timing::{rounded_like, Clock, FrameTimes, Timing};
 
 /// Why bytes are not an access unit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -6,6 +6,8 @@ use super::{BitstreamError, SequenceHeader};
 
 const SECOND: u128 = 1_000_000_000;
 const MILLISECOND: u128 = 1_000_000;
+/// GStreamer's "no time": never the time of a frame.
+const NO_TIME: u64 = u64::MAX;
 
 /// How a unit gives the times of its frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +28,37 @@ impl Timing {
     pub fn from_code(code: u8) -> Timing {
         [Timing::Grid, Timing::Milliseconds, Timing::Relative, Timing::Explicit][usize::from(code & 3)]
     }
+}
+
+/// Time of frame `n` of a stream that starts at 0 and has a fixed rate, in ns.
+fn tick(timing: Timing, (num, den): (u32, u32), n: u128) -> u128 {
+    let (num, den) = (u128::from(num), u128::from(den));
+    match timing {
+        Timing::Milliseconds => (2 * n * SECOND * den / (num * MILLISECOND)).div_ceil(2) * MILLISECOND,
+        _ => n * SECOND * den / num,
+    }
+}
+
+/// The frame whose time is nearest to `time` in ns, in a stream of a fixed rate.
+fn frame_number((num, den): (u32, u32), time: u64) -> u128 {
+    let (num, den) = (u128::from(num), u128::from(den));
+    (u128::from(time) * num + SECOND * den / 2) / (SECOND * den)
+}
+
+/// `time`, counted from another frame than `source`, with the rounding that `source` has, in ns. Times of a fixed rate are rounded, to
+/// ns or to ms, and counted from another frame they would be rounded differently; then none of the free timings would give them.
+pub fn rounded_like(source: u64, time: u64, rate: (u32, u32)) -> u64 {
+    if rate.0 == 0 {
+        return time;
+    }
+    let at = |timing, time| u64::try_from(tick(timing, rate, frame_number(rate, time))).ok();
+    let is_like = |&(timing, _): &(Timing, u64)| at(timing, source) == Some(source);
+    let roundings = [(Timing::Grid, 1), (Timing::Milliseconds, MILLISECOND as u64)];
+    let rounded = roundings.into_iter().find(is_like).and_then(|(timing, unit)| {
+        let rounded = at(timing, time)?;
+        (rounded.abs_diff(time) <= unit).then_some(rounded)
+    });
+    rounded.unwrap_or(time)
 }
 
 /// Times of the frames of one unit in ns; absent in a stream without times.
@@ -111,17 +144,16 @@ impl Clock {
             // Nothing to go by: each frame would fall on the one before.
             return vec![self.last; count];
         }
-        let (num, den, key) = (u128::from(num), u128::from(den), u128::from(key));
-        let tick = |n: u128| match timing {
-            Timing::Milliseconds => (2 * n * SECOND * den / (num * MILLISECOND)).div_ceil(2) * MILLISECOND,
-            _ => n * SECOND * den / num,
-        };
-        // The key unit's own frame number, by rounding; what is left over shifts all frames alike.
+        let tick = |n: u128| tick(timing, (num, den), n);
+        // The key unit's own frame number; what is left over shifts all frames alike.
         let first = match timing {
             Timing::Relative => 0,
-            _ => (key * num + SECOND * den / 2) / (SECOND * den),
+            _ => frame_number((num, den), key),
         };
-        let time = |k: u64| u64::try_from(key + tick(first + u128::from(k)) - tick(first)).ok();
+        let time = |k: u64| {
+            let time = u64::try_from(u128::from(key) + tick(first + u128::from(k)) - tick(first)).ok();
+            time.filter(|&t| t != NO_TIME)
+        };
         (0..count as u64).map(|i| time(self.frames + i)).collect()
     }
 
@@ -144,8 +176,7 @@ impl Clock {
         for _ in 0..frames {
             let difference = unzigzag(reader.leb128("frame time", u64::MAX)?);
             last = last.wrapping_add(self.duration()).wrapping_add(difference as u64);
-            // u64::MAX is GStreamer's "no time".
-            times.push(Some(last).filter(|&t| t != u64::MAX));
+            times.push(Some(last).filter(|&t| t != NO_TIME));
         }
         Ok(times)
     }
@@ -171,11 +202,21 @@ mod tests {
         (clock.pack(&times, &mut payload), payload)
     }
 
+    fn any_rate() -> impl Strategy<Value = (u32, u32)> {
+        let largest = i32::MAX as u32;
+        prop_oneof![(0u32..1000, 1u32..2000), (0..=largest, 1..=largest)]
+    }
+
+    /// Also those next to the largest one.
+    fn any_key() -> impl Strategy<Value = Option<u64>> {
+        prop::option::of(prop_oneof![0..NO_TIME, NO_TIME - 100..NO_TIME])
+    }
+
     proptest! {
         #[test]
         fn any_times_survive(
-            rate in (0u32..1000, 1u32..2000),
-            key in prop::option::of(0..u64::MAX),
+            rate in any_rate(),
+            key in any_key(),
             units in prop::collection::vec(prop::collection::vec(0..u64::MAX, 1..=8), 1..5),
         ) {
             let (mut encoder, mut decoder) = (clock(rate, key), clock(rate, key));
@@ -186,6 +227,15 @@ mod tests {
                 let (parsed, used) = decoder.parse(timing, times.len(), &payload).unwrap();
                 prop_assert_eq!(used, length);
                 prop_assert_eq!(parsed, times.into_iter().map(Some).collect::<Vec<_>>());
+            }
+        }
+
+        #[test]
+        fn no_time_is_predicted_that_is_none(rate in any_rate(), key in any_key(), timing in 0u8..3, units in 1usize..4) {
+            let mut clock = clock(rate, key);
+            for _ in 0..units {
+                let (times, _) = clock.parse(Timing::from_code(timing), 8, &[]).unwrap();
+                prop_assert!(times.iter().all(|&time| time != Some(NO_TIME)));
             }
         }
 
@@ -205,6 +255,39 @@ mod tests {
         fn any_payload_is_parsed_or_refused(payload: Vec<u8>, frames in 1usize..=8) {
             let _ = clock((25, 1), Some(5)).parse(Timing::Explicit, frames, &payload);
         }
+    }
+
+    #[test]
+    fn a_frame_that_would_come_too_late_for_any_time_has_none() {
+        let mut clock = clock((1_000_000_000, 1), Some(NO_TIME - 1));
+        assert_eq!(clock.parse(Timing::Grid, 2, &[]), Ok((vec![None, None], 0)));
+    }
+
+    #[test]
+    fn times_that_are_counted_from_another_frame_still_cost_nothing() {
+        let nanoseconds = |n: u64| n * SECOND as u64 / 30;
+        let milliseconds = |n: u64| (n * 1000 + 15) / 30 * 1_000_000;
+        let kinds: [(&dyn Fn(u64) -> u64, Timing); 2] =
+            [(&nanoseconds, Timing::Grid), (&milliseconds, Timing::Milliseconds)];
+        for (time, timing) in kinds {
+            for first in 0..30 {
+                let since = |n: u64| rounded_like(time(first + n), time(first + n) - time(first), (30, 1));
+                let mut clock = clock((30, 1), Some(0));
+                for unit in 0..4 {
+                    let times: Vec<_> = (1..=8).map(|n| since(unit * 8 + n)).collect();
+                    let (packed, payload) = pack(&mut clock, &times);
+                    assert!(payload.is_empty() && [Timing::Grid, timing].contains(&packed), "from {first} on: {times:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn times_of_no_fixed_rate_are_left_as_they_are() {
+        assert_eq!(rounded_like(34_000_000, 34_000_000, (30, 1)), 34_000_000);
+        assert_eq!(rounded_like(40_000_001, 80_000_003, (25, 1)), 80_000_003);
+        assert_eq!(rounded_like(40_000_000, 70_000_000, (25, 1)), 70_000_000);
+        assert_eq!(rounded_like(5, 7, (0, 1)), 7);
     }
 
     #[test]

@@ -118,12 +118,17 @@ pub fn to_sequence(info: &gst_video::VideoInfo) -> SequenceHeader {
     }
 }
 
+/// A time in ns, unless it is GStreamer's "no time".
+pub fn time(nanoseconds: u64) -> Option<gst::ClockTime> {
+    let is_time = nanoseconds != gst::ffi::GST_CLOCK_TIME_NONE;
+    is_time.then(|| gst::ClockTime::from_nseconds(nanoseconds))
+}
+
 /// Duration of `frames` frames, if the rate is fixed.
 pub fn duration(sequence: &SequenceHeader, frames: u64) -> Option<gst::ClockTime> {
     let (num, den) = sequence.frame_rate;
     if num == 0 {
         return None;
     }
-    let nanoseconds = frames.mul_div_floor(gst::ClockTime::SECOND.nseconds() * u64::from(den), u64::from(num))?;
-    Some(gst::ClockTime::from_nseconds(nanoseconds))
+    time(frames.mul_div_floor(gst::ClockTime::SECOND.nseconds() * u64::from(den), u64::from(num))?)
 }

@@ -59,7 +59,8 @@ impl SmoothedTime {
 
 /// A time in s.
 pub fn seconds(time: f64) -> gst::ClockTime {
-    gst::ClockTime::from_nseconds((time * 1e9) as u64)
+    // The largest number means "no time".
+    gst::ClockTime::from_nseconds(((time * 1e9) as u64).min(u64::MAX - 1))
 }
 
 /// A latency as it was told last.
@@ -74,7 +75,7 @@ impl ToldLatency {
     /// Takes what is needed now: a time that is known, and one that is measured or assumed. The latency to tell, if it is another one.
     pub fn update(&mut self, known: gst::ClockTime, measured: gst::ClockTime) -> Option<gst::ClockTime> {
         let times = |time: gst::ClockTime, factor: f64| seconds(time.nseconds() as f64 * factor / 1e9);
-        let needed = known + measured;
+        let needed = known.saturating_add(measured);
         if needed < times(self.told, MUCH_LOWER) {
             self.calm += 1;
         } else {
@@ -84,7 +85,7 @@ impl ToldLatency {
             return None;
         }
         self.calm = 0;
-        self.told = known + times(measured, HEADROOM);
+        self.told = known.saturating_add(times(measured, HEADROOM));
         Some(self.told)
     }
 }
@@ -123,7 +124,7 @@ impl LatencyCheck {
         let configured = self.configured?;
         let mut query = gst::query::Latency::new();
         let (is_live, before, _) = pad.peer_query(&mut query).then(|| query.result())?;
-        let needed = before + own;
+        let needed = before.saturating_add(own);
         if !is_live || configured >= needed {
             return None;
         }
@@ -218,7 +219,7 @@ impl Spacing {
 
 /// Whether a distance is more than jitter above the nominal one.
 fn is_slower(step: gst::ClockTime, nominal: gst::ClockTime) -> bool {
-    2 * step.nseconds() > 3 * nominal.nseconds()
+    2 * u128::from(step.nseconds()) > 3 * u128::from(nominal.nseconds())
 }
 
 /// Durations of a unit's pictures: the nominal one; where there is none, or the pictures are further apart, up to the next picture.

@@ -11,6 +11,9 @@ use crate::elements::caps;
 use crate::elements::latency::durations;
 use crate::model::Model;
 
+/// Pictures later than this (146 years) have no time: sums of a time and a duration stay within their range.
+const LATEST: gst::ClockTime = gst::ClockTime::from_nseconds(1 << 62);
+
 /// The streaming thread's part, from start to stop.
 pub struct Input {
     pub decoder: EntropyDecoder,
@@ -78,8 +81,8 @@ impl Input {
             let since = time.zip(first).map(|(time, first)| time.saturating_sub(first));
             let moved = unit
                 .zip(since)
-                .and_then(|(unit, since)| unit.checked_add(gst::ClockTime::from_nseconds(since)));
-            moved.or_else(|| time.map(gst::ClockTime::from_nseconds))
+                .and_then(|(unit, since)| unit.checked_add(caps::time(since)?));
+            moved.or_else(|| time.and_then(caps::time)).filter(|&time| time <= LATEST)
         };
         let times: Vec<_> = symbols.times.iter().map(moved).collect();
         let durations = durations(&times, caps::duration(&symbols.sequence, 1), self.duration);
@@ -101,7 +104,9 @@ fn is_lead_in(pictures: &[PictureTime], group: usize, segment: &gst::Segment) ->
     let start = segment
         .downcast_ref::<gst::ClockTime>()
         .and_then(|segment| segment.start());
-    let lead = |(pts, duration): (gst::ClockTime, gst::ClockTime)| pts + duration * (1 + LEAD_IN_UNITS * group as u64);
+    let lead = |(pts, duration): (gst::ClockTime, gst::ClockTime)| {
+        pts.saturating_add(duration.saturating_mul(1 + LEAD_IN_UNITS * group as u64))
+    };
     // Backwards all pictures of a group are shown, or clipped, from the last one on.
     last.zip(start)
         .is_some_and(|(last, start)| segment.rate() > 0.0 && lead(last) <= start)

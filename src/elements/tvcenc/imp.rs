@@ -12,6 +12,7 @@ use gst_video::subclass::prelude::*;
 use gst_video::{VideoCodecFrame, VideoCodecFrameFlags, VideoFrameRef, VideoInfo};
 
 use super::settings::Settings;
+use super::timeline::Timeline;
 use crate::bitstream::UnitHeader;
 use crate::codec::{AccessUnit, CodecError, Encoder, EncoderSettings};
 use crate::elements::caps;
@@ -106,6 +107,7 @@ pub struct TvcEnc {
     model: Mutex<Option<Arc<Model>>>,
     state: Mutex<Option<State>>,
     latency: Mutex<Latency>,
+    timeline: Mutex<Timeline>,
 }
 
 #[glib::object_subclass]
@@ -176,6 +178,7 @@ impl VideoEncoderImpl for TvcEnc {
         );
         *self.model.lock().unwrap() = Some(model);
         *self.latency.lock().unwrap() = Latency::default();
+        *self.timeline.lock().unwrap() = Timeline::default();
         Ok(())
     }
 
@@ -279,7 +282,7 @@ impl TvcEnc {
     fn push(&self, state: &mut State, frame: &VideoCodecFrame) -> Result<Coded, gst::FlowError> {
         let start = Instant::now();
         let buffer = frame.input_buffer().ok_or(gst::FlowError::Error)?;
-        let pts = frame.pts().map(|t| t.nseconds());
+        let pts = self.stream_time(frame, &state.info);
         let picture = VideoFrameRef::from_buffer_ref_readable(buffer, &state.info)
             .and_then(|mapped| state.converter.read(&mapped, pts))
             .map_err(|error| {
@@ -292,6 +295,15 @@ impl TvcEnc {
         let units = state.encoder.push(picture, force_key).map_err(|e| self.report(&e))?;
         state.measure(start.elapsed(), &units);
         Ok(state.assign(units))
+    }
+
+    /// The time of a frame in the stream, in ns; its buffer keeps its own.
+    fn stream_time(&self, frame: &VideoCodecFrame, info: &VideoInfo) -> Option<u64> {
+        let segment = self.obj().input_segment().downcast::<gst::ClockTime>().ok()?;
+        let sequence = caps::to_sequence(info);
+        let duration = frame.duration().or_else(|| caps::duration(&sequence, 1));
+        let running = segment.to_running_time(frame.pts());
+        self.timeline.lock().unwrap().time(running, duration, sequence.frame_rate)
     }
 
     fn tell_latency(&self) {

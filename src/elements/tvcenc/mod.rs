@@ -5,6 +5,7 @@ use gst::prelude::*;
 
 mod imp;
 mod settings;
+mod timeline;
 
 glib::wrapper! {
     /// Compresses raw video to a TVC stream.

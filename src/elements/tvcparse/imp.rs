@@ -8,10 +8,9 @@ use gst::subclass::prelude::*;
 use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
 
-use super::duration::end_of_stream;
-use crate::bitstream::{
-    find_key_unit, BitstreamError, Clock, FrameTimes, SequenceHeader, UnitHeader, MAX_HEADER, SYNC,
-};
+use super::index::{Index, Key};
+use super::stream::Stream;
+use crate::bitstream::{find_key_unit, BitstreamError, FrameTimes, SequenceHeader, UnitHeader, MAX_HEADER, SYNC};
 use crate::elements::caps;
 
 /// Enough for the sync byte and the flags.
@@ -21,25 +20,23 @@ const MP4_FOURCC: u32 = 828_601_972;
 const MP4_SINK_TYPE: &str = "video/x-gst-fourcc-tvc1";
 const MP4_SRC_TYPE: &str = "video/x-mp4-part";
 
-static CAT: LazyLock<gst::DebugCategory> =
+pub(super) static CAT: LazyLock<gst::DebugCategory> =
     LazyLock::new(|| gst::DebugCategory::new("tvcparse", gst::DebugColorFlags::empty(), Some("TVC parser")));
 
 /// What the next unit is understood by.
 #[derive(Default)]
 struct State {
-    /// Of the last key unit; `None` until one has been seen since the start or a loss of sync.
-    stream: Option<Stream>,
+    stream: Stream,
     /// What the caps on the source pad were made from.
     announced: Option<SequenceHeader>,
     /// Bytes dropped since the last good unit.
     skipped: u64,
+    /// Upstream's time for a unit and the stream's own: those of units that upstream does not time keep their distance from it.
+    upstream: Option<(gst::ClockTime, u64)>,
     /// Time of the unit that is being pushed.
     pts: Option<gst::ClockTime>,
-}
-
-struct Stream {
-    sequence: SequenceHeader,
-    clock: Clock,
+    /// The last one that went downstream.
+    segment: gst::FormattedSegment<gst::ClockTime>,
 }
 
 /// What to do with the bytes at hand.
@@ -59,13 +56,20 @@ enum Action {
 #[derive(Default)]
 pub struct TvcParse {
     state: Mutex<State>,
+    pub(super) index: Mutex<Index>,
 }
 
 impl State {
-    fn examine(&mut self, data: &[u8], draining: bool) -> Action {
+    /// The bytes may start anywhere; `shift`: what times are moved by there.
+    fn restart(&mut self, shift: u64) {
+        self.stream = Stream::shifted(shift);
+        self.upstream = None;
+    }
+
+    /// `place`: what is known of a key unit here.
+    fn examine(&mut self, data: &[u8], draining: bool, place: Option<Key>) -> Action {
         let parsed = match UnitHeader::parse(data) {
-            // Without its key unit a delta unit is of no use to anyone.
-            Ok((header, _)) if !header.is_key() && self.stream.is_none() => Err(BitstreamError::NoSync(SYNC)),
+            Ok((header, _)) if !self.stream.takes(&header) => Err(BitstreamError::NoSync(SYNC)),
             parsed => parsed,
         };
         match parsed {
@@ -78,7 +82,10 @@ impl State {
                         Action::Wait(length)
                     };
                 }
-                match self.times(&header, &data[start..length]) {
+                if let Some(place) = place.filter(|_| header.is_key()) {
+                    self.stream = Stream::shifted(place.shift);
+                }
+                match self.stream.follow(&header, &data[start..length]) {
                     Ok(times) => Action::Unit { header, length, times },
                     Err(_) => self.resync(data, draining),
                 }
@@ -88,28 +95,25 @@ impl State {
         }
     }
 
-    fn times(&mut self, header: &UnitHeader, payload: &[u8]) -> Result<FrameTimes, BitstreamError> {
-        if let Some(sequence) = header.sequence {
-            self.stream = Some(Stream {
-                sequence,
-                clock: Clock::new(&sequence),
-            });
-            return Ok(vec![sequence.pts]);
-        }
-        let stream = self
-            .stream
-            .as_mut()
-            .expect("a delta unit is only looked at after a key unit");
-        Ok(stream.clock.parse(header.timing, header.frames, payload)?.0)
-    }
-
     /// Only a key unit, with its strong check, is a place to go on.
     fn resync(&mut self, data: &[u8], draining: bool) -> Action {
-        self.stream = None;
+        self.stream.lose_sync();
         let found = data.get(1..).and_then(find_key_unit);
         // What may be the beginning of a header stays.
         let keep = if draining { 0 } else { MAX_HEADER };
         Action::Skip(found.map_or(data.len().saturating_sub(keep).max(1), |at| at + 1))
+    }
+
+    /// The time of a unit: upstream's, a container's for example, or else the stream's, at upstream's distance if there was one before.
+    fn time(&mut self, upstream: Option<gst::ClockTime>, own: Option<u64>) -> Option<gst::ClockTime> {
+        if let Some(pair) = upstream.zip(own) {
+            self.upstream = Some(pair);
+        }
+        let moved = || {
+            let ((there, here), own) = self.upstream.zip(own)?;
+            caps::time(there.nseconds().checked_add(own.checked_sub(here)?)?)
+        };
+        upstream.or_else(moved).or_else(|| own.and_then(caps::time))
     }
 }
 
@@ -123,8 +127,15 @@ impl ObjectSubclass for TvcParse {
 impl ObjectImpl for TvcParse {
     fn constructed(&self) {
         self.parent_constructed();
-        // The stream's own times are exact: nothing is to be guessed between them.
-        self.obj().set_pts_interpolation(false);
+        let element = self.obj().downgrade();
+        self.obj()
+            .src_pad()
+            .add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+                if let (Some(element), Some(gst::PadProbeData::Event(event))) = (element.upgrade(), info.data.as_mut()) {
+                    element.imp().note_segment(event);
+                }
+                gst::PadProbeReturn::Ok
+            });
     }
 }
 
@@ -159,29 +170,28 @@ impl ElementImpl for TvcParse {
 
 impl BaseParseImpl for TvcParse {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
-        *self.state.lock().unwrap() = State::default();
+        self.forget();
+        // The stream's own times are exact: nothing is to be guessed between them. Each stop resets this.
+        self.obj().set_pts_interpolation(false);
         self.obj().set_min_frame_size(MIN_FRAME);
         Ok(())
     }
 
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
-        *self.state.lock().unwrap() = State::default();
+        self.forget();
         Ok(())
     }
 
     fn handle_frame(&self, mut frame: gst_base::BaseParseFrame) -> Result<(gst::FlowSuccess, u32), gst::FlowError> {
-        let draining = self.obj().is_draining();
-        let mut state = self.state.lock().unwrap();
-        if self.obj().lost_sync() && state.skipped == 0 {
-            // After a seek the bytes may start anywhere.
-            state.stream = None;
-        }
+        let place = self.place(frame.offset());
         let action = {
-            let map = frame
-                .buffer()
-                .and_then(|b| b.map_readable().ok())
-                .ok_or(gst::FlowError::Error)?;
-            state.examine(&map, draining)
+            let mut state = self.state.lock().unwrap();
+            if self.obj().lost_sync() && state.skipped == 0 {
+                state.restart(self.shift_at(frame.offset()));
+            }
+            let buffer = frame.buffer().and_then(|buffer| buffer.map_readable().ok());
+            let data = buffer.ok_or(gst::FlowError::Error)?;
+            state.examine(&data, self.obj().is_draining(), place)
         };
         match action {
             Action::Wait(bytes) => {
@@ -189,33 +199,17 @@ impl BaseParseImpl for TvcParse {
                 Ok((gst::FlowSuccess::Ok, 0))
             }
             Action::Skip(bytes) => {
-                if state.skipped == 0 {
-                    gst::warning!(
-                        CAT,
-                        imp = self,
-                        "no access unit at offset {}, looking for a key unit",
-                        frame.offset()
-                    );
-                }
-                state.skipped += bytes as u64;
-                self.obj().set_min_frame_size(MIN_FRAME);
+                self.note_skipped(bytes, frame.offset());
                 Ok((gst::FlowSuccess::Ok, bytes as u32))
             }
             Action::Unit { header, length, times } => {
-                if std::mem::take(&mut state.skipped) > 0 {
-                    gst::info!(CAT, imp = self, "back in sync at offset {}", frame.offset());
-                }
-                let stream = state.stream.as_ref().expect("a unit has been understood");
-                let sequence = stream.sequence;
-                let announce = !state.announced.is_some_and(|announced| announced.shows_like(&sequence));
-                state.announced = Some(sequence);
-                drop(state);
-                if announce {
-                    self.announce(&sequence).map_err(|flow| self.not_announced(flow))?;
-                    self.find_duration();
+                self.obj().set_min_frame_size(MIN_FRAME);
+                let sequence = self.found_unit(frame.offset());
+                self.announce_if_new(&sequence)?;
+                if !header.is_key() && self.wants_key_units() {
+                    frame.set_flags(gst_base::BaseParseFrameFlags::DROP);
                 }
                 self.time(&mut frame, &header, &sequence, &times);
-                self.obj().set_min_frame_size(MIN_FRAME);
                 let flow = self.obj().finish_frame(frame, length as u32)?;
                 Ok((flow, 0))
             }
@@ -229,28 +223,72 @@ impl BaseParseImpl for TvcParse {
             buffer.set_pts(pts);
             buffer.set_dts(pts);
         }
+        if let Some(segment) = self.plays_key_units_backwards() {
+            return Err(self.push_key_units_backwards(&segment));
+        }
+        frame.set_flags(gst_base::BaseParseFrameFlags::CLIP);
         self.parent_pre_push_frame(frame)
+    }
+
+    fn src_event(&self, event: gst::Event) -> bool {
+        let event = self.complete_seek(&event).unwrap_or(event);
+        self.parent_src_event(event)
     }
 }
 
 impl TvcParse {
-    /// Measures the stream where upstream lets it be read from its end.
-    fn find_duration(&self) {
-        let pad = self.obj().sink_pad().clone();
-        if pad.mode() != gst::PadMode::Pull {
-            return;
+    fn forget(&self) {
+        *self.state.lock().unwrap() = State::default();
+        *self.index.lock().unwrap() = Index::default();
+    }
+
+    fn note_segment(&self, event: &gst::EventRef) {
+        if let gst::EventView::Segment(segment) = event.view() {
+            let segment = segment.segment().downcast_ref().cloned();
+            self.state.lock().unwrap().segment = segment.unwrap_or_default();
         }
-        let Some(size) = pad.peer_query_duration::<gst::format::Bytes>() else {
-            return;
-        };
-        let read = |offset: u64, length: u64| {
-            let buffer = pad.pull_range(offset, u32::try_from(length).ok()?).ok()?;
-            let map = buffer.map_readable().ok()?;
-            Some(map.to_vec())
-        };
-        if let Some(end) = end_of_stream(*size, read) {
-            self.obj().set_duration(gst::ClockTime::from_nseconds(end), 0);
+    }
+
+    /// Whether all but key units are to be left out.
+    fn wants_key_units(&self) -> bool {
+        let flags = self.state.lock().unwrap().segment.flags();
+        flags.contains(gst::SegmentFlags::TRICKMODE_KEY_UNITS)
+    }
+
+    fn plays_key_units_backwards(&self) -> Option<gst::FormattedSegment<gst::ClockTime>> {
+        let is_pulling = self.obj().sink_pad().mode() == gst::PadMode::Pull;
+        let segment = self.state.lock().unwrap().segment.clone();
+        (is_pulling && self.wants_key_units() && segment.rate() < 0.0).then_some(segment)
+    }
+
+    fn note_skipped(&self, bytes: usize, offset: u64) {
+        let mut state = self.state.lock().unwrap();
+        if state.skipped == 0 {
+            gst::warning!(CAT, imp = self, "no access unit at offset {offset}, looking for a key unit");
         }
+        state.skipped += bytes as u64;
+        self.obj().set_min_frame_size(MIN_FRAME);
+    }
+
+    /// The sequence header of the unit that has been found.
+    fn found_unit(&self, offset: u64) -> SequenceHeader {
+        let mut state = self.state.lock().unwrap();
+        if std::mem::take(&mut state.skipped) > 0 {
+            gst::info!(CAT, imp = self, "back in sync at offset {offset}");
+        }
+        state.stream.sequence().expect("a unit has been understood")
+    }
+
+    fn announce_if_new(&self, sequence: &SequenceHeader) -> Result<(), gst::FlowError> {
+        let announced = self.state.lock().unwrap().announced.replace(*sequence);
+        if announced.is_some_and(|announced| announced.shows_like(sequence)) {
+            return Ok(());
+        }
+        self.announce(sequence).map_err(|flow| self.not_announced(flow))?;
+        if announced.is_none() {
+            self.find_duration();
+        }
+        Ok(())
     }
 
     /// Caps did not go through: they are still to be sent, and where the pads are flushing meanwhile, that is all there is to it.
@@ -299,20 +337,26 @@ impl TvcParse {
         } else {
             buffer.set_flags(gst::BufferFlags::DELTA_UNIT);
         }
-        if buffer.pts().is_none() {
-            buffer.set_pts(times[0].map(gst::ClockTime::from_nseconds));
-        }
-        self.state.lock().unwrap().pts = buffer.pts();
-        buffer.set_dts(buffer.pts());
+        let pts = {
+            let mut state = self.state.lock().unwrap();
+            state.pts = state.time(buffer.pts(), times[0]);
+            state.pts
+        };
+        buffer.set_pts(pts);
+        buffer.set_dts(pts);
         if buffer.duration().is_none() {
-            let span = times[0]
-                .zip(*times.last().expect("a unit has frames"))
-                .and_then(|(a, b)| b.checked_sub(a));
-            let last = caps::duration(sequence, 1);
-            let duration = span
-                .zip(last)
-                .map(|(span, last)| gst::ClockTime::from_nseconds(span) + last);
-            buffer.set_duration(duration.or_else(|| caps::duration(sequence, header.frames as u64)));
+            buffer.set_duration(unit_duration(sequence, times));
         }
     }
+}
+
+/// From a unit's first frame to the end of its last one; by their number where times do not tell.
+fn unit_duration(sequence: &SequenceHeader, times: &FrameTimes) -> Option<gst::ClockTime> {
+    let span = times[0]
+        .zip(*times.last().expect("a unit has frames"))
+        .and_then(|(first, last)| caps::time(last.checked_sub(first)?));
+    let timed = span
+        .zip(caps::duration(sequence, 1))
+        .and_then(|(span, frame)| span.checked_add(frame));
+    timed.or_else(|| caps::duration(sequence, times.len() as u64))
 }

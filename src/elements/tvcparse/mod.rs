@@ -3,8 +3,10 @@
 use gst::glib;
 use gst::prelude::*;
 
-mod duration;
 mod imp;
+mod index;
+mod seek;
+mod stream;
 
 glib::wrapper! {
     /// Cuts a TVC byte stream into access units and times them.
