@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::analysis::Analysis;
-use super::candidate::{may_refine, Candidate, Stream};
+use super::candidate::{may_refine, Candidate, Stream, Unit};
 use super::ladder::{largest_scale, scale_of};
-use super::rate::{RateControl, RateMode};
+use super::rate::{fit, RateControl, RateMode, Room, Sized, UnitKind};
 use super::scene::SceneDetector;
 use super::{CodecError, EncoderSettings, Frame};
-use crate::bitstream::{CodingScale, SequenceHeader, Timing, UnitHeader, MAX_SIZE, MIN_SIZE};
+use crate::bitstream::{CodingScale, SequenceHeader, Timing, UnitHeader, MAX_PAYLOAD, MAX_SIZE, MIN_SIZE};
 use crate::entropy::symbol_check;
 use crate::model::Model;
 
@@ -49,6 +49,8 @@ pub struct Encoder {
     pub(super) rate: RateControl,
     /// How long a frame of the last delta unit lasted.
     pub(super) frame_seconds: Option<f64>,
+    /// Longest payload in bytes; tests lower it.
+    pub(super) max_payload: usize,
 }
 
 impl Encoder {
@@ -77,6 +79,7 @@ impl Encoder {
             key_follows: false,
             rate: RateControl::default(),
             frame_seconds: None,
+            max_payload: MAX_PAYLOAD,
         })
     }
 
@@ -166,21 +169,56 @@ impl Encoder {
     /// Starts a key unit with a frame, the last of the pending ones being coded. `is_new`: nothing is known of its scene.
     fn start(&mut self, frame: Frame, is_new: bool) -> Result<Vec<AccessUnit>, CodecError> {
         match self.settings.rate_mode {
-            RateMode::ConstantQuality { quantizer } => {
-                let scale = self.scale_at(quantizer);
-                let mut stream = self.new_stream(&frame, scale);
-                let analysis = stream.analyse(&self.model, &[&frame])?;
-                let unit = stream.unit(analysis, &[&frame]);
-                let coded = stream.candidate(&self.model, &self.settings, &unit, quantizer.into())?;
-                let paints = coded.has_detail;
-                Ok(vec![self.enter(stream, coded, &frame, paints)?])
-            }
+            RateMode::ConstantQuality { quantizer } => Ok(vec![self.open_at_quality(quantizer, &frame)?]),
             RateMode::Bitrate(_) if is_new => {
                 self.waiting_key = Some(frame);
                 Ok(vec![])
             }
             RateMode::Bitrate(link) => Ok(vec![self.open_at_rate(link, &frame, &[], false)?]),
         }
+    }
+
+    /// A frame as a key unit: smaller than its quantizer stands for where nothing else fits into the bitstream.
+    fn open_at_quality(&mut self, quantizer: u32, frame: &Frame) -> Result<AccessUnit, CodecError> {
+        let mut scale = self.scale_at(quantizer);
+        let (stream, coded) = loop {
+            let mut stream = self.new_stream(frame, scale);
+            let analysis = stream.analyse(&self.model, &[frame])?;
+            let unit = stream.unit(analysis, &[frame]);
+            let coded = self.code_at_quality(UnitKind::Key, (&stream, &unit), quantizer, 0)?;
+            let is_too_long = coded.payload.len() > self.max_payload && !self.model.tokenizer.config.is_cosmos();
+            match scale.smaller().filter(|_| is_too_long) {
+                Some(smaller) => scale = smaller,
+                None => break (stream, coded),
+            }
+        };
+        let paints = coded.has_detail;
+        self.enter(stream, coded, frame, paints)
+    }
+
+    /// A unit at a quantizer, or at a coarser one where its payload would be too long. `before`: bytes that stand in front of it there.
+    fn code_at_quality(
+        &self,
+        kind: UnitKind,
+        (stream, unit): (&Stream, &Unit),
+        quantizer: u32,
+        before: usize,
+    ) -> Result<Candidate, CodecError> {
+        let most = self.most_bits();
+        let (coded, _) = fit(kind, quantizer.into(), Room { usual: most, most }, |quality| {
+            let unit = stream.candidate(&self.model, &self.settings, unit, quality)?;
+            Ok::<_, CodecError>(Sized {
+                bits: 8.0 * (before + unit.payload.len()) as f64,
+                detail_bits: unit.detail_bits as f64,
+                unit,
+            })
+        })?;
+        Ok(coded.unit)
+    }
+
+    /// Bits of the longest payload.
+    pub(super) fn most_bits(&self) -> f64 {
+        8.0 * self.max_payload as f64
     }
 
     /// Codes the key unit that waits, and the delta unit of the frames after it.
@@ -213,7 +251,7 @@ impl Encoder {
         frame: &Frame,
         paints: bool,
     ) -> Result<AccessUnit, CodecError> {
-        let unit = assemble(Some(stream.sequence), 1, Timing::Grid, &coded, coded.payload.clone());
+        let unit = self.assemble(Some(stream.sequence), 1, Timing::Grid, &coded, coded.payload.clone())?;
         if paints && may_refine(&self.model, &self.settings) {
             stream.begin_details(&self.model);
         }
@@ -238,12 +276,12 @@ impl Encoder {
         let timing = stream.clock.pack(&times, &mut payload);
         let coded = match self.settings.rate_mode {
             RateMode::ConstantQuality { quantizer } => {
-                stream.candidate(&self.model, &self.settings, &unit, quantizer.into())?
+                self.code_at_quality(UnitKind::Delta, (&stream, &unit), quantizer, payload.len())?
             }
             RateMode::Bitrate(link) => self.delta_at_rate(link, (&stream, &unit), &frames, (timing, payload.len()))?,
         };
         payload.extend(&coded.payload);
-        let unit = assemble(None, frames.len(), timing, &coded, payload);
+        let unit = self.assemble(None, frames.len(), timing, &coded, payload)?;
         stream.push(&self.model, coded, &group)?;
         stream.frames += frames.len() as u32;
         // Frames after a short group would not line up with the decoder's: it ends the stream.
@@ -302,27 +340,34 @@ impl Encoder {
         let nominal = (num > 0).then(|| f64::from(den) / f64::from(num));
         spacing.or(nominal).unwrap_or(ASSUMED_FRAME_SECONDS) * frames.len().max(1) as f64
     }
-}
 
-fn assemble(
-    sequence: Option<SequenceHeader>,
-    frames: usize,
-    timing: Timing,
-    coded: &Candidate,
-    payload: Vec<u8>,
-) -> AccessUnit {
-    let header = UnitHeader {
-        sequence,
-        frames,
-        timing,
-        payload_length: payload.len(),
-        symbol_check: symbol_check(&coded.tokens, coded.latents.as_ref(), coded.detail.as_ref()),
-    };
-    let mut bytes = header.pack();
-    bytes.extend(payload);
-    AccessUnit {
-        bytes,
-        is_key: header.is_key(),
-        frames,
+    fn assemble(
+        &self,
+        sequence: Option<SequenceHeader>,
+        frames: usize,
+        timing: Timing,
+        coded: &Candidate,
+        payload: Vec<u8>,
+    ) -> Result<AccessUnit, CodecError> {
+        if payload.len() > self.max_payload {
+            return Err(CodecError::UnitTooLong {
+                found: payload.len(),
+                most: self.max_payload,
+            });
+        }
+        let header = UnitHeader {
+            sequence,
+            frames,
+            timing,
+            payload_length: payload.len(),
+            symbol_check: symbol_check(&coded.tokens, coded.latents.as_ref(), coded.detail.as_ref()),
+        };
+        let mut bytes = header.pack();
+        bytes.extend(payload);
+        Ok(AccessUnit {
+            bytes,
+            is_key: header.is_key(),
+            frames,
+        })
     }
 }

@@ -25,6 +25,8 @@ pub enum CodecError {
     NoKeyUnit,
     #[error("a picture of {width}x{height}, legal are 16x16 to 8192x8192")]
     Size { width: u32, height: u32 },
+    #[error("an access unit of {found} bytes at the coarsest quantizer, the bitstream takes {most}: lower coding-scale or picture size")]
+    UnitTooLong { found: usize, most: usize },
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
 }
