@@ -62,6 +62,12 @@ impl ObjectSubclass for TvcDec {
     const NAME: &'static str = "GstTvcDec";
     type Type = super::TvcDec;
     type ParentType = gst_video::VideoDecoder;
+
+    fn class_init(klass: &mut Self::Class) {
+        // What a unit's buffer carries beside its bytes says of none of its pictures that it is that one's.
+        let parent: &mut glib::Class<gst_video::VideoDecoder> = klass;
+        parent.as_mut().transform_meta = None;
+    }
 }
 
 impl ObjectImpl for TvcDec {
