@@ -107,6 +107,11 @@ fn is_lead_in(pictures: &[PictureTime], group: usize, segment: &gst::Segment) ->
         .is_some_and(|(last, start)| segment.rate() > 0.0 && lead(last) <= start)
 }
 
+/// Whether all but key units are to be left out: fast playback.
+pub fn wants_key_units(segment: &gst::Segment) -> bool {
+    segment.flags().contains(gst::SegmentFlags::TRICKMODE_KEY_UNITS)
+}
+
 /// Whether a buffer is a whole unit and no more.
 pub fn is_one_unit(buffer: &gst::BufferRef) -> bool {
     let Ok(map) = buffer.map_readable() else { return false };
