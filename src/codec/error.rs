@@ -58,6 +58,16 @@ pub enum CodecError {
         /// In luma samples.
         height: u32,
     },
+    /// Limit: nothing that the encoder can do makes the access unit short enough for its header.
+    #[error(
+        "an access unit of {found} bytes at the coarsest quantizer, the bitstream takes {most}: lower coding-scale or picture size"
+    )]
+    UnitTooLong {
+        /// Bytes of the payload.
+        found: usize,
+        /// The longest payload.
+        most: usize,
+    },
     /// The networks could not be run, for instance for want of memory.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),

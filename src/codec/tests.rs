@@ -12,6 +12,7 @@ use crate::train::context_net::ContextNet;
 use crate::train::latent_context_net::LatentContextNet;
 
 mod at_rate;
+mod limits;
 
 const WIDTH: usize = 96;
 const HEIGHT: usize = 80;

@@ -12,8 +12,22 @@ const HD_HEIGHT: u32 = 720;
 /// Converts pictures of one format to or from I420.
 pub struct Converter {
     i420: VideoInfo,
-    /// `None` where the other format is I420 as well.
+    /// The other format.
+    pictures: VideoInfo,
+    /// `None` where that is I420 as well.
     converter: Option<gst_video::VideoConverter>,
+}
+
+/// Progressive pictures of a format, and else like `info`. The stream knows no fields: both are coded as they lie in the frame, and shown
+/// together, so that chroma is converted for that as well. Who wants them apart deinterlaces before encoding.
+pub fn progressive(info: &VideoInfo, format: VideoFormat) -> Result<VideoInfo, gst::glib::BoolError> {
+    VideoInfo::builder(format, info.width(), info.height())
+        .fps(info.fps())
+        .par(info.par())
+        .flags(info.flags())
+        .colorimetry(&info.colorimetry())
+        .chroma_site(info.chroma_site())
+        .build()
 }
 
 /// I420 like `info`: with its colorimetry, or a limited-range one where that is R'G'B'.
@@ -35,12 +49,16 @@ fn i420_like(info: &VideoInfo) -> Result<VideoInfo, gst::glib::BoolError> {
 impl Converter {
     /// From pictures like `info`.
     pub fn from_format(info: &VideoInfo) -> Result<Converter, gst::glib::BoolError> {
-        let i420 = i420_like(info)?;
+        let (i420, pictures) = (i420_like(info)?, progressive(info, info.format())?);
         let needed = info.format() != VideoFormat::I420;
         let converter = needed
-            .then(|| gst_video::VideoConverter::new(info, &i420, None))
+            .then(|| gst_video::VideoConverter::new(&pictures, &i420, None))
             .transpose()?;
-        Ok(Converter { i420, converter })
+        Ok(Converter {
+            i420,
+            pictures,
+            converter,
+        })
     }
 
     /// To pictures like `info`.
@@ -50,23 +68,32 @@ impl Converter {
         let converter = needed
             .then(|| gst_video::VideoConverter::new(&i420, info, None))
             .transpose()?;
-        Ok(Converter { i420, converter })
+        Ok(Converter {
+            i420,
+            pictures: info.clone(),
+            converter,
+        })
     }
 
     /// Copies a picture out of GStreamer's memory, whatever its strides.
-    pub fn read(&self, from: &VideoFrameRef<&gst::BufferRef>, pts: Option<u64>) -> Result<Frame, gst::glib::BoolError> {
+    pub fn read(&self, buffer: &gst::BufferRef, pts: Option<u64>) -> Result<Frame, gst::glib::BoolError> {
+        let from = VideoFrameRef::from_buffer_ref_readable(buffer, &self.pictures)?;
         let Some(converter) = &self.converter else {
-            return copy_from(from, pts);
+            return Ok(self.frame(copy_planes(&from, &self.i420)?, pts));
         };
         let mut buffer = planes_buffer(&self.i420)?;
         let memory = buffer.get_mut().expect("a new buffer is writable");
-        converter.frame_ref(from, &mut VideoFrameRef::from_buffer_ref_writable(memory, &self.i420)?);
-        Ok(Frame {
+        converter.frame_ref(&from, &mut VideoFrameRef::from_buffer_ref_writable(memory, &self.i420)?);
+        Ok(self.frame(into_planes(buffer)?, pts))
+    }
+
+    fn frame(&self, planes: [Vec<u8>; 3], pts: Option<u64>) -> Frame {
+        Frame {
             width: self.i420.width() as usize,
             height: self.i420.height() as usize,
-            planes: into_planes(buffer)?,
+            planes,
             pts,
-        })
+        }
     }
 
     /// Copies a picture into GStreamer's memory, whatever its strides.
@@ -116,8 +143,9 @@ fn into_planes(buffer: gst::Buffer) -> Result<[Vec<u8>; 3], gst::glib::BoolError
     Ok(planes)
 }
 
-fn copy_from(from: &VideoFrameRef<&gst::BufferRef>, pts: Option<u64>) -> Result<Frame, gst::glib::BoolError> {
-    let (width, height) = (from.width() as usize, from.height() as usize);
+/// The planes of a picture. Its buffer may hold more than is shown, as `info` says.
+fn copy_planes(from: &VideoFrameRef<&gst::BufferRef>, info: &VideoInfo) -> Result<[Vec<u8>; 3], gst::glib::BoolError> {
+    let (width, height) = (info.width() as usize, info.height() as usize);
     let mut planes = [const { Vec::new() }; 3];
     for (number, plane) in planes.iter_mut().enumerate() {
         let (w, h) = Frame::plane_size(width, height, number);
@@ -126,12 +154,7 @@ fn copy_from(from: &VideoFrameRef<&gst::BufferRef>, pts: Option<u64>) -> Result<
         plane.reserve(w * h);
         rows.for_each(|row| plane.extend_from_slice(&row[..w]));
     }
-    Ok(Frame {
-        width,
-        height,
-        planes,
-        pts,
-    })
+    Ok(planes)
 }
 
 fn copy_to(frame: &Frame, to: &mut VideoFrameRef<&mut gst::BufferRef>) -> Result<(), gst::glib::BoolError> {

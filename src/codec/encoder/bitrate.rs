@@ -6,7 +6,7 @@ use super::rate::{
 };
 use super::unit::{may_refine, Gop, TrialUnit, Unit};
 use super::{AccessUnit, Encoder};
-use crate::bitstream::{CodingScale, SequenceHeader, Timing, UnitHeader};
+use crate::bitstream::{CodingScale, SequenceHeader, Timing, UnitHeader, MAX_PAYLOAD};
 use crate::codec::{CodecError, Frame};
 
 /// How often the quality of a scene is planned with what its first units take in a trial.
@@ -47,7 +47,7 @@ impl Encoder {
             self.rate.cut();
         }
         let (mut scene, wanted) = self.plan_scene(link, opening, (frame, ahead))?;
-        let room = self.rate.key_room(link);
+        let room = self.in_bitstream(self.rate.key_room(link));
         let (coded, quality) = loop {
             let (coded, quality) = self.fit_key(&mut scene, frame, wanted, room)?;
             let scale = scene.gop.sequence.coding_scale;
@@ -198,7 +198,8 @@ impl Encoder {
         self.frame_seconds = Some(seconds / frames.len() as f64);
         self.rate.advance(link, frames[0].pts, seconds);
         let plan = self.rate.plan_delta(link, self.key_follows);
-        let (coded, quality) = fit(UnitKind::Delta, plan.quality, plan.room, |quality| {
+        let room = self.in_bitstream(plan.room);
+        let (coded, quality) = fit(UnitKind::Delta, plan.quality, room, |quality| {
             let unit = gop.trial(&self.model, &self.settings, unit, quality)?;
             Ok::<_, CodecError>(Sized {
                 bits: unit_bits(None, timing, unit.coded.payload.len() + time_bytes),
@@ -209,6 +210,14 @@ impl Encoder {
         self.rate
             .push(link, (UnitKind::Delta, quality), coded.bits, coded.residual_bits);
         Ok(coded.unit)
+    }
+
+    /// Room that the bitstream has as well: a fast link may take more.
+    fn in_bitstream(&self, room: Room) -> Room {
+        Room {
+            usual: room.usual.min(self.most_bits()),
+            most: room.most.min(self.most_bits()),
+        }
     }
 
     /// Whether going on with a frame as a key unit is worth it: at another scale, or with details, which add to pictures that only
@@ -261,13 +270,13 @@ impl Encoder {
     }
 }
 
-/// Bits of a whole unit.
+/// Bits of a whole unit. Of a trial, whose payload may be longer than a header can say.
 fn unit_bits(sequence: Option<SequenceHeader>, timing: Timing, payload_length: usize) -> f64 {
     let header = UnitHeader {
         sequence,
         frames: 1,
         timing,
-        payload_length,
+        payload_length: payload_length.min(MAX_PAYLOAD),
         symbol_check: 0,
     };
     (8 * (header.pack().len() + payload_length)) as f64

@@ -6,6 +6,7 @@ mod analysis;
 mod bitrate;
 mod decide;
 mod gop;
+mod quality;
 mod rate;
 mod scene_cut;
 mod settings;
@@ -26,12 +27,12 @@ use std::sync::Arc;
 
 use decide::SymbolBits;
 use gop::Role;
-use rate::RateControl;
+use rate::{RateControl, UnitKind};
 use scene_cut::SceneDetector;
 use unit::{may_refine, Gop, TrialUnit};
 
 use super::{CodecError, Frame};
-use crate::bitstream::{CodingScale, SequenceHeader, Timing, UnitHeader, MAX_SIZE, MIN_SIZE};
+use crate::bitstream::{CodingScale, SequenceHeader, Timing, UnitHeader, MAX_PAYLOAD, MAX_SIZE, MIN_SIZE};
 use crate::entropy::{CodedUnit, UnitSymbols};
 use crate::model::Model;
 
@@ -51,7 +52,7 @@ pub struct AccessUnit {
 
 /// Frames to access units.
 pub struct Encoder {
-    model: Arc<Model>,
+    pub(super) model: Arc<Model>,
     settings: EncoderSettings,
     /// What key units repeat, but for the time.
     sequence: SequenceHeader,
@@ -73,6 +74,8 @@ pub struct Encoder {
     rate: RateControl,
     /// How long a frame of the last delta unit lasted.
     frame_seconds: Option<f64>,
+    /// Longest payload in bytes; tests lower it.
+    pub(super) max_payload: usize,
 }
 
 impl Encoder {
@@ -105,6 +108,7 @@ impl Encoder {
             key_follows: false,
             rate: RateControl::default(),
             frame_seconds: None,
+            max_payload: MAX_PAYLOAD,
         })
     }
 
@@ -162,14 +166,7 @@ impl Encoder {
     /// Starts a key unit with a frame, the last of the pending ones being coded. `is_new`: nothing is known of its scene.
     fn start(&mut self, frame: Frame, is_new: bool) -> Result<Vec<AccessUnit>, CodecError> {
         match self.settings.rate_mode {
-            RateMode::ConstantQuality { quantizer } => {
-                let scale = self.scale_at(quantizer);
-                let mut gop = self.new_gop(&frame, scale);
-                let unit = gop.analyse(&self.model, &[&frame])?;
-                let trial = gop.trial(&self.model, &self.settings, &unit, quantizer.into())?;
-                let paints = trial.has_residual;
-                Ok(vec![self.enter(gop, trial, &frame, paints)?])
-            }
+            RateMode::ConstantQuality { quantizer } => Ok(vec![self.open_at_quality(quantizer, &frame)?]),
             RateMode::Bitrate(_) if is_new => {
                 self.waiting_key = Some(frame);
                 Ok(vec![])
@@ -203,7 +200,7 @@ impl Encoder {
     /// Goes on from a key unit. `paints`: with what the decoder shows, for residuals.
     fn enter(&mut self, mut gop: Gop, trial: TrialUnit, frame: &Frame, paints: bool) -> Result<AccessUnit, CodecError> {
         let CodedUnit { symbols, payload, .. } = trial.coded;
-        let unit = assemble(Some(gop.sequence), 1, Timing::Grid, &symbols, payload);
+        let unit = self.assemble(Some(gop.sequence), 1, Timing::Grid, &symbols, payload)?;
         if paints && may_refine(&self.model, &self.settings) {
             gop.begin_painting(&self.model);
         }
@@ -227,13 +224,13 @@ impl Encoder {
         let timing = gop.clock.pack(&times, &mut payload);
         let trial = match self.settings.rate_mode {
             RateMode::ConstantQuality { quantizer } => {
-                gop.trial(&self.model, &self.settings, &unit, quantizer.into())?
+                self.code_at_quality(UnitKind::Delta, (&gop, &unit), quantizer, payload.len())?
             }
             RateMode::Bitrate(link) => self.delta_at_rate(link, (&gop, &unit), &frames, (timing, payload.len()))?,
         };
         payload.extend(trial.coded.payload);
         let symbols = trial.coded.symbols;
-        let unit = assemble(None, frames.len(), timing, &symbols, payload);
+        let unit = self.assemble(None, frames.len(), timing, &symbols, payload)?;
         gop.push(&self.model, &symbols, &group)?;
         gop.frames += frames.len() as u32;
         // Frames after a short group would not line up with the decoder's: it ends the group of pictures.
@@ -268,27 +265,34 @@ impl Encoder {
         let nominal = (num > 0).then(|| f64::from(den) / f64::from(num));
         spacing.or(nominal).unwrap_or(ASSUMED_FRAME_SECONDS) * frames.len().max(1) as f64
     }
-}
 
-fn assemble(
-    sequence: Option<SequenceHeader>,
-    frames: usize,
-    timing: Timing,
-    symbols: &UnitSymbols,
-    payload: Vec<u8>,
-) -> AccessUnit {
-    let header = UnitHeader {
-        sequence,
-        frames,
-        timing,
-        payload_length: payload.len(),
-        symbol_check: symbols.check(),
-    };
-    let mut bytes = header.pack();
-    bytes.extend(payload);
-    AccessUnit {
-        bytes,
-        is_key: header.is_key(),
-        frames,
+    fn assemble(
+        &self,
+        sequence: Option<SequenceHeader>,
+        frames: usize,
+        timing: Timing,
+        symbols: &UnitSymbols,
+        payload: Vec<u8>,
+    ) -> Result<AccessUnit, CodecError> {
+        if payload.len() > self.max_payload {
+            return Err(CodecError::UnitTooLong {
+                found: payload.len(),
+                most: self.max_payload,
+            });
+        }
+        let header = UnitHeader {
+            sequence,
+            frames,
+            timing,
+            payload_length: payload.len(),
+            symbol_check: symbols.check(),
+        };
+        let mut bytes = header.pack();
+        bytes.extend(payload);
+        Ok(AccessUnit {
+            bytes,
+            is_key: header.is_key(),
+            frames,
+        })
     }
 }

@@ -21,14 +21,13 @@ use gst_video::prelude::*;
 use gst_video::subclass::prelude::*;
 use gst_video::VideoCodecFrame;
 
-use super::input::{is_one_unit, overtakes_pictures, Input};
-use super::output::Output;
+use super::format::{Follow, Output};
+use super::input::{overtakes_pictures, wants_key_units, Input};
 use super::painter::{PaintedUnit, Scheduler, Unit};
 use super::qos::{SinkClock, Stats};
 use super::stages::Stages;
 use super::threads::assumed_time;
 use crate::bitstream::{find_key_unit, BitstreamError, UnitHeader};
-use crate::codec::CodecError;
 use crate::elements::caps;
 use crate::elements::latency::{wants_qos, Latency};
 use crate::elements::runtime::RuntimeSettings;
@@ -48,6 +47,8 @@ pub struct TvcDec {
     /// A unit was broken or missing: delta units are useless until the next key unit.
     pub(super) is_broken: AtomicBool,
     pub(super) output: Mutex<Option<Output>>,
+    /// Pictures of the present format are on their way downstream: it stays until they are there.
+    pub(super) holds_pictures: AtomicBool,
     pub(super) sink_clock: Mutex<SinkClock>,
     /// When the last picture was pushed that was too late.
     pub(super) pushed_late: Mutex<Option<gst::ClockTime>>,
@@ -62,6 +63,12 @@ impl ObjectSubclass for TvcDec {
     const NAME: &'static str = "GstTvcDec";
     type Type = super::TvcDec;
     type ParentType = gst_video::VideoDecoder;
+
+    fn class_init(klass: &mut Self::Class) {
+        // What a unit's buffer carries beside its bytes says of none of its pictures that it is that one's.
+        let parent: &mut glib::Class<gst_video::VideoDecoder> = klass;
+        parent.as_mut().transform_meta = None;
+    }
 }
 
 impl ObjectImpl for TvcDec {
@@ -195,7 +202,16 @@ impl VideoDecoderImpl for TvcDec {
         Ok(())
     }
 
+    fn negotiate(&self) -> Result<(), gst::LoggableError> {
+        let follow = self.follow_downstream();
+        match follow.map_err(|flow| gst::loggable_error!(CAT, "no format: {flow}"))? {
+            Follow::Now => self.parent_negotiate(),
+            Follow::Later => Ok(()),
+        }
+    }
+
     fn flush(&self) -> bool {
+        self.holds_pictures.store(false, Ordering::Relaxed);
         if let Some(input) = self.input.lock().unwrap().as_mut() {
             input.reset();
             // The next unit tells whether it can be decoded; before a key unit nothing is to be reported.
@@ -306,7 +322,11 @@ impl VideoDecoderImpl for TvcDec {
                 return self.stages.flow();
             };
             let map = bytes.map_readable().map_err(|_| gst::FlowError::Error)?;
-            input.decode(&map, pts, &self.obj().input_segment())
+            let segment = self.obj().input_segment();
+            if wants_key_units(&segment) && UnitHeader::parse(&map).is_ok_and(|(header, _)| !header.is_key()) {
+                return Ok(self.leave_out_unit(input));
+            }
+            input.decode(&map, pts, &segment)
         };
         self.submit(unit)
     }
@@ -340,55 +360,4 @@ fn unset_sync_point(frame: &VideoCodecFrame) {
     // SAFETY: `frame` holds a reference and the stream lock for as long as it lives. The binding's own setter wants a
     // frame that is ours alone, which `parse` is not given.
     unsafe { (*frame.to_glib_none().0).flags &= !sync_point };
-}
-
-impl TvcDec {
-    /// Before a buffer reaches the base class: waits for what must have happened by then. One unit in a buffer, as the caps promise, goes
-    /// its way through the threads.
-    fn prepare(&self, buffer: &gst::BufferRef) {
-        let segment = self.obj().input_segment();
-        let is_forward = segment.rate() > 0.0 && !segment.flags().contains(gst::SegmentFlags::TRICKMODE_KEY_UNITS);
-        let has_rest = self.input.lock().unwrap().as_ref().is_some_and(|input| input.has_rest);
-        if self.stages.is_starting() && self.is_live() {
-            self.stages.start_at_once();
-        }
-        match is_forward && !has_rest && is_one_unit(buffer) {
-            true => self.stages.wait_for_room(),
-            false => self.stages.wait_until_idle(),
-        }
-    }
-
-    fn is_live(&self) -> bool {
-        let mut query = gst::query::Latency::new();
-        self.obj().sink_pad().peer_query(&mut query) && query.result().0
-    }
-
-    fn wait_for_data(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
-        if let Some(input) = self.input.lock().unwrap().as_mut() {
-            input.has_rest = true;
-        }
-        Ok(gst_video::VIDEO_DECODER_FLOW_NEED_DATA)
-    }
-
-    /// Passes a unit on to the painter; with its pictures to downstream where that is the streaming thread's business.
-    fn submit(&self, unit: Unit) -> Result<gst::FlowSuccess, gst::FlowError> {
-        match &unit.symbols {
-            Err(error @ CodecError::WrongModel { .. }) => {
-                gst::element_imp_error!(self, gst::StreamError::WrongType, ["{error}"]);
-                return Err(gst::FlowError::Error);
-            }
-            // It is reported when it is its turn, but a sender should know at once.
-            Err(error) if !matches!(error, CodecError::NoKeyUnit) => self.request_key_unit(),
-            Ok(symbols) if symbols.is_key => self.guess_latency(&symbols.sequence),
-            _ => (),
-        }
-        self.stages.push(unit);
-        if !self.stages.is_synchronous() {
-            return self.stages.flow();
-        }
-        match self.stages.take_painted() {
-            Some((ticket, painted)) => self.finish_unit(ticket, &painted),
-            None => self.stages.flow(),
-        }
-    }
 }

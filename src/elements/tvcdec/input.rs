@@ -82,7 +82,9 @@ impl Input {
             let moved = unit
                 .zip(since)
                 .and_then(|(unit, since)| unit.checked_add(caps::time(since)?));
-            moved.or_else(|| time.and_then(caps::time)).filter(|&time| time <= LATEST)
+            moved
+                .or_else(|| time.and_then(caps::time))
+                .filter(|&time| time <= LATEST)
         };
         let times: Vec<_> = symbols.times.iter().map(moved).collect();
         let durations = durations(&times, caps::duration(&symbols.sequence, 1), self.duration);
@@ -110,6 +112,11 @@ fn is_lead_in(pictures: &[PictureTime], group: usize, segment: &gst::Segment) ->
     // Backwards all pictures of a group are shown, or clipped, from the last one on.
     last.zip(start)
         .is_some_and(|(last, start)| segment.rate() > 0.0 && lead(last) <= start)
+}
+
+/// Whether all but key units are to be left out: fast playback.
+pub fn wants_key_units(segment: &gst::Segment) -> bool {
+    segment.flags().contains(gst::SegmentFlags::TRICKMODE_KEY_UNITS)
 }
 
 /// Whether a buffer is a whole unit and no more.

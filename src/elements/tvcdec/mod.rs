@@ -3,12 +3,14 @@
 use gst::glib;
 use gst::prelude::*;
 
+mod format;
 mod imp;
 mod input;
 mod output;
 mod painter;
 mod qos;
 mod stages;
+mod streaming;
 #[cfg(test)]
 mod tests;
 mod threads;

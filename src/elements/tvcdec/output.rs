@@ -7,35 +7,19 @@ use std::time::Instant;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gst_video::prelude::*;
-use gst_video::{VideoCodecFrame, VideoFormat, VideoFrameRef, VideoInfo};
+use gst_video::{VideoCodecFrame, VideoFrameRef};
 
 use super::imp::{TvcDec, CAT};
 use super::painter::{PaintedUnit, PictureTime};
 use super::stages::Ticket;
-use crate::bitstream::SequenceHeader;
 use crate::codec::{CodecError, Frame};
 use crate::elements::caps;
-use crate::elements::convert::Converter;
 use crate::elements::latency::wants_qos;
 
 type Flow = Result<gst::FlowSuccess, gst::FlowError>;
 
 /// How late a picture without a duration may be.
 const ASSUMED_DURATION: gst::ClockTime = gst::ClockTime::from_mseconds(40);
-
-/// What downstream has been promised.
-pub struct Output {
-    sequence: SequenceHeader,
-    info: VideoInfo,
-    converter: Converter,
-}
-
-impl Output {
-    /// True if the stream's pictures no longer are what downstream expects.
-    fn needs_reset(&self, sequence: &SequenceHeader) -> bool {
-        !self.sequence.shows_like(sequence)
-    }
-}
 
 /// What becomes of a picture.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -124,12 +108,23 @@ impl TvcDec {
             .allocate_output_frame(&mut frame, None)
             .and_then(|_| self.fill(&mut frame, picture));
         match filled {
-            Ok(()) => obj.finish_frame(frame),
+            Ok(()) => {
+                self.holds_pictures.store(true, Ordering::Relaxed);
+                let flow = obj.finish_frame(frame);
+                self.holds_pictures.store(self.are_queued(), Ordering::Relaxed);
+                flow
+            }
             Err(flow) => {
                 obj.release_frame(frame);
                 Err(flow)
             }
         }
+    }
+
+    /// Whether the base class keeps finished pictures until a whole group is there: it does to turn it round.
+    fn are_queued(&self) -> bool {
+        let segment = self.obj().output_segment();
+        segment.rate() < 0.0 && !segment.flags().contains(gst::SegmentFlags::TRICKMODE_KEY_UNITS)
     }
 
     fn fill(&self, frame: &mut VideoCodecFrame, picture: &Frame) -> Result<(), gst::FlowError> {
@@ -219,65 +214,4 @@ impl TvcDec {
             .build();
         self.obj().sink_pad().push_event(wish);
     }
-
-    /// Agrees with downstream on a format if the pictures are not those of the units before.
-    fn announce_if_new(&self, sequence: &SequenceHeader) -> Flow {
-        let needs_reset = {
-            let output = self.output.lock().unwrap();
-            output.as_ref().is_none_or(|output| output.needs_reset(sequence))
-        };
-        if needs_reset {
-            self.announce(sequence)?;
-        }
-        Ok(gst::FlowSuccess::Ok)
-    }
-
-    fn announce(&self, sequence: &SequenceHeader) -> Result<(), gst::FlowError> {
-        let obj = self.obj();
-        let template = obj.src_pad().pad_template_caps();
-        let allowed = obj
-            .src_pad()
-            .allowed_caps()
-            .filter(|c| !c.is_empty())
-            .unwrap_or(template);
-        let wanted = |format: &&VideoFormat| {
-            let caps = gst_video::VideoCapsBuilder::new().format(**format).build();
-            allowed.can_intersect(&caps)
-        };
-        let format = caps::FORMATS.iter().find(wanted).copied().unwrap_or(VideoFormat::I420);
-        let info = picture_info(format, sequence).map_err(|e| {
-            gst::element_imp_error!(self, gst::StreamError::Format, ["{e}"]);
-            gst::FlowError::NotNegotiated
-        })?;
-        let caps = info.to_caps().map_err(|_| gst::FlowError::NotNegotiated)?;
-        let converter = Converter::to_format(&info).map_err(|_| gst::FlowError::NotNegotiated)?;
-        let mut state = obj.set_output_state(format, sequence.width, sequence.height, None)?;
-        state.set_info(info.clone());
-        state.set_caps(&caps);
-        obj.negotiate(state)?;
-        *self.output.lock().unwrap() = Some(Output {
-            sequence: *sequence,
-            info,
-            converter,
-        });
-        Ok(())
-    }
-}
-
-/// Pictures of a stream in a format: R'G'B' where the stream was made from that, or from the stream's own
-/// colours.
-fn picture_info(format: VideoFormat, sequence: &SequenceHeader) -> Result<VideoInfo, gst::glib::BoolError> {
-    let fraction = |(num, den): (u32, u32)| gst::Fraction::new(num as i32, den as i32);
-    let colorimetry = caps::colorimetry(sequence);
-    let from_rgb = colorimetry
-        .as_ref()
-        .is_some_and(|c| c.matrix() == gst_video::VideoColorMatrix::Rgb);
-    let to_rgb = format == VideoFormat::Rgb;
-    // Y'CbCr from an R'G'B' source, or the other way round, has the default colours of its kind.
-    VideoInfo::builder(format, sequence.width, sequence.height)
-        .fps(fraction(sequence.frame_rate))
-        .par(fraction(sequence.pixel_aspect_ratio))
-        .colorimetry_if_some(colorimetry.as_ref().filter(|_| from_rgb == to_rgb))
-        .chroma_site_if(caps::chroma_site(sequence), !to_rgb && !from_rgb)
-        .build()
 }

@@ -9,14 +9,14 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gst_video::prelude::*;
 use gst_video::subclass::prelude::*;
-use gst_video::{VideoCodecFrame, VideoCodecFrameFlags, VideoFrameRef, VideoInfo};
+use gst_video::{VideoCodecFrame, VideoCodecFrameFlags, VideoFormat, VideoInfo};
 
 use super::settings::Settings;
 use super::timeline::Timeline;
 use crate::bitstream::UnitHeader;
 use crate::codec::{AccessUnit, CodecError, Encoder, EncoderSettings};
 use crate::elements::caps;
-use crate::elements::convert::Converter;
+use crate::elements::convert::{progressive, Converter};
 use crate::elements::latency::{check_latency, durations, Latency, SmoothedTime, Spacing};
 use crate::model::Model;
 
@@ -115,6 +115,13 @@ impl ObjectSubclass for TvcEnc {
     const NAME: &'static str = "GstTvcEnc";
     type Type = super::TvcEnc;
     type ParentType = gst_video::VideoEncoder;
+
+    fn class_init(klass: &mut Self::Class) {
+        // What a picture carries beside its samples (a time code, captions, ...) is of that picture alone. A unit is up to eight of them
+        // in one buffer, on which it would pass for something of the first one, or of all.
+        let parent: &mut glib::Class<gst_video::VideoEncoder> = klass;
+        parent.as_mut().transform_meta = None;
+    }
 }
 
 impl ObjectImpl for TvcEnc {
@@ -208,11 +215,16 @@ impl VideoEncoderImpl for TvcEnc {
         let model = model.ok_or_else(|| gst::loggable_error!(CAT, "not started"))?;
         let sequence = caps::to_sequence(&info);
         let settings = self.settings.lock().unwrap().encoder();
+        if info.is_interlaced() {
+            gst::info!(CAT, imp = self, "fields are coded together, as in progressive pictures");
+        }
+        let coded = progressive(&info, VideoFormat::Encoded)?;
         *self.state.lock().unwrap() = Some(State::new(model, info, settings)?);
 
         let obj = self.obj();
         let output = obj.set_output_state(caps::from_sequence(&sequence), Some(format));
-        let output = output.map_err(|_| gst::loggable_error!(CAT, "output state refused"))?;
+        let mut output = output.map_err(|_| gst::loggable_error!(CAT, "output state refused"))?;
+        output.set_info(coded);
         obj.negotiate(output)
             .map_err(|_| gst::loggable_error!(CAT, "negotiation failed"))?;
         self.tell_latency();
@@ -283,12 +295,10 @@ impl TvcEnc {
         let start = Instant::now();
         let buffer = frame.input_buffer().ok_or(gst::FlowError::Error)?;
         let pts = self.stream_time(frame, &state.info);
-        let picture = VideoFrameRef::from_buffer_ref_readable(buffer, &state.info)
-            .and_then(|mapped| state.converter.read(&mapped, pts))
-            .map_err(|error| {
-                gst::element_imp_error!(self, gst::StreamError::Format, ["cannot read the picture: {error}"]);
-                gst::FlowError::Error
-            })?;
+        let picture = state.converter.read(buffer, pts).map_err(|error| {
+            gst::element_imp_error!(self, gst::StreamError::Format, ["cannot read the picture: {error}"]);
+            gst::FlowError::Error
+        })?;
         let force_key = frame.flags().contains(VideoCodecFrameFlags::FORCE_KEYFRAME);
         state.waiting.push_back(frame.system_frame_number());
         state.spacing.add(frame.pts());
@@ -303,7 +313,10 @@ impl TvcEnc {
         let sequence = caps::to_sequence(info);
         let duration = frame.duration().or_else(|| caps::duration(&sequence, 1));
         let running = segment.to_running_time(frame.pts());
-        self.timeline.lock().unwrap().time(running, duration, sequence.frame_rate)
+        self.timeline
+            .lock()
+            .unwrap()
+            .time(running, duration, sequence.frame_rate)
     }
 
     fn tell_latency(&self) {

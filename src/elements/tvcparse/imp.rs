@@ -131,7 +131,8 @@ impl ObjectImpl for TvcParse {
         self.obj()
             .src_pad()
             .add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
-                if let (Some(element), Some(gst::PadProbeData::Event(event))) = (element.upgrade(), info.data.as_mut()) {
+                if let (Some(element), Some(gst::PadProbeData::Event(event))) = (element.upgrade(), info.data.as_mut())
+                {
                     element.imp().note_segment(event);
                 }
                 gst::PadProbeReturn::Ok
@@ -264,7 +265,11 @@ impl TvcParse {
     fn note_skipped(&self, bytes: usize, offset: u64) {
         let mut state = self.state.lock().unwrap();
         if state.skipped == 0 {
-            gst::warning!(CAT, imp = self, "no access unit at offset {offset}, looking for a key unit");
+            gst::warning!(
+                CAT,
+                imp = self,
+                "no access unit at offset {offset}, looking for a key unit"
+            );
         }
         state.skipped += bytes as u64;
         self.obj().set_min_frame_size(MIN_FRAME);

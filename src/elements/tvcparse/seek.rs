@@ -115,7 +115,9 @@ impl TvcParse {
     /// The index as far as a seek needs it.
     fn index_up_to(&self, target: u64) {
         let Some(source) = self.source() else { return };
-        let end = self.extend_index(&source, |index| index.keys().last().is_some_and(|key| key.time > target));
+        let end = self.extend_index(&source, |index| {
+            index.keys().last().is_some_and(|key| key.time > target)
+        });
         if let Some(end) = end.and_then(caps::time) {
             self.obj().set_duration(end, 0);
         }
@@ -124,7 +126,9 @@ impl TvcParse {
     /// The seek that the base class is given in place of `event`: to the time of a key unit where that is asked for, up to the end where
     /// a seek backwards gives none, and always by the index.
     pub(super) fn complete_seek(&self, event: &gst::Event) -> Option<gst::Event> {
-        let gst::EventView::Seek(seek) = event.view() else { return None };
+        let gst::EventView::Seek(seek) = event.view() else {
+            return None;
+        };
         let (rate, flags, start_type, start, mut stop_type, stop) = seek.get();
         let (Time(mut start), Time(mut stop)) = (start, stop) else {
             return None;

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The streaming thread: when it waits, and where units go.
+
+use std::sync::atomic::Ordering;
+
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use gst_video::prelude::*;
+
+use super::imp::TvcDec;
+use super::input::{is_one_unit, wants_key_units, Input};
+use super::painter::Unit;
+use crate::codec::CodecError;
+
+impl TvcDec {
+    /// Before a buffer reaches the base class: waits for what must have happened by then. One unit in a buffer, as the caps promise, goes
+    /// its way through the threads.
+    pub(super) fn prepare(&self, buffer: &gst::BufferRef) {
+        let segment = self.obj().input_segment();
+        let is_forward = segment.rate() > 0.0 && !wants_key_units(&segment);
+        let has_rest = self.input.lock().unwrap().as_ref().is_some_and(|input| input.has_rest);
+        if self.stages.is_starting() && self.is_live() {
+            self.stages.start_at_once();
+        }
+        match is_forward && !has_rest && is_one_unit(buffer) {
+            true => self.stages.wait_for_room(),
+            false => self.stages.wait_until_idle(),
+        }
+    }
+
+    /// Ends the frames of a delta unit where only key units are to be shown. Those after it cannot be decoded, until the next key unit,
+    /// which is nothing to report.
+    pub(super) fn leave_out_unit(&self, input: &mut Input) -> gst::FlowSuccess {
+        let obj = self.obj();
+        let frames = std::mem::take(&mut input.waiting);
+        let frames = frames.into_iter().filter_map(|number| obj.frame(number as i32));
+        frames.for_each(|frame| obj.release_frame(frame));
+        input.decoder.reset();
+        self.is_broken.store(true, Ordering::Relaxed);
+        gst::FlowSuccess::Ok
+    }
+
+    fn is_live(&self) -> bool {
+        let mut query = gst::query::Latency::new();
+        self.obj().sink_pad().peer_query(&mut query) && query.result().0
+    }
+
+    pub(super) fn wait_for_data(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
+        if let Some(input) = self.input.lock().unwrap().as_mut() {
+            input.has_rest = true;
+        }
+        Ok(gst_video::VIDEO_DECODER_FLOW_NEED_DATA)
+    }
+
+    /// Passes a unit on to the painter; with its pictures to downstream where that is the streaming thread's business.
+    pub(super) fn submit(&self, unit: Unit) -> Result<gst::FlowSuccess, gst::FlowError> {
+        match &unit.symbols {
+            Err(error @ CodecError::WrongModel { .. }) => {
+                gst::element_imp_error!(self, gst::StreamError::WrongType, ["{error}"]);
+                return Err(gst::FlowError::Error);
+            }
+            // It is reported when it is its turn, but a sender should know at once.
+            Err(error) if !matches!(error, CodecError::NoKeyUnit) => self.request_key_unit(),
+            Ok(symbols) if symbols.is_key => self.guess_latency(&symbols.sequence),
+            _ => (),
+        }
+        self.stages.push(unit);
+        if !self.stages.is_synchronous() {
+            return self.stages.flow();
+        }
+        match self.stages.take_painted() {
+            Some((ticket, painted)) => self.finish_unit(ticket, &painted),
+            None => self.stages.flow(),
+        }
+    }
+}
