@@ -39,6 +39,9 @@
 // A plugin writes to the log of the application, never to its terminal.
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 
+#[cfg(feature = "codec-plugin")]
+use elements::register_codec;
+#[cfg(not(feature = "codec-plugin"))]
 use gst::glib;
 
 /// Modules that only the trainer and the tools reach into.
@@ -80,19 +83,33 @@ pub use codec::{AccessUnit, CodecError, Decoded, Decoder, Encoder, EncoderSettin
 #[cfg(feature = "codec")]
 pub use model::{Model, ModelError, ModelSource};
 
+/// What an application, or a plugin that holds everything, has.
+#[cfg(not(feature = "codec-plugin"))]
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     #[cfg(feature = "codec")]
-    elements::tvcenc::register(plugin)?;
-    #[cfg(feature = "codec")]
-    elements::tvcdec::register(plugin)?;
-    elements::tvcparse::register(plugin)?;
-    elements::typefind::register(plugin)
+    elements::register_codec(plugin)?;
+    elements::register_stream(plugin)
 }
 
+#[cfg(not(feature = "codec-plugin"))]
 gst::plugin_define!(
     tvc,
     env!("CARGO_PKG_DESCRIPTION"),
     plugin_init,
+    concat!(env!("CARGO_PKG_VERSION"), "-", env!("COMMIT_ID")),
+    "MPL-2.0",
+    env!("CARGO_PKG_NAME"),
+    env!("CARGO_PKG_NAME"),
+    "https://crates.io/crates/gst-plugin-tvc",
+    env!("BUILD_REL_DATE")
+);
+
+// An installation has two plugins: a typefinder is opened for every file that nobody knows at once, and must not bring libtorch along.
+#[cfg(feature = "codec-plugin")]
+gst::plugin_define!(
+    tvccodec,
+    env!("CARGO_PKG_DESCRIPTION"),
+    register_codec,
     concat!(env!("CARGO_PKG_VERSION"), "-", env!("COMMIT_ID")),
     "MPL-2.0",
     env!("CARGO_PKG_NAME"),

@@ -14,3 +14,22 @@ pub mod tvcdec;
 pub mod tvcenc;
 pub mod tvcparse;
 pub mod typefind;
+
+use gst::glib;
+
+/// The elements that need libtorch.
+#[cfg(feature = "codec")]
+pub fn register_codec(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    tvcenc::register(plugin)?;
+    tvcdec::register(plugin)
+}
+
+/// What works on streams without decoding them.
+#[cfg_attr(
+    feature = "codec-plugin",
+    allow(dead_code, reason = "the plugin beside it has these")
+)]
+pub fn register_stream(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    tvcparse::register(plugin)?;
+    typefind::register(plugin)
+}
