@@ -43,9 +43,7 @@ fn encode() -> Result<Vec<gst::Buffer>, Box<dyn std::error::Error>> {
         source.push_buffer(picture(t))?;
     }
     source.end_of_stream()?;
-    let units = pull_all(&pipeline);
-    pipeline.set_state(gst::State::Null)?;
-    Ok(units)
+    pull_all(&pipeline)
 }
 
 fn decode(units: Vec<gst::Buffer>) -> Result<usize, Box<dyn std::error::Error>> {
@@ -59,9 +57,7 @@ fn decode(units: Vec<gst::Buffer>) -> Result<usize, Box<dyn std::error::Error>> 
         source.push_buffer(unit)?;
     }
     source.end_of_stream()?;
-    let frames = pull_all(&pipeline).len();
-    pipeline.set_state(gst::State::Null)?;
-    Ok(frames)
+    Ok(pull_all(&pipeline)?.len())
 }
 
 fn child<T: IsA<gst::Element>>(pipeline: &gst::Element, name: &str) -> T {
@@ -71,8 +67,17 @@ fn child<T: IsA<gst::Element>>(pipeline: &gst::Element, name: &str) -> T {
     downcast.unwrap_or_else(|element| panic!("{} has another type", element.name()))
 }
 
-fn pull_all(pipeline: &gst::Element) -> Vec<gst::Buffer> {
+/// All buffers up to the end of the stream; stops the pipeline.
+fn pull_all(pipeline: &gst::Element) -> Result<Vec<gst::Buffer>, Box<dyn std::error::Error>> {
     let sink = child::<gst_app::AppSink>(pipeline, "sink");
     let samples = std::iter::from_fn(|| sink.pull_sample().ok());
-    samples.filter_map(|sample| sample.buffer_owned()).collect()
+    let buffers = samples.filter_map(|sample| sample.buffer_owned()).collect();
+    // No sample is the end of the stream, or an error: the bus tells.
+    let bus = pipeline.bus().expect("a pipeline has a bus");
+    let error = bus.pop_filtered(&[gst::MessageType::Error]);
+    pipeline.set_state(gst::State::Null)?;
+    match error.as_ref().map(|message| message.view()) {
+        Some(gst::MessageView::Error(error)) => Err(error.error().into()),
+        _ => Ok(buffers),
+    }
 }

@@ -10,6 +10,6 @@ export GST_PLUGIN_PATH="$PWD/target/release${GST_PLUGIN_PATH:+:$GST_PLUGIN_PATH}
 if [ -z "$input" ]; then
     mkdir -p demo-out
     input=demo-out/source.mkv
-    scripts/demo-clip.sh "$input"
+    scripts/synthetic-clip.sh "$input"
 fi
 exec python3 scripts/bench.py "$input" --sizes "${SIZES:-320x180,640x360,1280x720}" --frames "${FRAMES:-150}" --threads "${THREADS:-0}"

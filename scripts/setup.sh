@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MPL-2.0
-# setup.sh [PACKAGE...]: installs what the build needs and this machine lacks: Debian packages, those named as well, and libtorch into ./libtorch.
+# [YES=1] setup.sh [PACKAGE...]: installs what the build needs and this machine lacks: Debian packages, those named as well, and libtorch into
+# ./libtorch. Somebody at a terminal is asked before sudo is used, unless YES=1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,8 +19,12 @@ if python3 -m pip --version >/dev/null 2>&1; then
 fi
 missing=(${missing[@]})
 if [ ${#missing[@]} -gt 0 ]; then
-    echo "installing ${missing[*]}"
     sudo=$([ "$(id -u)" = 0 ] || echo sudo)
+    if [ -n "$sudo" ] && [ -t 0 ] && [ -z "${YES:-}" ]; then
+        read -r -p "Install ${missing[*]} with sudo apt-get? [y/N] " answer
+        [[ $answer == [yY]* ]] || { echo "setup: these packages are needed" >&2; exit 1; }
+    fi
+    echo "installing ${missing[*]}"
     $sudo apt-get update -qq
     DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi

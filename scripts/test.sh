@@ -1,13 +1,44 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MPL-2.0
-# Format, lints, build and tests, with and without libtorch.
+# Everything that must hold: format, lints, documents, tests with and without libtorch, examples, README, installation, fuzz targets.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-scripts/setup.sh
+step() { echo "== $*"; }
+scripts/setup.sh ffmpeg python3-gi gir1.2-gst-plugins-base-1.0
+
+step "format and lints"
 cargo fmt --check
-cargo clippy --quiet --all-targets -- -D warnings
-cargo clippy --quiet --all-targets --no-default-features -- -D warnings
+for features in --no-default-features --all-targets "--all-targets --features train" "--lib --features codec-plugin"; do
+    # shellcheck disable=SC2086 # several options
+    cargo clippy --quiet $features -- -D warnings
+done
+if command -v cargo-deny >/dev/null; then
+    cargo deny --offline check licenses bans sources
+fi
+
+step "documents of the interface"
+RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
+
+step "tests without libtorch"
 # The plugin without libtorch has the same file name: it is tested first, the full one stays.
 cargo test --quiet --no-default-features
-cargo build --quiet
-cargo test --quiet
+
+step "tests"
+cargo build --quiet --features train --examples
+cargo test --quiet --features train
+
+step "examples and the README's pipelines"
+export GST_PLUGIN_PATH="$PWD/target/debug" GST_REGISTRY="$PWD/target/registry.bin"
+target/debug/examples/encode_decode
+/usr/bin/python3 examples/encode_decode.py 20
+mkdir -p demo-out
+scripts/real-clip.sh demo-out/bikes.mp4 || scripts/synthetic-clip.sh demo-out/bikes.mp4
+ffmpeg -v error -y -i demo-out/bikes.mp4 -t 1 -vf scale=160:-2 demo-out/short.mp4
+scripts/readme-pipelines.py README.md demo-out/short.mp4
+unset GST_PLUGIN_PATH GST_REGISTRY
+
+step "installation"
+scripts/check-install.sh
+
+step "fuzz targets"
+scripts/fuzz-smoke.sh

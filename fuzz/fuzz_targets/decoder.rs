@@ -6,8 +6,7 @@
 use std::sync::{Arc, OnceLock};
 
 use gsttvc::bitstream::SequenceHeader;
-use gsttvc::codec::{Decoder, Encoder, EncoderSettings, Frame};
-use gsttvc::model::{Model, ModelSource};
+use gsttvc::{Decoder, Encoder, EncoderSettings, Frame, Model, ModelSource};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MPL-2.0
-# demo-clip.sh FILE: ten seconds of moving colour bars and a ball, 640x360, uncompressed, as Matroska.
+# synthetic-clip.sh FILE: ten seconds of moving colour bars and a ball, 640x360, uncompressed, as Matroska.
 set -euo pipefail
 gst-launch-1.0 -q \
     videomixer name=mix sink_1::xpos=160 sink_1::ypos=60 ! videoconvert ! video/x-raw,format=I420 \
