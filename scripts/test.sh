@@ -8,7 +8,7 @@ scripts/setup.sh ffmpeg python3-gi gir1.2-gst-plugins-base-1.0
 
 step "format and lints"
 cargo fmt --check
-for features in --no-default-features --all-targets "--all-targets --features train" "--lib --features codec-plugin"; do
+for features in "--no-default-features --all-targets" --all-targets "--all-targets --features train" "--lib --features codec-plugin"; do
     # shellcheck disable=SC2086 # several options
     cargo clippy --quiet $features -- -D warnings
 done

@@ -10,7 +10,7 @@ use gsttvc::model::device;
 use gsttvc::train::checkpoint::Checkpoint;
 use gsttvc::train::samples::SampleShape;
 use gsttvc::train::schedule::Budget;
-use gsttvc::train::{context_stage, export, joint, predictor_stage, segments, slim, tokenizer_stage};
+use gsttvc::train::{context_stage, export, joint, options, predictor_stage, segments, slim, tokenizer_stage};
 use tch::{Device, Kind};
 
 /// Trains a TVC model, stage by stage, from a folder of clips.
@@ -28,14 +28,14 @@ enum Stage {
         #[command(flatten)]
         common: Common,
         #[command(flatten)]
-        weights: tokenizer_stage::Weights,
+        weights: options::Weights,
     },
     /// Stage 2: the continuous stream and its control branch, together with the tokenizer.
     Fusion {
         #[command(flatten)]
         common: Common,
         #[command(flatten)]
-        weights: tokenizer_stage::Weights,
+        weights: options::Weights,
         #[command(flatten)]
         joint: joint::Weights,
         /// Leave the tokenizer as it is.
@@ -203,7 +203,7 @@ fn main() -> Result<()> {
 
 fn networks(
     common: &Common,
-    weights: tokenizer_stage::Weights,
+    weights: options::Weights,
     joint: Option<joint::Weights>,
     freeze_tokenizer: bool,
 ) -> Result<()> {
@@ -220,7 +220,7 @@ fn networks(
     tch::manual_seed(common.seed as i64);
     let (device, kind) = common.device()?;
     let (clips, validation) = common.read_clips()?;
-    let options = tokenizer_stage::Options {
+    let options = options::Options {
         checkpoint: common.checkpoint.clone(),
         model: common.model.clone(),
         shape: SampleShape {

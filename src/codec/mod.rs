@@ -8,7 +8,7 @@ mod error;
 mod frame;
 mod geometry;
 mod recon;
-#[cfg(all(test, feature = "train"))]
+#[cfg(test)]
 mod tests;
 
 pub use decoder::{Decoded, Decoder, DecoderSettings, EntropyDecoder, Painter, ParsedUnit};

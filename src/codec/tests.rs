@@ -7,9 +7,9 @@ use tch::{nn, Device, Kind};
 
 use super::*;
 use crate::bitstream::{CodingScale, SequenceHeader, UnitHeader};
+use crate::entropy::numbers::{latent_weights, powers};
+use crate::entropy::ContextWeights;
 use crate::model::{self, Fusion, IntegerModel, Model, ModelConfig, Predictor, Tokenizer};
-use crate::train::context_net::ContextNet;
-use crate::train::latent_context_net::LatentContextNet;
 
 mod at_rate;
 mod limits;
@@ -41,10 +41,9 @@ fn tiny_model() -> Arc<Model> {
         let noise = variable.randn_like() * 0.1;
         let _ = variable.g_add_(&noise);
     }
-    let heads = nn::VarStore::new(Device::Cpu);
     let integers = IntegerModel {
-        context: ContextNet::new(heads.root() / "context").export(),
-        latent_context: Some(LatentContextNet::new(heads.root() / "latents", channels).export()),
+        context: ContextWeights::repeating(powers()),
+        latent_context: Some(latent_weights(channels as usize)),
     };
     let file = model::pack(&config, vs.variables(), Kind::BFloat16, &integers, &[]).unwrap();
     Arc::new(Model::from_bytes(&file.to_bytes().unwrap(), Device::Cpu).unwrap())

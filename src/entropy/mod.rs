@@ -6,7 +6,7 @@ mod binary;
 mod integer_net;
 mod latents;
 #[cfg(test)]
-mod numbers;
+pub(crate) mod numbers;
 mod probability;
 mod range_coder;
 mod residual;

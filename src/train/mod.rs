@@ -14,6 +14,7 @@ pub mod losses;
 mod masked;
 mod muon;
 pub mod optimizer;
+pub mod options;
 pub mod predictor_stage;
 pub mod progress;
 mod quantized;

@@ -427,52 +427,16 @@ fn table_rows(known: &Known, (x, y): (isize, isize)) -> [usize; POSITION_ROWS] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::weights::LATENT_TABLE_ROWS;
     use super::*;
     use crate::bitstream::FSQ_LEVELS;
-    use crate::entropy::integer_net::Layer;
-    use crate::entropy::numbers::Numbers;
+    use crate::entropy::numbers::{latent_weights, Numbers};
     use crate::entropy::{UnitDecoder, UnitEncoder};
     use proptest::prelude::*;
 
     const CHANNELS: usize = 3;
 
-    /// A table that falls off by about half per value, more slowly in wide scales.
-    fn row(scale: i32) -> Vec<i32> {
-        let mut row: Vec<i32> = (0..LATENT_SYMBOLS as i32)
-            .map(|s| 1 + (3000 >> ((s - REACH - 1).abs() * 8 / (scale + 4)).min(20)))
-            .collect();
-        let rest: i32 = row.iter().enumerate().filter(|(i, _)| *i != 16).map(|(_, p)| p).sum();
-        row[16] = (1 << 16) - rest;
-        row
-    }
-
-    fn weights() -> LatentWeights {
-        let (width, mut numbers) = (16, Numbers(3));
-        let inputs = LATENT_SOURCES.len() * CHANNELS;
-        let mut output: Layer = numbers.layer(width, 3 * CHANNELS, 1 << 13);
-        // Scales in the middle, with the first of them below the least.
-        for (i, bias) in output.biases.iter_mut().enumerate().skip(2 * CHANNELS) {
-            *bias = if i == 2 * CHANNELS { -(1 << 20) } else { 1 << 15 };
-        }
-        LatentWeights {
-            channels: CHANNELS,
-            width,
-            steps: (0..LATENT_STEPS as i32).map(|i| 32 + 40 * i).collect(),
-            companding: (0..COMPANDING as i32).map(|i| i.min(127)).collect(),
-            input: numbers.layer(inputs, width, 1 << 16),
-            tables: numbers.many(LATENT_TABLE_ROWS * width, 200),
-            earlier: numbers.layer(CHANNELS, width, 1 << 16),
-            trunk: numbers.layer(width, width, 1 << 15),
-            output,
-            probabilities: (1..LATENT_SCALES as i32)
-                .flat_map(|scale| (0..8).flat_map(move |_| row(scale)))
-                .collect(),
-        }
-    }
-
     fn model() -> LatentContextModel {
-        LatentContextModel::new(weights()).unwrap()
+        LatentContextModel::new(latent_weights(CHANNELS)).unwrap()
     }
 
     fn tokens(seed: u64) -> TokenMap {
@@ -604,7 +568,7 @@ mod tests {
     #[test]
     fn weights_of_the_wrong_size_are_refused() {
         let refused = |change: &dyn Fn(&mut LatentWeights)| {
-            let mut weights = weights();
+            let mut weights = latent_weights(CHANNELS);
             change(&mut weights);
             LatentContextModel::new(weights).is_err()
         };

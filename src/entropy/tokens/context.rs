@@ -188,32 +188,12 @@ impl ContextModel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entropy::numbers::Numbers;
+    use crate::entropy::numbers::{context_weights, Numbers};
     use crate::entropy::{pattern_masks, BitCounter, UnitDecoder, UnitEncoder, UnitSymbols};
     use proptest::prelude::*;
 
-    fn weights() -> ContextWeights {
-        let (width, head, mut numbers) = (16, 8, Numbers(1));
-        ContextWeights {
-            width,
-            head_width: head,
-            tables: numbers.many(ContextWeights::TABLE_ROWS * width, 200),
-            table_bias: numbers.many(width, 500),
-            trunk: numbers.layer(width, width, 1 << 15),
-            hidden: (0..DIGITS).map(|_| numbers.layer(width, head, 1 << 15)).collect(),
-            earlier: (0..DIGITS)
-                .map(|k| numbers.many(ContextWeights::earlier_rows(k) * head, 9000))
-                .collect(),
-            output: FSQ_LEVELS
-                .iter()
-                .map(|&l| numbers.layer(head, l.into(), 1 << 20))
-                .collect(),
-            powers: crate::entropy::numbers::powers(),
-        }
-    }
-
     fn model() -> ContextModel {
-        ContextModel::new(weights()).unwrap()
+        ContextModel::new(context_weights()).unwrap()
     }
 
     fn map(width: usize, height: usize, seed: u64) -> TokenMap {
@@ -314,10 +294,10 @@ mod tests {
     fn weights_of_the_wrong_size_are_refused() {
         let short = ContextWeights {
             tables: vec![0; 5],
-            ..weights()
+            ..context_weights()
         };
         assert!(ContextModel::new(short).is_err());
-        let mut wild = weights();
+        let mut wild = context_weights();
         wild.trunk.biases[0] = i32::MAX;
         assert!(ContextModel::new(wild).is_err(), "a bias that could overflow a sum");
     }

@@ -8,10 +8,22 @@ use sha2::{Digest, Sha256};
 use tch::{CModule, Device, IValue, Kind, Tensor};
 
 use super::autoencoder::{relative_error, Autoencoder, Factors};
-use super::import::Imported;
 use crate::model::file::raw_bytes;
 use crate::model::fsq::Fsq;
 use crate::model::ModelError;
+
+/// A tokenizer to make a model of.
+pub struct Imported {
+    pub config: super::config::CosmosConfig,
+    /// Values of a token or a latent.
+    pub embedding: i64,
+    /// By NVIDIA's names.
+    pub tensors: HashMap<String, Tensor>,
+    /// What the file keeps them in.
+    pub kind: Kind,
+    /// For people.
+    pub note: String,
+}
 
 /// Frames and side of the clip that a checkpoint is tried on.
 const TRIAL_FRAMES: i64 = 9;

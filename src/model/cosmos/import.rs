@@ -4,27 +4,14 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use tch::{nn, Device, Kind, Tensor};
+use tch::{nn, Device, Tensor};
 
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, Imported};
 use super::CosmosConfig;
 use crate::entropy::ContextWeights;
 use crate::model::{
     pack, powers, ContinuousConfig, Fusion, IntegerModel, ModelConfig, ModelError, TensorFile, TokenizerConfig,
 };
-
-/// A tokenizer to make a model of.
-pub struct Imported {
-    pub config: CosmosConfig,
-    /// Values of a token or a latent.
-    pub embedding: i64,
-    /// By NVIDIA's names.
-    pub tensors: HashMap<String, Tensor>,
-    /// What the file keeps them in.
-    pub kind: Kind,
-    /// For people.
-    pub note: String,
-}
 
 /// Makes a model file from the folders of a discrete and, if wanted, a continuous tokenizer. `trained_frames`: length
 /// of the clips that they were trained on, as their model cards say.

@@ -10,7 +10,7 @@ mod layers;
 mod networks;
 
 pub use autoencoder::{relative_error, Autoencoder, Factors};
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, Imported};
 pub use config::CosmosConfig;
-pub use import::{assemble, import, Imported};
+pub use import::{assemble, import};
 pub use networks::{Control, Decoder, Encoder};
