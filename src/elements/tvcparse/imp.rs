@@ -182,6 +182,12 @@ impl BaseParseImpl for TvcParse {
         Ok(())
     }
 
+    fn set_sink_caps(&self, _caps: &gst::Caps) -> Result<(), gst::LoggableError> {
+        // What they say besides the stream is announced with the next unit.
+        self.state.lock().unwrap().announced = None;
+        Ok(())
+    }
+
     fn handle_frame(&self, mut frame: gst_base::BaseParseFrame) -> Result<(gst::FlowSuccess, u32), gst::FlowError> {
         let place = self.place(frame.offset());
         let action = {
@@ -300,22 +306,20 @@ impl TvcParse {
         }
     }
 
-    /// Sends caps downstream: those of an MP4 track where nothing else is accepted.
+    /// Sends caps downstream, if they are others than before: those of an MP4 track where nothing else is accepted.
     fn announce(&self, sequence: &SequenceHeader) -> Result<(), gst::FlowError> {
         let pad = self.obj().src_pad().clone();
-        let caps = caps::from_sequence(sequence);
+        let upstream = self.obj().sink_pad().current_caps();
+        let complete = |caps| caps::with_rest_of(caps, upstream.as_deref());
+        let own = complete(caps::from_sequence(sequence));
         let accepted = pad.peer_query_caps(None);
-        let caps = if accepted.can_intersect(&caps) {
-            caps
-        } else {
-            let (width, height) = (sequence.width as i32, sequence.height as i32);
-            let mp4 = gst::Caps::builder(MP4_SRC_TYPE).field("format", MP4_FOURCC);
-            let rate = gst::Fraction::new(sequence.frame_rate.0 as i32, sequence.frame_rate.1 as i32);
-            mp4.field("width", width)
-                .field("height", height)
-                .field("framerate", rate)
-                .build()
+        let caps = match accepted.can_intersect(&own) {
+            true => own,
+            false => complete(mp4_caps(sequence)),
         };
+        if pad.current_caps().is_some_and(|current| current == caps) {
+            return Ok(());
+        }
         gst::info!(CAT, imp = self, "stream of {caps:?}");
         match pad.push_event(gst::event::Caps::new(&caps)) {
             true => Ok(()),
@@ -348,6 +352,17 @@ impl TvcParse {
             buffer.set_duration(unit_duration(sequence, times));
         }
     }
+}
+
+/// Caps of a stream as a track of an MP4 file.
+fn mp4_caps(sequence: &SequenceHeader) -> gst::Caps {
+    let (num, den) = sequence.frame_rate;
+    gst::Caps::builder(MP4_SRC_TYPE)
+        .field("format", MP4_FOURCC)
+        .field("width", sequence.width as i32)
+        .field("height", sequence.height as i32)
+        .field("framerate", gst::Fraction::new(num as i32, den as i32))
+        .build()
 }
 
 /// From a unit's first frame to the end of its last one; by their number where times do not tell.
