@@ -12,7 +12,7 @@ const LATEST: u64 = u64::MAX - 1;
 
 fn any_time() -> impl Strategy<Value = Option<u64>> {
     let second = 1_000_000_000;
-    let edges = prop_oneof![LATEST - 10 * second..=LATEST, i64::MAX as u64 - second..=i64::MAX as u64 + second];
+    let edges = prop_oneof![LATEST - 20..=LATEST, LATEST - 10 * second..=LATEST, i64::MAX as u64 - second..=i64::MAX as u64 + second];
     prop::option::of(prop_oneof![0..10 * second, edges, 0..=LATEST])
 }
 
@@ -61,9 +61,15 @@ fn any_units(model_id: u64) -> impl Strategy<Value = Vec<Vec<u8>>> {
 
 /// The report of a panic that an element has caught.
 fn panic_of(bus: &gst::Bus) -> Option<String> {
-    std::iter::from_fn(|| bus.pop_filtered(&[gst::MessageType::Error]))
-        .map(|message| format!("{message:?}"))
-        .find(|text| text.to_lowercase().contains("panic"))
+    std::iter::from_fn(|| bus.pop_filtered(&[gst::MessageType::Error])).find_map(|message| panic_in(&message))
+}
+
+fn panic_in(message: &gst::Message) -> Option<String> {
+    let gst::MessageView::Error(error) = message.view() else {
+        return None;
+    };
+    let text = format!("{} {:?}", error.error(), error.debug());
+    text.to_lowercase().contains("panic").then_some(text)
 }
 
 /// Each unit in a buffer through an element, with a time of upstream's or without.
@@ -108,8 +114,7 @@ fn play_file(bytes: &[u8]) -> Option<String> {
     let end = bus.timed_pop_filtered(gst::ClockTime::from_seconds(20), &ends);
     pipeline.set_state(gst::State::Null).unwrap();
     let end = end.expect("an end of one kind or the other");
-    let text = format!("{end:?}");
-    panic_of(&bus).or_else(|| text.to_lowercase().contains("panic").then_some(text))
+    panic_in(&end).or_else(|| panic_of(&bus))
 }
 
 /// The units of a stream at 10^9 frames a second, from a time on.
