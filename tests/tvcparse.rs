@@ -84,6 +84,27 @@ fn caps_say_what_the_header_says() {
 }
 
 #[test]
+fn caps_keep_what_upstream_says_besides() {
+    init();
+    let mut harness = gst_check::Harness::new("tvcparse");
+    let with_light = |level: &str| {
+        let caps = gst::Caps::builder("video/x-tvc").field("content-light-level", level);
+        caps.field("width", 999).field("colorimetry", "bt2020").build()
+    };
+    harness.set_src_caps(with_light("1000:400"));
+    harness.play();
+    let caps = |harness: &gst_check::Harness| harness.sinkpad().unwrap().current_caps().unwrap();
+    let field = |caps: &gst::Caps, name: &str| caps.structure(0).unwrap().get::<String>(name).ok();
+    harness.push(gst::Buffer::from_mut_slice(units().remove(0))).unwrap();
+    assert!(caps(&harness).is_subset(&tvc_caps()), "the stream's own size wins");
+    assert_eq!(field(&caps(&harness), "content-light-level").as_deref(), Some("1000:400"));
+    assert_eq!(field(&caps(&harness), "colorimetry").as_deref(), Some("bt2020"));
+    harness.set_src_caps(with_light("500:200"));
+    harness.push(gst::Buffer::from_mut_slice(units().remove(3))).unwrap();
+    assert_eq!(field(&caps(&harness), "content-light-level").as_deref(), Some("500:200"));
+}
+
+#[test]
 fn rubbish_before_and_between_units_is_skipped() {
     let (mut stream, rubbish) = (vec![0xd4, 0x80, 3, 4], vec![0xd4u8; 500]);
     let all = units();

@@ -77,6 +77,17 @@ pub fn from_sequence(sequence: &SequenceHeader) -> gst::Caps {
     builder.field_if_some("colorimetry", colorimetry).build()
 }
 
+/// `caps`, with what `upstream` says besides: mastering display, light levels and the like travel in caps alone.
+pub fn with_rest_of(mut caps: gst::Caps, upstream: Option<&gst::CapsRef>) -> gst::Caps {
+    let fields = caps.make_mut().structure_mut(0).expect("caps have a structure");
+    for (name, value) in upstream.and_then(|caps| caps.structure(0)).into_iter().flatten() {
+        if !fields.has_field(name) {
+            fields.set_value(name, value.clone());
+        }
+    }
+    caps
+}
+
 /// The colorimetry of a stream, where it is known.
 pub fn colorimetry(sequence: &SequenceHeader) -> Option<gst_video::VideoColorimetry> {
     let [range, matrix, transfer, primaries, _] = sequence.colorimetry.map(i32::from);

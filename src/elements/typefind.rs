@@ -2,14 +2,72 @@
 //! Finds TVC streams among files.
 
 use super::caps;
-use crate::bitstream::{UnitHeader, MAX_HEADER};
+use crate::bitstream::{find_key_unit, UnitHeader, MAX_HEADER};
 
-/// Header sizes to try: a short file has fewer bytes than the longest header.
-const MIN_HEADER: u32 = 35;
+/// A stream that was cut out of another one may begin within a group, or within a unit: so far a key unit is looked for.
+const SEARCHED: u32 = 64 << 10;
 
 /// True if `bytes` start with the whole header of a key unit, check value included.
 fn starts_with_key_unit(bytes: &[u8]) -> bool {
     matches!(UnitHeader::parse(bytes), Ok((header, _)) if header.is_key())
+}
+
+/// How probable `bytes` without a key unit at their start are the beginning of a stream. A file of another kind may hold one, so this
+/// stays below what the finders of containers are sure of.
+fn cut_stream(bytes: &[u8]) -> Option<gst::TypeFindProbability> {
+    let key = find_key_unit(bytes)?;
+    let rest = bytes.get(end_of_unit(bytes, key)?..);
+    let goes_on = rest.is_some_and(|rest| UnitHeader::parse(rest).is_ok());
+    Some(if is_run_of_units(bytes, key) {
+        gst::TypeFindProbability::NearlyCertain
+    } else if goes_on {
+        gst::TypeFindProbability::Likely
+    } else {
+        gst::TypeFindProbability::Possible
+    })
+}
+
+/// Where the unit ends that starts at `at`.
+fn end_of_unit(bytes: &[u8], at: usize) -> Option<usize> {
+    let (header, start) = UnitHeader::parse(&bytes[at..]).ok()?;
+    Some(at + start + header.payload_length)
+}
+
+/// True if units follow each other from the first byte up to `end`.
+fn is_run_of_units(bytes: &[u8], end: usize) -> bool {
+    let mut at = 0;
+    while at < end {
+        match end_of_unit(bytes, at) {
+            Some(next) => at = next,
+            None => return false,
+        }
+    }
+    at == end
+}
+
+/// How many bytes there are to look at: as many as can be of use, or those of a short file, or those that have come in so far.
+fn available(typefind: &mut gst::TypeFind) -> u32 {
+    if let Some(length) = typefind.length() {
+        return length.min(SEARCHED.into()) as u32;
+    }
+    let (mut can, mut cannot) = (0, SEARCHED + 1);
+    while can + 1 < cannot {
+        let size = (can + cannot) / 2;
+        match typefind.peek(0, size) {
+            Some(_) => can = size,
+            None => cannot = size,
+        }
+    }
+    can
+}
+
+fn probability(typefind: &mut gst::TypeFind) -> Option<gst::TypeFindProbability> {
+    let available = available(typefind);
+    let header = typefind.peek(0, available.min(MAX_HEADER as u32))?;
+    if starts_with_key_unit(header) {
+        return Some(gst::TypeFindProbability::Maximum);
+    }
+    cut_stream(typefind.peek(0, available)?)
 }
 
 pub fn register(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
@@ -20,14 +78,8 @@ pub fn register(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
         Some("tvc"),
         Some(&caps::any().build()),
         |typefind| {
-            let length = typefind
-                .length()
-                .map_or(MAX_HEADER as u32, |l| l.min(MAX_HEADER as u64) as u32);
-            let found = [length, MIN_HEADER + 8, MIN_HEADER]
-                .into_iter()
-                .any(|size| typefind.peek(0, size).is_some_and(starts_with_key_unit));
-            if found {
-                typefind.suggest(gst::TypeFindProbability::Maximum, &caps::any().build());
+            if let Some(probability) = probability(typefind) {
+                typefind.suggest(probability, &caps::any().build());
             }
         },
     )

@@ -5,12 +5,14 @@ use std::sync::{LazyLock, Mutex};
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
+use gst::format::FormattedValue;
+use gst::GenericFormattedValue;
 use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
 
-use super::index::{Index, Key};
-use super::stream::Stream;
-use crate::bitstream::{find_key_unit, BitstreamError, FrameTimes, SequenceHeader, UnitHeader, MAX_HEADER, SYNC};
+use super::index::Index;
+use super::state::{Action, State};
+use crate::bitstream::{FrameTimes, SequenceHeader, UnitHeader};
 use crate::elements::caps;
 
 /// Enough for the sync byte and the flags.
@@ -23,98 +25,10 @@ const MP4_SRC_TYPE: &str = "video/x-mp4-part";
 pub(super) static CAT: LazyLock<gst::DebugCategory> =
     LazyLock::new(|| gst::DebugCategory::new("tvcparse", gst::DebugColorFlags::empty(), Some("TVC parser")));
 
-/// What the next unit is understood by.
-#[derive(Default)]
-struct State {
-    stream: Stream,
-    /// What the caps on the source pad were made from.
-    announced: Option<SequenceHeader>,
-    /// Bytes dropped since the last good unit.
-    skipped: u64,
-    /// Upstream's time for a unit and the stream's own: those of units that upstream does not time keep their distance from it.
-    upstream: Option<(gst::ClockTime, u64)>,
-    /// Time of the unit that is being pushed.
-    pts: Option<gst::ClockTime>,
-    /// The last one that went downstream.
-    segment: gst::FormattedSegment<gst::ClockTime>,
-}
-
-/// What to do with the bytes at hand.
-enum Action {
-    /// Wait for this many bytes.
-    Wait(usize),
-    /// Drop this many bytes.
-    Skip(usize),
-    /// A whole unit.
-    Unit {
-        header: UnitHeader,
-        length: usize,
-        times: FrameTimes,
-    },
-}
-
 #[derive(Default)]
 pub struct TvcParse {
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     pub(super) index: Mutex<Index>,
-}
-
-impl State {
-    /// The bytes may start anywhere; `shift`: what times are moved by there.
-    fn restart(&mut self, shift: u64) {
-        self.stream = Stream::shifted(shift);
-        self.upstream = None;
-    }
-
-    /// `place`: what is known of a key unit here.
-    fn examine(&mut self, data: &[u8], draining: bool, place: Option<Key>) -> Action {
-        let parsed = match UnitHeader::parse(data) {
-            Ok((header, _)) if !self.stream.takes(&header) => Err(BitstreamError::NoSync(SYNC)),
-            parsed => parsed,
-        };
-        match parsed {
-            Ok((header, start)) => {
-                let length = start + header.payload_length;
-                if data.len() < length {
-                    return if draining {
-                        Action::Skip(data.len())
-                    } else {
-                        Action::Wait(length)
-                    };
-                }
-                if let Some(place) = place.filter(|_| header.is_key()) {
-                    self.stream = Stream::shifted(place.shift);
-                }
-                match self.stream.follow(&header, &data[start..length]) {
-                    Ok(times) => Action::Unit { header, length, times },
-                    Err(_) => self.resync(data, draining),
-                }
-            }
-            Err(BitstreamError::Incomplete) if !draining => Action::Wait(data.len() + 1),
-            Err(_) => self.resync(data, draining),
-        }
-    }
-
-    /// Only a key unit, with its strong check, is a place to go on.
-    fn resync(&mut self, data: &[u8], draining: bool) -> Action {
-        self.stream.lose_sync();
-        let found = data.get(1..).and_then(find_key_unit);
-        // What may be the beginning of a header stays.
-        let keep = if draining { 0 } else { MAX_HEADER };
-        Action::Skip(found.map_or(data.len().saturating_sub(keep).max(1), |at| at + 1))
-    }
-
-    /// The time of a unit: upstream's, a container's for example, or else the stream's, at upstream's distance if there was one before.
-    fn time(&mut self, upstream: Option<gst::ClockTime>, own: Option<u64>) -> Option<gst::ClockTime> {
-        if let Some(pair) = upstream.zip(own) {
-            self.upstream = Some(pair);
-        }
-        let moved = || {
-            let ((there, here), own) = self.upstream.zip(own)?;
-            caps::time(there.nseconds().checked_add(own.checked_sub(here)?)?)
-        };
-        upstream.or_else(moved).or_else(|| own.and_then(caps::time))
-    }
 }
 
 #[glib::object_subclass]
@@ -183,6 +97,12 @@ impl BaseParseImpl for TvcParse {
         Ok(())
     }
 
+    fn set_sink_caps(&self, _caps: &gst::Caps) -> Result<(), gst::LoggableError> {
+        // What they say besides the stream is announced with the next unit.
+        self.state.lock().unwrap().announced = None;
+        Ok(())
+    }
+
     fn handle_frame(&self, mut frame: gst_base::BaseParseFrame) -> Result<(gst::FlowSuccess, u32), gst::FlowError> {
         let place = self.place(frame.offset());
         let action = {
@@ -206,6 +126,11 @@ impl BaseParseImpl for TvcParse {
             Action::Unit { header, length, times } => {
                 self.obj().set_min_frame_size(MIN_FRAME);
                 let sequence = self.found_unit(frame.offset());
+                let end = frame.offset() + length as u64;
+                if self.note_unit(frame.offset()..end, times[0].filter(|_| header.is_key())) {
+                    // A seek is on its way: these are not the bytes that it looks for.
+                    return Ok((gst::FlowSuccess::Ok, 0));
+                }
                 self.announce_if_new(&sequence)?;
                 if !header.is_key() && self.wants_key_units() {
                     frame.set_flags(gst_base::BaseParseFrameFlags::DROP);
@@ -231,6 +156,22 @@ impl BaseParseImpl for TvcParse {
         self.parent_pre_push_frame(frame)
     }
 
+    fn convert(&self, value: impl FormattedValue, format: gst::Format) -> Option<GenericFormattedValue> {
+        self.convert_by_index(value.into(), format)
+            .unwrap_or_else(|| self.parent_convert(value, format))
+    }
+
+    fn sink_event(&self, event: gst::Event) -> bool {
+        let is_end = event.type_() == gst::EventType::Eos;
+        if let gst::EventView::Segment(segment) = event.view() {
+            self.arrive(segment.segment());
+        }
+        if is_end && self.note_end() {
+            return true;
+        }
+        self.parent_sink_event(event)
+    }
+
     fn src_event(&self, event: gst::Event) -> bool {
         let event = self.complete_seek(&event).unwrap_or(event);
         self.parent_src_event(event)
@@ -243,11 +184,17 @@ impl TvcParse {
         *self.index.lock().unwrap() = Index::default();
     }
 
-    fn note_segment(&self, event: &gst::EventRef) {
-        if let gst::EventView::Segment(segment) = event.view() {
-            let segment = segment.segment().downcast_ref().cloned();
-            self.state.lock().unwrap().segment = segment.unwrap_or_default();
+    /// A segment goes downstream, with the flags that the base class has left out.
+    fn note_segment(&self, event: &mut gst::Event) {
+        let gst::EventView::Segment(segment) = event.view() else { return };
+        let mut segment = segment.segment().downcast_ref().cloned().unwrap_or_default();
+        let mut state = self.state.lock().unwrap();
+        let left_out = state.trick_mode.filter(|(seqnum, _)| *seqnum == event.seqnum());
+        if let Some((seqnum, flags)) = left_out.filter(|(_, flags)| !segment.flags().contains(*flags)) {
+            segment.set_flags(segment.flags() | flags);
+            *event = gst::event::Segment::builder(&segment).seqnum(seqnum).build();
         }
+        state.segment = segment;
     }
 
     /// Whether all but key units are to be left out.
@@ -305,22 +252,20 @@ impl TvcParse {
         }
     }
 
-    /// Sends caps downstream: those of an MP4 track where nothing else is accepted.
+    /// Sends caps downstream, if they are others than before: those of an MP4 track where nothing else is accepted.
     fn announce(&self, sequence: &SequenceHeader) -> Result<(), gst::FlowError> {
         let pad = self.obj().src_pad().clone();
-        let caps = caps::from_sequence(sequence);
+        let upstream = self.obj().sink_pad().current_caps();
+        let complete = |caps| caps::with_rest_of(caps, upstream.as_deref());
+        let own = complete(caps::from_sequence(sequence));
         let accepted = pad.peer_query_caps(None);
-        let caps = if accepted.can_intersect(&caps) {
-            caps
-        } else {
-            let (width, height) = (sequence.width as i32, sequence.height as i32);
-            let mp4 = gst::Caps::builder(MP4_SRC_TYPE).field("format", MP4_FOURCC);
-            let rate = gst::Fraction::new(sequence.frame_rate.0 as i32, sequence.frame_rate.1 as i32);
-            mp4.field("width", width)
-                .field("height", height)
-                .field("framerate", rate)
-                .build()
+        let caps = match accepted.can_intersect(&own) {
+            true => own,
+            false => complete(mp4_caps(sequence)),
         };
+        if pad.current_caps().is_some_and(|current| current == caps) {
+            return Ok(());
+        }
         gst::info!(CAT, imp = self, "stream of {caps:?}");
         match pad.push_event(gst::event::Caps::new(&caps)) {
             true => Ok(()),
@@ -353,6 +298,17 @@ impl TvcParse {
             buffer.set_duration(unit_duration(sequence, times));
         }
     }
+}
+
+/// Caps of a stream as a track of an MP4 file.
+fn mp4_caps(sequence: &SequenceHeader) -> gst::Caps {
+    let (num, den) = sequence.frame_rate;
+    gst::Caps::builder(MP4_SRC_TYPE)
+        .field("format", MP4_FOURCC)
+        .field("width", sequence.width as i32)
+        .field("height", sequence.height as i32)
+        .field("framerate", gst::Fraction::new(num as i32, den as i32))
+        .build()
 }
 
 /// From a unit's first frame to the end of its last one; by their number where times do not tell.

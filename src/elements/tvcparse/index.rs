@@ -91,6 +91,23 @@ impl Index {
         after.checked_sub(1).map(|at| self.keys[at])
     }
 
+    /// A key unit that has come by.
+    pub fn add(&mut self, key: Key) -> bool {
+        let place = self.keys.binary_search_by_key(&key.offset, |key| key.offset);
+        if let Err(at) = place {
+            self.keys.insert(at, key);
+        }
+        place.is_err()
+    }
+
+    /// A unit that has come by, with the state behind it: without a gap from the start of the file on, that part is known.
+    pub fn pass(&mut self, unit: std::ops::Range<u64>, stream: &Stream) {
+        if unit.start == self.at {
+            self.at = unit.end;
+            self.stream = stream.clone();
+        }
+    }
+
     /// Reads headers on until `is_enough`, or the end of the file or of what can be read.
     pub fn extend<R>(&mut self, source: &Source<R>, is_enough: impl Fn(&Index) -> bool)
     where

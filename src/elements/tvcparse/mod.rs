@@ -5,7 +5,9 @@ use gst::prelude::*;
 
 mod imp;
 mod index;
+mod search;
 mod seek;
+mod state;
 mod stream;
 
 glib::wrapper! {

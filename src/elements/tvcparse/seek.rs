@@ -2,13 +2,18 @@
 //! Seeking. The base class goes where its index says, or where a constant rate would be; so all of a file's key units are put into that
 //! index, and seeks are rewritten to what it follows to the letter.
 
+use std::ops::Range;
+
 use gst::prelude::*;
 use gst::subclass::prelude::*;
-use gst::GenericFormattedValue::Time;
+use gst::GenericFormattedValue::{self, Time};
 use gst_base::prelude::*;
+use gst_base::subclass::prelude::*;
 
-use super::imp::TvcParse;
+use super::imp::{TvcParse, CAT};
 use super::index::{Index, Key, Source};
+use super::search::{Point, Search, NEAR};
+use super::state::Searching;
 use crate::bitstream::{UnitHeader, MAX_HEADER};
 use crate::elements::caps;
 
@@ -33,6 +38,11 @@ fn end_of_file(source: &Source<Reader>, shift: u64) -> Option<u64> {
         }
         tail *= 4;
     }
+}
+
+/// Flags of a seek that say how a segment is played.
+fn trick_modes() -> gst::SegmentFlags {
+    gst::SegmentFlags::TRICKMODE | gst::SegmentFlags::TRICKMODE_KEY_UNITS | gst::SegmentFlags::TRICKMODE_NO_AUDIO
 }
 
 /// The key unit that a seek with KEY_UNIT goes to.
@@ -133,10 +143,11 @@ impl TvcParse {
         let (Time(mut start), Time(mut stop)) = (start, stop) else {
             return None;
         };
-        if !self.is_pulling() {
-            return None;
-        }
         let is_forward = rate > 0.0;
+        if !self.is_pulling() {
+            let target = start.filter(|_| is_forward && self.counts_bytes())?;
+            return self.complete_push_seek(event, target.nseconds());
+        }
         self.index_up_to(start.filter(|_| is_forward).map_or(u64::MAX, |start| start.nseconds()));
         let index = self.index.lock().unwrap();
         if is_forward && flags.contains(gst::SeekFlags::KEY_UNIT) {
@@ -150,6 +161,156 @@ impl TvcParse {
         let flags = flags | gst::SeekFlags::ACCURATE;
         let seek = gst::event::Seek::builder(rate, flags, start_type, start, stop_type, stop);
         Some(seek.seqnum(event.seqnum()).build())
+    }
+
+    /// The same where upstream pushes bytes from wherever it is asked to. What has come by is known; elsewhere a key unit before the
+    /// target is looked for, and the segment starts at the target itself.
+    fn complete_push_seek(&self, event: &gst::Event, target: u64) -> Option<gst::Event> {
+        let gst::EventView::Seek(seek) = event.view() else { return None };
+        let (rate, flags, start_type, mut start, stop_type, stop) = seek.get();
+        let index = self.index.lock().unwrap();
+        let lower = index.before(target);
+        let is_known = index.after(target).is_some_and(|after| after.offset < index.known());
+        if let Some(key) = snapped(&index, target, flags).filter(|_| is_known && flags.contains(gst::SeekFlags::KEY_UNIT)) {
+            start = Time(caps::time(key.time));
+        }
+        let is_near = lower.is_some_and(|lower| target - lower.time <= NEAR);
+        let search = (!is_known && !is_near).then(|| self.search(&index, target)).flatten();
+        drop(index);
+        // Accurate is what follows the index; the other way is to ask for a guess.
+        let flags = match search {
+            Some(_) => flags - gst::SeekFlags::ACCURATE,
+            None => flags | gst::SeekFlags::ACCURATE,
+        };
+        let seek = gst::event::Seek::builder(rate, flags, start_type, start, stop_type, stop);
+        let event = seek.seqnum(event.seqnum()).build();
+        let mut state = self.state.lock().unwrap();
+        let trick_mode = gst::SegmentFlags::from_bits_truncate(flags.bits()) & trick_modes();
+        state.trick_mode = Some((event.seqnum(), trick_mode));
+        state.search = search.map(|search| Searching {
+            search,
+            event: event.clone(),
+            has_arrived: false,
+        });
+        Some(event)
+    }
+
+    /// A search between what is known before the target and what is known, or estimated, behind it.
+    fn search(&self, index: &Index, target: u64) -> Option<Search> {
+        let size = self.obj().sink_pad().peer_query_duration::<gst::format::Bytes>()?;
+        let point = |key: Key| Point {
+            offset: key.offset,
+            time: key.time,
+        };
+        let lower = index.before(target).map_or(Point { offset: 0, time: 0 }, point);
+        let estimated = || {
+            let end = u128::from(index.end()?) * u128::from(*size) / u128::from(index.known().max(1));
+            u64::try_from(end).ok()
+        };
+        let end = || Point {
+            offset: *size,
+            time: estimated().unwrap_or(0).max(target.saturating_add(1)),
+        };
+        let upper = index.after(target).map(point);
+        Some(Search::new(target, lower, upper.unwrap_or_else(end), upper.is_none()))
+    }
+
+    /// Upstream sends what it was asked for.
+    pub(super) fn arrive(&self, segment: &gst::Segment) {
+        let time = segment.downcast_ref::<gst::format::Bytes>().and_then(|segment| segment.time());
+        if let Some(searching) = self.state.lock().unwrap().search.as_mut() {
+            searching.has_arrived = time.is_some_and(|time| *time == searching.search.guess);
+        }
+    }
+
+    /// A unit comes by; `key`: the time of a key unit. True if it is not the one that is looked for, and another seek is on its way.
+    pub(super) fn note_unit(&self, unit: Range<u64>, key: Option<u64>) -> bool {
+        if self.is_pulling() || !self.counts_bytes() {
+            return false;
+        }
+        let stream = self.state.lock().unwrap().stream.clone();
+        let mut index = self.index.lock().unwrap();
+        let (offset, shift) = (unit.start, stream.shift());
+        index.pass(unit, &stream);
+        let Some(time) = key else { return false };
+        let is_new = index.add(Key { offset, time, shift });
+        drop(index);
+        if let Some(time) = caps::time(time).filter(|time| is_new && i64::try_from(time.nseconds()).is_ok()) {
+            self.obj().add_index_entry(offset, time, true, true);
+        }
+        self.try_again(Some(Point { offset, time }))
+    }
+
+    /// Upstream has come to its end. True if nothing was found there, and another seek is on its way.
+    pub(super) fn note_end(&self) -> bool {
+        if self.try_again(None) {
+            return true;
+        }
+        if self.counts_bytes() && !self.is_pulling() {
+            let size = self.obj().sink_pad().peer_query_duration::<gst::format::Bytes>();
+            let index = self.index.lock().unwrap();
+            let end = index.end().filter(|_| size.is_some_and(|size| index.known() >= *size));
+            drop(index);
+            if let Some(end) = end.and_then(caps::time) {
+                self.obj().set_duration(end, 0);
+            }
+        }
+        false
+    }
+
+    /// Goes on with a search after what has been found. Without locks: upstream may flush at once, from this very thread.
+    fn try_again(&self, found: Option<Point>) -> bool {
+        let event = {
+            let mut state = self.state.lock().unwrap();
+            let Some(searching) = state.search.take_if(|searching| searching.has_arrived) else {
+                return false;
+            };
+            let Some(search) = searching.search.next(found) else {
+                return false;
+            };
+            gst::debug!(CAT, imp = self, "found {found:?}, trying {search:?}");
+            let event = searching.event.clone();
+            state.search = Some(Searching {
+                search,
+                has_arrived: false,
+                ..searching
+            });
+            event
+        };
+        self.parent_src_event(event)
+    }
+
+    /// What the index says of a place in a file; outer `None`: there is no file. The time of an end that has not been seen is unknown:
+    /// the base class would make a duration of any guess.
+    pub(super) fn convert_by_index(&self, value: GenericFormattedValue, format: gst::Format) -> Option<Option<GenericFormattedValue>> {
+        if !self.counts_bytes() || value.format() == format {
+            return None;
+        }
+        let guess = self.state.lock().unwrap().search.as_ref().map(|it| (it.search.target, it.search.guess));
+        let index = self.index.lock().unwrap();
+        match (value, format) {
+            (Time(time), gst::Format::Bytes) => Some(Some(GenericFormattedValue::Bytes(time.map(|time| {
+                let known = || index.before(time.nseconds()).map_or(0, |key| key.offset);
+                let guess = guess.filter(|(target, _)| *target == time.nseconds());
+                gst::format::Bytes::from_u64(guess.map_or_else(known, |(_, guess)| guess))
+            })))),
+            (GenericFormattedValue::Bytes(Some(offset)), gst::Format::Time) => {
+                drop(index);
+                Some(self.time_at(*offset).map(|time| Time(Some(time))))
+            }
+            _ => None,
+        }
+    }
+
+    /// The time of the last known key unit up to an offset.
+    fn time_at(&self, offset: u64) -> Option<gst::ClockTime> {
+        let size = self.obj().sink_pad().peer_query_duration::<gst::format::Bytes>();
+        let index = self.index.lock().unwrap();
+        if size.is_some_and(|size| offset >= *size) {
+            return index.end().filter(|_| index.known() >= offset).and_then(caps::time);
+        }
+        let key = index.last_before(offset.saturating_add(1));
+        caps::time(key.map_or(0, |key| key.time))
     }
 
     /// Key units alone, from the last one to the first: the base class would send them in the order of the file.
