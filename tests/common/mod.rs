@@ -158,3 +158,18 @@ pub fn bus(harness: &gst_check::Harness) -> gst::Bus {
     harness.element().unwrap().set_bus(Some(&bus));
     bus
 }
+
+/// Adds what belongs to one picture: a time code, and captions.
+pub fn add_metas(buffer: &mut gst::BufferRef, frame: u32) {
+    let flags = gst_video::VideoTimeCodeFlags::empty();
+    let code = gst_video::VideoTimeCode::new(gst::Fraction::new(25, 1), None, flags, 0, 0, 0, frame, 0);
+    let code = gst_video::ValidVideoTimeCode::try_from(code).unwrap();
+    gst_video::VideoTimeCodeMeta::add(buffer, &code);
+    gst_video::VideoCaptionMeta::add(buffer, gst_video::VideoCaptionType::Cea608Raw, &[0x80, frame as u8]);
+}
+
+/// How many of these a buffer carries.
+pub fn metas(buffer: &gst::Buffer) -> usize {
+    let codes = buffer.iter_meta::<gst_video::VideoTimeCodeMeta>().count();
+    codes + buffer.iter_meta::<gst_video::VideoCaptionMeta>().count()
+}
