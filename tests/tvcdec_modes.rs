@@ -139,11 +139,31 @@ fn another_format_is_given_from_the_next_picture_on() {
     );
     assert_eq!(formats(&seen), ["I420", "RGB", "NV12", "I420"]);
     // The one that was under way when it was asked for is as it was.
-    let changes = seen
-        .windows(2)
-        .filter(|pair| pair[0].2 != pair[1].2)
-        .map(|pair| pair[1].0);
-    assert_eq!(changes.collect::<Vec<_>>(), [6, 21, 41]);
+    assert_eq!(changes(&seen), [6, 21, 41]);
+}
+
+/// Asks for R'G'B' when 12 pictures have been seen, and for NV12 while the memory for the first picture of that is agreed upon.
+fn ask_twice() -> impl Fn(&gst::Element, &gst::PadProbeInfo, usize) + Send + Sync + 'static {
+    let asked = Mutex::new(0);
+    move |filter, info, count| {
+        let is_allocation = info
+            .query()
+            .is_some_and(|query| query.type_() == gst::QueryType::Allocation);
+        let mut asked = asked.lock().unwrap();
+        if *asked == 0 && count == 12 && info.buffer().is_some() {
+            *asked = 1;
+            ask_for(filter, "RGB");
+        } else if *asked == 1 && is_allocation {
+            *asked = 2;
+            ask_for(filter, "NV12");
+        }
+    }
+}
+
+/// Numbers of the pictures with which another format starts.
+fn changes(seen: &[Seen]) -> Vec<u64> {
+    let pairs = seen.windows(2).filter(|pair| pair[0].2 != pair[1].2);
+    pairs.map(|pair| pair[1].0).collect()
 }
 
 #[test]
@@ -151,52 +171,32 @@ fn a_format_asked_for_while_a_picture_is_written_is_not_that_pictures() {
     init();
     let folder = tempfile::tempdir().unwrap();
     let file = clip(&folder);
-    let is_asked = Mutex::new(0);
     let seen = play(
         &file,
         |pipeline| seek(pipeline, 1.0, gst::SeekFlags::ACCURATE),
-        move |filter, info, count| {
-            let mut is_asked = is_asked.lock().unwrap();
-            if *is_asked == 0 && count == 10 && info.buffer().is_some() {
-                *is_asked = 1;
-                ask_for(filter, "RGB");
-            }
-            // The memory for the first R'G'B' picture is being agreed upon.
-            let is_allocation = info
-                .query()
-                .is_some_and(|query| query.type_() == gst::QueryType::Allocation);
-            if *is_asked == 1 && is_allocation {
-                *is_asked = 2;
-                ask_for(filter, "NV12");
-            }
-        },
+        ask_twice(),
     );
     check_sizes(&seen);
-    assert_eq!(seen.len() as u64, FRAMES);
     assert_eq!(formats(&seen), ["I420", "RGB", "NV12"]);
-    assert_eq!(seen.iter().filter(|seen| seen.2 == "RGB").count(), 1);
+    assert_eq!(changes(&seen), [13, 14]);
+    assert_eq!(seen.len() as u64, FRAMES);
 }
 
 #[test]
-fn backwards_another_format_is_given_from_the_next_group_on() {
+fn backwards_other_formats_start_with_groups() {
     init();
     let folder = tempfile::tempdir().unwrap();
     let file = clip(&folder);
     let seen = play(
         &file,
         |pipeline| seek(pipeline, -1.0, gst::SeekFlags::ACCURATE),
-        |filter, info, count| {
-            if count == 12 && info.buffer().is_some() {
-                ask_for(filter, "RGB");
-            }
-        },
+        ask_twice(),
     );
     check_sizes(&seen);
-    assert_eq!(
-        seen.iter().map(|seen| seen.0).collect::<Vec<_>>(),
-        (0..FRAMES).rev().collect::<Vec<_>>()
-    );
-    assert_eq!(formats(&seen), ["I420", "RGB"]);
+    assert_eq!(formats(&seen), ["I420", "RGB", "NV12"]);
+    // Key units are at 0, 17, 34 and 51: pictures of a group come from the last one on.
+    assert_eq!(changes(&seen), [33, 16]);
+    assert!(seen.iter().map(|seen| seen.0).eq((0..FRAMES).rev()));
 }
 
 #[test]

@@ -130,8 +130,13 @@ pub fn plugin_folder() -> PathBuf {
     let executable = std::env::current_exe().unwrap();
     let deps = executable.parent().unwrap();
     let folders = [deps.parent().unwrap(), deps].map(PathBuf::from);
-    let built = folders.into_iter().find(|d| d.join("libgsttvc.so").exists());
-    built.expect("cargo build has made the plugin")
+    // `cargo test` leaves the one of `cargo build` beside its own as it was.
+    let built = |folder: &PathBuf| folder.join("libgsttvc.so").metadata().ok()?.modified().ok();
+    let newest = folders
+        .into_iter()
+        .filter(|folder| built(folder).is_some())
+        .max_by_key(built);
+    newest.expect("cargo has built the plugin")
 }
 
 /// A GStreamer tool that sees the built plugin, with a registry of its own.
