@@ -71,6 +71,33 @@ fn decodebin_plays_a_file() {
 }
 
 #[test]
+fn encodebin_makes_a_file_by_its_caps() {
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("clip.tvc").display().to_string();
+    launch(
+        scratch.path(),
+        &format!(
+            "-q videotestsrc num-buffers=20 ! video/x-raw,format=RGB,width=64,height=48,framerate=25/1 \
+             ! encodebin profile=video/x-tvc ! filesink location={file}"
+        ),
+    );
+    assert_eq!(
+        decoded_frames(scratch.path(), &format!("filesrc location={file} ! decodebin")),
+        20
+    );
+}
+
+#[test]
+fn interlaced_pictures_go_in() {
+    let scratch = tempfile::tempdir().unwrap();
+    launch(
+        scratch.path(),
+        "-q videotestsrc num-buffers=24 ! video/x-raw,format=NV12,width=64,height=48,framerate=50/1 ! interlace \
+         ! videoconvert ! tvcenc ! fakesink",
+    );
+}
+
+#[test]
 fn mp4_carries_the_stream() {
     let scratch = tempfile::tempdir().unwrap();
     let file = encode_file(scratch.path(), 20);

@@ -356,7 +356,10 @@ fn a_seek_in_what_is_pushed_starts_at_its_target_with_a_key_unit_before_it() {
             let (start, first, is_key) = player.seek(flags, to);
             let is_at_key = flags == SeekFlags::KEY_UNIT && start == first;
             assert!(start == to || is_at_key, "to {to} with {flags:?}: {start}");
-            assert!(is_key && first <= to && to - first <= near as f64, "to {to} with {flags:?}: {first}");
+            assert!(
+                is_key && first <= to && to - first <= near as f64,
+                "to {to} with {flags:?}: {first}"
+            );
             count += 1;
         }
     }

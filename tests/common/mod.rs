@@ -130,8 +130,13 @@ pub fn plugin_folder() -> PathBuf {
     let executable = std::env::current_exe().unwrap();
     let deps = executable.parent().unwrap();
     let folders = [deps.parent().unwrap(), deps].map(PathBuf::from);
-    let built = folders.into_iter().find(|d| d.join("libgsttvc.so").exists());
-    built.expect("cargo build has made the plugin")
+    // `cargo test` leaves the one of `cargo build` beside its own as it was.
+    let built = |folder: &PathBuf| folder.join("libgsttvc.so").metadata().ok()?.modified().ok();
+    let newest = folders
+        .into_iter()
+        .filter(|folder| built(folder).is_some())
+        .max_by_key(built);
+    newest.expect("cargo has built the plugin")
 }
 
 /// A GStreamer tool that sees the built plugin, with a registry of its own.
@@ -157,4 +162,19 @@ pub fn bus(harness: &gst_check::Harness) -> gst::Bus {
     let bus = gst::Bus::new();
     harness.element().unwrap().set_bus(Some(&bus));
     bus
+}
+
+/// Adds what belongs to one picture: a time code, and captions.
+pub fn add_metas(buffer: &mut gst::BufferRef, frame: u32) {
+    let flags = gst_video::VideoTimeCodeFlags::empty();
+    let code = gst_video::VideoTimeCode::new(gst::Fraction::new(25, 1), None, flags, 0, 0, 0, frame, 0);
+    let code = gst_video::ValidVideoTimeCode::try_from(code).unwrap();
+    gst_video::VideoTimeCodeMeta::add(buffer, &code);
+    gst_video::VideoCaptionMeta::add(buffer, gst_video::VideoCaptionType::Cea608Raw, &[0x80, frame as u8]);
+}
+
+/// How many of these a buffer carries.
+pub fn metas(buffer: &gst::Buffer) -> usize {
+    let codes = buffer.iter_meta::<gst_video::VideoTimeCodeMeta>().count();
+    codes + buffer.iter_meta::<gst_video::VideoCaptionMeta>().count()
 }

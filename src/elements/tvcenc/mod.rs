@@ -13,5 +13,6 @@ glib::wrapper! {
 }
 
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
-    gst::Element::register(Some(plugin), "tvcenc", gst::Rank::NONE, TvcEnc::static_type())
+    // encodebin and profiles like `video/x-tvc` see no encoder below this rank; nothing else picks one that was not asked for.
+    gst::Element::register(Some(plugin), "tvcenc", gst::Rank::MARGINAL, TvcEnc::static_type())
 }

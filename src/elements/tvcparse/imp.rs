@@ -2,10 +2,10 @@
 
 use std::sync::{LazyLock, Mutex};
 
+use gst::format::FormattedValue;
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
-use gst::format::FormattedValue;
 use gst::GenericFormattedValue;
 use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
@@ -186,7 +186,9 @@ impl TvcParse {
 
     /// A segment goes downstream, with the flags that the base class has left out.
     fn note_segment(&self, event: &mut gst::Event) {
-        let gst::EventView::Segment(segment) = event.view() else { return };
+        let gst::EventView::Segment(segment) = event.view() else {
+            return;
+        };
         let mut segment = segment.segment().downcast_ref().cloned().unwrap_or_default();
         let mut state = self.state.lock().unwrap();
         let left_out = state.trick_mode.filter(|(seqnum, _)| *seqnum == event.seqnum());
