@@ -12,7 +12,7 @@ use crate::bitstream::{CodingScale, SequenceHeader};
 use crate::codec::{Decoder, Encoder, EncoderAblation, EncoderSettings, Frame, Link, MaskingStrategy, RateMode};
 use crate::model::Model;
 
-/// Neither whole tokens nor whole cells.
+/// Neither whole tokens nor whole macroblocks.
 const WIDTH: usize = 150;
 const HEIGHT: usize = 86;
 /// Five key units and a short last unit at [`SHORT_KEY_DISTANCE`].

@@ -58,7 +58,7 @@ impl Fsq {
         Tensor::from_slice(&values).to_device(like.device()).view([1, -1, 1, 1])
     }
 
-    /// The latent before rdoq, as a real-valued digit: `zs: [n, 6, h, w]` f32 -> about 0 ..= L - 1.
+    /// The latent before rounding, as a real-valued digit: `zs: [n, 6, h, w]` f32 -> about 0 ..= L - 1.
     pub fn bound(&self, zs: &Tensor) -> Result<Tensor> {
         let offset = |l: i64| if l % 2 == 0 { 0.5 } else { 0.0 };
         let half = |l: i64| (l - 1) as f64 * 1.001 / 2.0;

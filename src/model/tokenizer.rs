@@ -248,7 +248,7 @@ impl Tokenizer {
     }
 
     /// [`Self::decode_controlled`] of some of the time steps, the frames of one patch each: they are those of all time steps but for
-    /// rdoq, and so is what follows. Cosmos networks look back everywhere and give all of them. `control`: of the same time steps.
+    /// rounding, and so is what follows. Cosmos networks look back everywhere and give all of them. `control`: of the same time steps.
     pub fn decode_steps(
         &self,
         codes: &Tensor,

@@ -156,7 +156,7 @@ mod tests {
         );
         let pairs = all.iter().flatten().zip(some.iter().flatten());
         for (a, b) in pairs.filter_map(|(a, b)| a.as_ref().zip(b.as_ref())) {
-            // But for rdoq, and for what the post-filter has seen.
+            // But for rounding, and for what the post-filter has seen.
             assert!(off(a, b) < 1.5 && a.pts == b.pts, "{} at {:?}", off(a, b), a.pts);
         }
         let last = |units: &[Vec<Option<Frame>>]| units[12][7].clone().unwrap();

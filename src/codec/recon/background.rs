@@ -44,7 +44,7 @@ impl Background {
         self.picture.as_ref()
     }
 
-    /// Takes what the networks made of the next unit and puts the frozen macroblocks into it. `detail`: `None` in a key unit.
+    /// Takes what the networks made of the next unit and puts the frozen macroblocks into it. `residual`: `None` in a key unit.
     pub fn push(&mut self, residual: Option<&ResidualMap>, frames: &mut [Frame]) {
         if let (Some(picture), Some(residual)) = (&mut self.picture, residual.filter(|residual| residual.has_static()))
         {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! GridArtefacts that the networks paint at the same places of every token: with few bits a grid of dots lies on the picture and stands still
-//! while the picture moves. Such places are found by what they have more of than others, and filled from around them.
+//! Fills grid artefacts: dots that the networks paint at the same places of every token. With few bits they lie on the picture as a grid that
+//! stands still while the picture moves. Such places are found by what they have more of than others, and filled from around them.
 
 use crate::codec::Frame;
 use crate::entropy::LatentMode;

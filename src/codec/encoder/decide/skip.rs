@@ -15,7 +15,7 @@ pub const COARSEST_WITH_SKIP_MAP: usize = 43;
 pub const POSITION_BITS: f64 = 1.5;
 /// ... and of each of them that is not what it was.
 pub const CHANGE_BITS: f64 = 5.0;
-/// Dead zone of the tokens, at least, where the latents are skipped: see [`crate::codec::OperatingPoint::hysteresis`].
+/// Hysteresis of the tokens, at least, where the latents are skipped: see [`crate::codec::OperatingPoint::hysteresis`].
 pub const SKIP_HYSTERESIS: f64 = 0.8;
 
 /// Where coding latents again with steps of `size` would gain less than the bits are worth, at a price of a bit in squared steps.
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn what_was_finer_than_the_step_stays() {
-        // Rdoq again would leave 40 of a step of 100 where nothing is missing now.
+        // Rounding again would leave 40 of a step of 100 where nothing is missing now.
         assert_eq!(skipped(&[140, 0], &[139, 0]), [true]);
     }
 

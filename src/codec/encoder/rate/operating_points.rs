@@ -38,7 +38,7 @@ pub struct OperatingPoint {
     pub mask_ratio: f64,
     /// How the latents are rounded.
     pub rdoq: Rdoq,
-    /// What a bit is worth in squared steps where places are skipped, that is keep the latents of the unit before; 0 holds none but
+    /// What a bit is worth in squared steps where positions are skipped, that is keep the latents of the unit before; 0 skips none but
     /// those that are better as they were.
     pub skip_lambda: f64,
     /// Index of the quantisation step of the residual of what stands still; `None`: no residual is sent.
@@ -72,7 +72,7 @@ impl From<u32> for Quality {
     }
 }
 
-/// A place with its dead zone, latent step, mask ratio and bit price; between two of them they change evenly.
+/// A place with its hysteresis, latent step, mask ratio and lambda; between two of them they change evenly.
 struct Anchor(u32, f64, f64, f64, f64);
 
 /// The points on the lower edge of LPIPS over bits among some sixty combinations, on clips that the model was trained on.

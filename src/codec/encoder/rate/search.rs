@@ -11,7 +11,7 @@ const FILLED: f64 = 0.92;
 const LEAST_COARSER: f64 = 1.0;
 /// By how many octaves units get smaller with a quantizer at least, as two trials tell.
 const LEAST_SLOPE: f64 = 0.04;
-/// Detail that would be less than this is left out.
+/// A residual that would be less than this is left out.
 const LEAST_DETAIL_BITS: f64 = 100.0;
 
 /// A unit as it came out.
