@@ -114,7 +114,7 @@ struct EvalArguments {
     /// Decoder's buffer at a rate, in ms of the rate.
     #[arg(long, default_value_t = (DEFAULT_BUFFER_SECONDS * 1000.0) as u32, value_parser = clap::value_parser!(u32).range(1..))]
     vbv_buf_capacity: u32,
-    /// Operating points to measure instead, as HYSTERESIS:LATENT_STEP:MASK_RATIO, with :LAMBDA, :SKIP_LAMBDA, :KEY_QP_OFFSET and :DETAIL_STEP behind if not the usual ones; a step of -
+    /// Operating points to measure instead, as HYSTERESIS:LATENT_STEP:MASK_RATIO, with :LAMBDA, :SKIP_LAMBDA, :KEY_QP_OFFSET and :RESIDUAL_STEP behind if not the usual ones; a step of -
     /// means no latents, or no residual, as is usual.
     #[arg(long, value_delimiter = ',', value_parser = parse_point, conflicts_with_all = ["quantizer", "bpp", "bitrate"])]
     point: Vec<OperatingPoint>,
@@ -136,10 +136,10 @@ struct EvalArguments {
     /// Show small changes from frame to frame as they are decoded.
     #[arg(long)]
     no_post_filter: bool,
-    /// Leave the spots that networks paint in the grid of the tokens.
+    /// Leave the dots that networks paint in the grid of the tokens.
     #[arg(long)]
     no_grid_filter: bool,
-    /// Send no residual of what stands still.
+    /// Send no residual of static regions.
     #[arg(long)]
     no_residual: bool,
     /// Frames from one key unit to the next at most, 0 = automatic.
@@ -195,7 +195,7 @@ fn parse_point(text: &str) -> Result<OperatingPoint, String> {
     let parts: Vec<&str> = text.split(':').collect();
     let [hysteresis, step, mask_ratio, ref others @ ..] = parts[..] else {
         return Err(
-            "expected HYSTERESIS:LATENT_STEP:MASK_RATIO[:LAMBDA[:SKIP_LAMBDA[:KEY_QP_OFFSET[:DETAIL_STEP]]]]".into(),
+            "expected HYSTERESIS:LATENT_STEP:MASK_RATIO[:LAMBDA[:SKIP_LAMBDA[:KEY_QP_OFFSET[:RESIDUAL_STEP]]]]".into(),
         );
     };
     let number = |text: &str| text.parse::<f64>().map_err(|e| format!("{text}: {e}"));

@@ -47,6 +47,9 @@ pub enum CodecError {
         /// Frames of a whole unit.
         expected: usize,
     },
+    /// Malformed: tokens of a key unit are masked, though there is nothing to predict them from.
+    #[error("a key unit with masked tokens")]
+    MaskedKeyUnit,
     /// A delta unit came first, or after an error.
     #[error("no key unit has been decoded yet")]
     NoKeyUnit,

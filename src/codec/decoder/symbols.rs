@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::bitstream::{Clock, FrameTimes, SequenceHeader, UnitHeader};
 use crate::codec::geometry::{in_macroblocks, in_tokens};
 use crate::codec::CodecError;
-use crate::entropy::{CodingContext, UnitSymbols};
+use crate::entropy::{CodingContext, UnitSymbols, MASKED};
 use crate::model::Model;
 
 /// An access unit without its networks: its symbols, checked.
@@ -69,9 +69,11 @@ impl EntropyDecoder {
             stream = Some(self.start(sequence)?);
         }
         let mut stream = stream.ok_or(CodecError::NoKeyUnit)?;
-        let symbols = stream.decode(&self.model, &header, payload)?;
-        self.stream = Some(stream);
-        Ok(symbols)
+        let unit = stream.decode(&self.model, &header, payload)?;
+        // A short unit ends the group of pictures: what follows would not line up with the encoder's.
+        let goes_on = unit.is_key || header.frames == self.model.group_frames();
+        self.stream = goes_on.then_some(stream);
+        Ok(unit)
     }
 
     fn start(&self, sequence: SequenceHeader) -> Result<Stream, CodecError> {
@@ -96,6 +98,9 @@ impl Stream {
         let tokens = in_tokens(model, &self.sequence);
         let symbols = self.context.decode(model.contexts(), payload, tokens, macroblocks)?;
         has_check(header, symbols.check())?;
+        if header.is_key() && symbols.tokens.tokens.contains(&MASKED) {
+            return Err(CodecError::MaskedKeyUnit);
+        }
         let starts_static = self.starts_static(&symbols);
         self.context.push(&symbols);
         Ok(ParsedUnit {
@@ -128,5 +133,77 @@ fn has_check(header: &UnitHeader, found: u16) -> Result<(), CodecError> {
     match header.symbol_check {
         expected if expected == found => Ok(()),
         expected => Err(CodecError::SymbolCheck { found, expected }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bitstream::Timing;
+    use crate::codec::{Encoder, EncoderSettings, Frame};
+    use crate::entropy::{LatentMap, LatentMode, Masking, TokenMap, WantedLatents, WantedUnit};
+    use crate::model::ModelSource;
+
+    fn model() -> Arc<Model> {
+        Model::load(&ModelSource::Embedded, "cpu").unwrap()
+    }
+
+    #[test]
+    fn a_key_unit_with_masked_tokens_is_refused() {
+        let model = model();
+        let sequence = SequenceHeader {
+            model_id: model.id,
+            ..SequenceHeader::sample()
+        };
+        let (width, height) = in_tokens(&model, &sequence);
+        let channels = model.latent_context().unwrap().weights().channels;
+        let latents = LatentMap::zero(width, height, channels);
+        let decode = |masked: bool| {
+            let mut tokens = TokenMap::zero(width, height);
+            if masked {
+                tokens.tokens[1] = MASKED;
+            }
+            let latents = WantedLatents {
+                latents: &latents,
+                quantize: &|latent| latent.nearest(),
+                skipped: &[],
+            };
+            let wanted = WantedUnit {
+                tokens,
+                masking: Masking::Adaptive,
+                latents: Some((LatentMode::Absent, latents)),
+                residual: None,
+            };
+            let coded = CodingContext::default().encode(model.contexts(), wanted).unwrap();
+            let header = UnitHeader {
+                sequence: Some(sequence),
+                frames: 1,
+                timing: Timing::Grid,
+                payload_length: coded.payload.len(),
+                symbol_check: coded.symbols.check(),
+            };
+            EntropyDecoder::new(model.clone()).decode(&[header.pack(), coded.payload].concat())
+        };
+        assert!(decode(false).is_ok());
+        assert!(matches!(decode(true), Err(CodecError::MaskedKeyUnit)));
+    }
+
+    #[test]
+    fn nothing_but_a_key_unit_follows_a_short_unit() {
+        let model = model();
+        let sequence = SequenceHeader::new(64, 48, (25, 1));
+        let mut encoder = Encoder::new(model.clone(), sequence, EncoderSettings::default()).unwrap();
+        let mut units = vec![];
+        for _ in 0..12 {
+            units.extend(encoder.push(Frame::grey(64, 48), false).unwrap());
+        }
+        units.extend(encoder.drain().unwrap());
+        assert_eq!(units.iter().map(|unit| unit.frames).collect::<Vec<_>>(), [1, 8, 3]);
+        let mut decoder = EntropyDecoder::new(model);
+        for unit in &units {
+            decoder.decode(&unit.bytes).unwrap();
+        }
+        assert!(matches!(decoder.decode(&units[2].bytes), Err(CodecError::NoKeyUnit)));
+        assert!(decoder.decode(&units[0].bytes).is_ok());
     }
 }

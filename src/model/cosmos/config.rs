@@ -152,6 +152,19 @@ impl CosmosConfig {
 mod tests {
     use super::*;
 
+    #[test]
+    fn what_tells_networks_apart_has_the_documented_bytes() {
+        let config = CosmosConfig {
+            checkpoint: "DV".into(),
+            ..CosmosConfig::new(128, 8, 16, false)
+        };
+        // channels | 3 levels 2 4 4 | 3 levels 2 4 4 | blocks, z channels, factors, trained frames | name
+        let numbers: [i64; 14] = [128, 3, 2, 4, 4, 3, 2, 4, 4, 2, 16, 8, 16, 49];
+        let mut expected: Vec<u8> = numbers.iter().flat_map(|number| number.to_be_bytes()).collect();
+        expected.extend(b"DV");
+        assert_eq!(config.canonical_bytes(), expected);
+    }
+
     const TIME_AND_SPACE: Resampling = Resampling {
         time: true,
         space: true,
