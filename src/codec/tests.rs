@@ -306,7 +306,7 @@ fn what_comes_back_from_behind_something_needs_no_new_detail() {
     let source = frame(0, 0);
     assert!(
         luma_error(&shown[24], &source, 0..WIDTH / 2 - 16) < 12.0,
-        "the left half stays frozen"
+        "the left half stays static"
     );
     assert!(luma_error(&shown[56], &source, WIDTH / 2..WIDTH) < 12.0);
     assert!(sizes[4..].iter().sum::<usize>() * 2 < sizes[1], "{sizes:?}");

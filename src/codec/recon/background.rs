@@ -8,7 +8,7 @@ use crate::codec::geometry::size_in_macroblocks;
 use crate::codec::Frame;
 use crate::entropy::{Levels, Macroblock, ResidualMap, LUMA_BLOCKS, MACROBLOCK_BLOCKS, ZIGZAG};
 
-/// What a whole sample weighs where frozen and painted ones meet.
+/// What a whole sample weighs where static and painted ones meet.
 const WHOLE: u16 = 64;
 /// Over how many samples of a macroblock's side, from its edge, it gives way to a painted neighbour: one in this many.
 const FEATHER: usize = 4;
@@ -29,22 +29,22 @@ pub fn block_step(index: usize, block: usize) -> f32 {
     }
 }
 
-/// The frozen pictures of a stream's macroblocks: the same in encoder and decoder.
+/// The static pictures of a stream's macroblocks: the same in encoder and decoder.
 #[derive(Debug, Default)]
 pub struct Background {
     /// Which macroblocks have been static in any unit since the key unit.
     known: Vec<bool>,
-    /// Where a macroblock has never been frozen, what was last shown.
+    /// Where a macroblock has never been static, what was last shown.
     picture: Option<Frame>,
 }
 
 impl Background {
-    /// The picture that a macroblock would show if it were frozen as it is; `None` before the first unit.
+    /// The picture that a macroblock would show if it were static as it is; `None` before the first unit.
     pub fn picture(&self) -> Option<&Frame> {
         self.picture.as_ref()
     }
 
-    /// Takes what the networks made of the next unit and puts the frozen macroblocks into it. `residual`: `None` in a key unit.
+    /// Takes what the networks made of the next unit and puts the static macroblocks into it. `residual`: `None` in a key unit.
     pub fn push(&mut self, residual: Option<&ResidualMap>, frames: &mut [Frame]) {
         if let (Some(picture), Some(residual)) = (&mut self.picture, residual.filter(|residual| residual.has_static()))
         {
@@ -56,7 +56,7 @@ impl Background {
         self.take_over(frames);
     }
 
-    /// Takes a unit of which nothing is shown: what was never frozen keeps the picture that it had.
+    /// Takes a unit of which nothing is shown: what was never static keeps the picture that it had.
     pub fn skip(&mut self, residual: Option<&ResidualMap>) {
         let Some(picture) = &mut self.picture else { return };
         if let Some(residual) = residual {
@@ -82,7 +82,7 @@ impl Background {
         known.for_each(|(known, macroblock)| *known |= macroblock.is_static());
     }
 
-    /// Shows what was shown last where nothing was frozen.
+    /// Shows what was shown last where nothing was static.
     fn take_over(&mut self, frames: &[Frame]) {
         let Some(last) = frames.last() else { return };
         let Some(picture) = &mut self.picture else {
@@ -107,7 +107,7 @@ fn copy(from: &Frame, macroblock: (usize, usize), to: &mut Frame) {
     }
 }
 
-/// Adds a unit's levels to the frozen pictures.
+/// Adds a unit's levels to the static pictures.
 fn refine(picture: &mut Frame, residual: &ResidualMap) {
     for (at, macroblock) in residual.macroblocks.iter().enumerate() {
         let Macroblock::Residual(levels) = macroblock else {
@@ -134,7 +134,7 @@ pub fn dequantised(levels: &Levels, step: f32) -> dct::Block {
     block
 }
 
-/// How much of each sample is frozen, luma and chroma.
+/// How much of each sample is static, luma and chroma.
 struct Shares([Vec<u8>; 2]);
 
 impl Shares {
@@ -172,7 +172,7 @@ impl Shares {
     }
 }
 
-/// Shares along a side of a macroblock, of which the neighbour before and the one after are frozen or not.
+/// Shares along a side of a macroblock, of which the neighbour before and the one after are static or not.
 fn ramp(side: usize, before: bool, after: bool) -> Vec<u16> {
     let width = side / FEATHER;
     let rising = |from_edge: usize| WHOLE.min((2 * from_edge + 1) as u16 * WHOLE / (2 * width) as u16);
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn frozen_cells_keep_their_picture_and_give_way_at_painted_neighbours() {
+    fn static_macroblocks_keep_their_picture_and_give_way_at_painted_neighbours() {
         let mut background = Background::default();
         background.push(None, &mut [plain(100)]);
         let mut frames = [plain(200), plain(210)];
@@ -240,14 +240,14 @@ mod tests {
             "{edge:?}"
         );
         assert_eq!((frames[1].planes[1][0], frames[1].planes[1][8]), (100, 210));
-        // Frozen pictures outlive units in which the macroblock is painted; others follow what is shown.
+        // Static pictures outlive units in which the macroblock is painted; others follow what is shown.
         background.push(Some(&residual(|_| false)), &mut [plain(50)]);
         let picture = background.picture().unwrap();
         assert_eq!((picture.planes[0][0], picture.planes[0][46]), (100, 50));
     }
 
     #[test]
-    fn levels_add_to_the_frozen_picture() {
+    fn levels_add_to_the_static_picture() {
         let mut background = Background::default();
         background.push(None, &mut [plain(100)]);
         let mut map = residual(|_| true);

@@ -5,24 +5,24 @@
 use crate::codec::Frame;
 use crate::entropy::LatentMode;
 
-/// Index of the finest step of the latents at which spots are filled: finer ones leave few, and give textures that are none.
+/// Index of the finest step of the latents at which artefacts are filled: finer ones leave few, and give textures that are none.
 const FINEST_STEP: usize = 45;
 
 /// Second differences beyond this, of samples from 0 to 255, are edges of the picture: they count no more than this.
 const EDGE: f32 = 20.0;
-/// A place is a spot where its mean second difference is this many times the median of all places, ...
-const SPOT: f32 = 2.0;
+/// A place is an artefact where its mean second difference is this many times the median of all places, ...
+const ARTEFACT: f32 = 2.0;
 /// ... and filled altogether where it is this much more.
 const SPAN: f32 = 0.6;
-/// Added to that median: what nobody sees is no spot.
+/// Added to that median: what nobody sees is no artefact.
 const UNSEEN: f32 = 0.25;
 /// Where so much of a row or column of places is filled, it is a line of the picture that comes again with every token.
 const LINE: f32 = 0.5;
-/// Standard deviation and reach of the mean by which spots are filled, in samples.
+/// Standard deviation and reach of the mean by which artefacts are filled, in samples.
 const FILL: f32 = 1.2;
 const REACH: isize = 3;
 
-/// Whether a unit has so few latents that its spots are filled; `before`: whether the unit before had. Without a continuous stream,
+/// Whether a unit has so few latents that its artefacts are filled; `before`: whether the unit before had. Without a continuous stream,
 /// none has any.
 pub fn has_artefacts(mode: Option<LatentMode>, before: bool) -> bool {
     match mode {
@@ -32,25 +32,25 @@ pub fn has_artefacts(mode: Option<LatentMode>, before: bool) -> bool {
     }
 }
 
-/// Fills the spots of a unit's pictures, whose tokens have sides of `period` luma samples from the upper left corner. They are found in
+/// Fills the artefacts of a unit's pictures, whose tokens have sides of `period` luma samples from the upper left corner. They are found in
 /// its last picture.
 pub fn filter_grid(frames: &mut [Frame], period: usize) {
     let Some(last) = frames.last() else { return };
-    let spots: [Option<GridArtefacts>; 3] = std::array::from_fn(|plane| {
+    let artefacts: [Option<GridArtefacts>; 3] = std::array::from_fn(|plane| {
         let (width, _) = Frame::plane_size(last.width, last.height, plane);
         GridArtefacts::find(&last.planes[plane], width, if plane == 0 { period } else { period / 2 })
     });
     for frame in frames {
-        for (plane, spots) in spots.iter().enumerate() {
-            if let Some(spots) = spots {
+        for (plane, artefacts) in artefacts.iter().enumerate() {
+            if let Some(artefacts) = artefacts {
                 let (width, _) = Frame::plane_size(frame.width, frame.height, plane);
-                spots.fill(&mut frame.planes[plane], width);
+                artefacts.fill(&mut frame.planes[plane], width);
             }
         }
     }
 }
 
-/// Places in a token that are spots.
+/// Places in a token that are artefacts.
 struct GridArtefacts {
     period: usize,
     /// How much of each place is filled, row by row, 0 to 1.
@@ -64,7 +64,7 @@ impl GridArtefacts {
         let mut sorted = means.clone();
         sorted.sort_by(f32::total_cmp);
         let median = sorted[sorted.len() / 2] + UNSEEN;
-        let share = |mean: &f32| ((mean / median - SPOT) / SPAN).clamp(0.0, 1.0);
+        let share = |mean: &f32| ((mean / median - ARTEFACT) / SPAN).clamp(0.0, 1.0);
         let shares: Vec<f32> = means.iter().map(share).collect();
         let is_line = |sum: f32| sum > LINE * period as f32;
         let rows = shares.chunks(period).map(|row| row.iter().sum());
@@ -92,7 +92,7 @@ impl GridArtefacts {
         }
     }
 
-    /// Offsets in x and y of what a place is filled from, with weights: near, and no spot itself.
+    /// Offsets in x and y of what a place is filled from, with weights: near, and no artefact itself.
     fn kernel(&self, x: usize, y: usize) -> Vec<(isize, isize, f32)> {
         let wrapped = |at: usize, offset: isize| (at as isize + offset).rem_euclid(self.period as isize) as usize;
         let offsets = (-REACH..=REACH).flat_map(|dy| (-REACH..=REACH).map(move |dx| (dx, dy)));
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn all_pictures_of_a_unit_lose_the_spots_of_the_last() {
+    fn all_pictures_of_a_unit_lose_the_artefacts_of_the_last() {
         let dot = |x: usize, y: usize| i32::from(x % 16 == 2 && y % 16 == 14) * 30;
         let mut frames = [frame(dot), frame(dot)];
         filter_grid(&mut frames, 16);
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn coarse_units_and_those_that_hold_them_have_spots() {
+    fn coarse_units_and_those_that_skip_them_have_artefacts() {
         let modes = [
             LatentMode::Coded(36),
             LatentMode::Skipped,

@@ -19,7 +19,7 @@ use crate::model::{Fusion, Model, StreamState, TimeSteps};
 pub struct Synthesis {
     tiles: Vec<TileState>,
     filters_grid: bool,
-    /// Whether the last unit had spots.
+    /// Whether the last unit had artefacts.
     has_artefacts: bool,
 }
 

@@ -77,7 +77,7 @@ impl Pictures for PaintedUnit {
 pub struct Scheduler {
     /// Of a whole unit.
     pub time: SmoothedTime,
-    /// Whether the stream has frozen anything since its key unit.
+    /// Whether the stream has kept anything static since its key unit.
     has_static: bool,
     /// When something was painted last.
     painted: Option<Instant>,

@@ -24,8 +24,8 @@ const LARGEST_UNARY: u32 = 15;
 
 /// The adaptive probabilities of a unit.
 struct Contexts {
-    frozen: LearningBits,
-    refined: LearningBits,
+    is_static: LearningBits,
+    has_levels: LearningBits,
     /// By plane (luma, chroma), neighbourhood, class.
     lengths: LearningBits,
     /// By plane, position, magnitudes before.
@@ -37,8 +37,8 @@ struct Contexts {
 impl Contexts {
     fn new() -> Contexts {
         Contexts {
-            frozen: LearningBits::new(&first::FROZEN),
-            refined: LearningBits::new(&first::REFINED),
+            is_static: LearningBits::new(&first::STATIC),
+            has_levels: LearningBits::new(&first::REFINED),
             lengths: LearningBits::new(&first::LENGTHS),
             significant: LearningBits::new(&first::SIGNIFICANT),
             magnitudes: LearningBits::new(&first::MAGNITUDES),
@@ -61,16 +61,16 @@ pub fn code_residual(
     let mut contexts = Contexts::new();
     let mut lengths = Lengths::new(map.width, map.height);
     for at in 0..map.macroblocks.len() {
-        let frozen = map.count(at, &[(-1, 0), (0, -1), (1, -1)], Macroblock::is_static);
-        let context = 2 * frozen + usize::from(history.was_static(at));
-        if !contexts.frozen.code(coder, context, map.macroblocks[at].is_static())? {
+        let near = map.count(at, &[(-1, 0), (0, -1), (1, -1)], Macroblock::is_static);
+        let context = 2 * near + usize::from(history.was_static(at));
+        if !contexts.is_static.code(coder, context, map.macroblocks[at].is_static())? {
             map.macroblocks[at] = Macroblock::Neural;
             continue;
         }
-        let refined = map.count(at, &[(-1, 0), (0, -1)], Macroblock::has_levels);
-        let context = 2 * refined + usize::from(history.is_known(at));
+        let near = map.count(at, &[(-1, 0), (0, -1)], Macroblock::has_levels);
+        let context = 2 * near + usize::from(history.is_known(at));
         if !contexts
-            .refined
+            .has_levels
             .code(coder, context, map.macroblocks[at].has_levels())?
         {
             map.macroblocks[at] = Macroblock::Skip;
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_frozen_is_one_bit_and_all_frozen_as_before_is_a_few_bytes() {
+    fn nothing_static_is_one_bit_and_all_static_as_before_is_a_few_bytes() {
         let none = ResidualMap::none(40, 23);
         assert_eq!(bits(&ResidualContext::default(), &none), 1.0);
         let still = ResidualMap {

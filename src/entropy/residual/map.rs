@@ -54,7 +54,7 @@ pub enum Macroblock {
     /// The networks paint it.
     #[default]
     Neural,
-    /// It shows its frozen picture.
+    /// It shows its static picture.
     Skip,
     /// The same, after these levels have been added to that picture.
     Residual(Box<[Levels; MACROBLOCK_BLOCKS]>),
@@ -71,7 +71,7 @@ impl Macroblock {
 }
 
 impl ResidualMap {
-    /// A map without a frozen macroblock.
+    /// A map without a static macroblock.
     pub fn none(width: usize, height: usize) -> ResidualMap {
         ResidualMap {
             width,
@@ -81,7 +81,7 @@ impl ResidualMap {
         }
     }
 
-    /// Whether any macroblock is frozen.
+    /// Whether any macroblock is static.
     pub fn has_static(&self) -> bool {
         self.macroblocks.iter().any(Macroblock::is_static)
     }
@@ -119,20 +119,20 @@ impl ResidualMap {
 /// What both sides know of the macroblocks before a unit; empty after a key unit.
 #[derive(Clone, Debug, Default)]
 pub struct ResidualContext {
-    /// Frozen in the unit before.
-    frozen: Vec<bool>,
-    /// Frozen in any unit.
+    /// Static in the unit before.
+    was_static: Vec<bool>,
+    /// Static in any unit.
     known: Vec<bool>,
 }
 
 impl ResidualContext {
     /// Makes a unit the previous one.
     pub fn push(&mut self, map: &ResidualMap) {
-        self.frozen = map.macroblocks.iter().map(Macroblock::is_static).collect();
+        self.was_static = map.macroblocks.iter().map(Macroblock::is_static).collect();
         self.known.resize(map.macroblocks.len(), false);
         self.known
             .iter_mut()
-            .zip(&self.frozen)
+            .zip(&self.was_static)
             .for_each(|(known, now)| *known |= now);
     }
 
@@ -147,6 +147,6 @@ impl ResidualContext {
     }
 
     pub(super) fn was_static(&self, at: usize) -> bool {
-        self.frozen.get(at).copied().unwrap_or(false)
+        self.was_static.get(at).copied().unwrap_or(false)
     }
 }

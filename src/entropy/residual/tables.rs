@@ -2,9 +2,9 @@
 //! Probabilities of a one in 2^-16 that a unit's residual begins with: counted in 36 of the clips that the built-in model was trained
 //! on, at quantizers from 3 to 13.
 
-/// By how many of the neighbours are frozen, whether the macroblock was in the unit before.
-pub(super) const FROZEN: [u16; 8] = [1089, 28087, 9637, 51447, 19611, 57713, 43629, 63836];
-/// By how many of the neighbours are refined, whether the macroblock has been frozen before.
+/// By how many of the neighbours are static, whether the macroblock was in the unit before.
+pub(super) const STATIC: [u16; 8] = [1089, 28087, 9637, 51447, 19611, 57713, 43629, 63836];
+/// By how many of the neighbours are refined, whether the macroblock has been static before.
 pub(super) const REFINED: [u16; 6] = [57701, 26711, 61732, 42795, 63907, 51712];
 /// By plane, neighbourhood, class.
 pub(super) const LENGTHS: [u16; 96] = [

@@ -70,14 +70,14 @@ mod tests {
     }
 
     #[test]
-    fn one_latent_of_a_place_may_move_in_a_still_picture_but_not_two() {
+    fn one_latent_of_a_position_may_move_in_a_still_picture_but_not_two() {
         let is_still = |wanted: &[i32]| is_still(&map(wanted), &map(&[0; 4]), SIZE);
         assert!(is_still(&[75, -75, 900, 75]));
         assert!(!is_still(&[0, 0, 76, -76]));
     }
 
     #[test]
-    fn places_that_hardly_move_are_held_and_others_not() {
+    fn positions_that_hardly_move_are_skipped_and_others_not() {
         assert_eq!(skipped(&[10, 130, 400, 0], &[0, 120, 0, 0]), [true, false]);
     }
 

@@ -16,12 +16,12 @@ const NOISE: f32 = 12.0;
 /// drifts it is four times as far.
 const DRIFT: f32 = 1.6;
 const ROUNDING_NOISE: f32 = 1.0;
-/// A macroblock that was never frozen is so where the networks' mean squared error is at least this share of the squared step: plain surfaces
+/// A macroblock that was never static is so where the networks' mean squared error is at least this share of the squared step: plain surfaces
 /// would get edges at their blocks, ...
 const LEAST_ERROR: f32 = 0.02;
-/// ... and where freezing leaves at most this share of that error.
+/// ... and where keeping it static leaves at most this share of that error.
 const WORTH: f32 = 0.85;
-/// The same of macroblocks that have been frozen.
+/// The same of macroblocks that have been static.
 const STILL_WORTH: f32 = 1.0;
 /// How levels are rounded, those of low frequencies and the others: see [`quantised`].
 const ROUNDING: [f32; 2] = [0.36, 0.30];
@@ -48,12 +48,12 @@ pub struct StaticRegions {
 /// A macroblock that stands still.
 #[derive(Debug)]
 struct StaticMacroblock {
-    /// What the frozen picture lacks: coefficients.
+    /// What the static picture lacks: coefficients.
     missing: [Block; MACROBLOCK_BLOCKS],
-    /// What freezing leaves in any case, and what the networks leave: mean squared errors.
+    /// What static macroblocks leave in any case, and what the networks leave: mean squared errors.
     noise: f32,
     painted: f32,
-    /// Whether it has a frozen picture.
+    /// Whether it has a static picture.
     is_known: bool,
     /// Whether it is on its way to something else.
     drifts: bool,
@@ -187,14 +187,14 @@ struct Refinement {
 impl StaticMacroblock {
     /// The macroblock without new levels.
     fn idle(&self) -> Macroblock {
-        match self.is_known && self.frozen() <= STILL_WORTH * self.painted {
+        match self.is_known && self.static_error() <= STILL_WORTH * self.painted {
             true => Macroblock::Skip,
             false => Macroblock::Neural,
         }
     }
 
-    /// Mean squared error of the frozen picture as it is.
-    fn frozen(&self) -> f32 {
+    /// Mean squared error of the static picture as it is.
+    fn static_error(&self) -> f32 {
         let energy: f32 = self.missing.iter().flatten().map(|v| v * v).sum();
         self.noise + energy / SAMPLES
     }
@@ -211,7 +211,7 @@ impl StaticMacroblock {
         if bits == 0.0 || self.noise + left > bound {
             return None;
         }
-        let before = if self.is_known { self.frozen() } else { self.painted };
+        let before = if self.is_known { self.static_error() } else { self.painted };
         Some(Refinement {
             levels: Box::new(levels),
             gain: before - self.noise - left,
