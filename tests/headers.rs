@@ -12,7 +12,11 @@ const LATEST: u64 = u64::MAX - 1;
 
 fn any_time() -> impl Strategy<Value = Option<u64>> {
     let second = 1_000_000_000;
-    let edges = prop_oneof![LATEST - 20..=LATEST, LATEST - 10 * second..=LATEST, i64::MAX as u64 - second..=i64::MAX as u64 + second];
+    let edges = prop_oneof![
+        LATEST - 20..=LATEST,
+        LATEST - 10 * second..=LATEST,
+        i64::MAX as u64 - second..=i64::MAX as u64 + second
+    ];
     prop::option::of(prop_oneof![0..10 * second, edges, 0..=LATEST])
 }
 
@@ -77,7 +81,10 @@ fn push(mut harness: gst_check::Harness, units: &[Vec<u8>], upstream: Option<u64
     let bus = bus(&harness);
     for unit in units {
         let mut buffer = gst::Buffer::from_mut_slice(unit.clone());
-        buffer.get_mut().unwrap().set_pts(upstream.map(gst::ClockTime::from_nseconds));
+        buffer
+            .get_mut()
+            .unwrap()
+            .set_pts(upstream.map(gst::ClockTime::from_nseconds));
         // What comes of it may well be an error.
         let _ = harness.push(buffer);
     }
@@ -99,7 +106,10 @@ fn play_file(bytes: &[u8]) -> Option<String> {
     init();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
-    let text = format!("filesrc location={} ! tvcparse ! fakesink sync=false", file.path().display());
+    let text = format!(
+        "filesrc location={} ! tvcparse ! fakesink sync=false",
+        file.path().display()
+    );
     let pipeline = gst::parse::launch(&text).unwrap().downcast::<gst::Pipeline>().unwrap();
     let bus = pipeline.bus().unwrap();
     let _ = pipeline.set_state(gst::State::Paused);
@@ -125,7 +135,14 @@ fn fast_units(pts: u64) -> Vec<Vec<u8>> {
     };
     let pack = |sequence, frames| {
         let (timing, payload_length, symbol_check) = (Timing::Grid, 0, 0);
-        UnitHeader { sequence, frames, timing, payload_length, symbol_check }.pack()
+        UnitHeader {
+            sequence,
+            frames,
+            timing,
+            payload_length,
+            symbol_check,
+        }
+        .pack()
     };
     vec![pack(Some(sequence), 1), pack(None, 8), pack(None, 8)]
 }

@@ -127,8 +127,16 @@ impl Player {
     /// Plays to the end of the file or the segment: which message says so, and frame numbers of the buffers up to it.
     fn play(&self) -> (gst::MessageType, Vec<u64>) {
         self.pipeline.set_state(gst::State::Playing).unwrap();
-        let ends = [gst::MessageType::Eos, gst::MessageType::SegmentDone, gst::MessageType::Error];
-        let end = self.pipeline.bus().unwrap().timed_pop_filtered(ClockTime::from_seconds(20), &ends);
+        let ends = [
+            gst::MessageType::Eos,
+            gst::MessageType::SegmentDone,
+            gst::MessageType::Error,
+        ];
+        let end = self
+            .pipeline
+            .bus()
+            .unwrap()
+            .timed_pop_filtered(ClockTime::from_seconds(20), &ends);
         let sent = self.sent.lock().unwrap();
         let numbers = sent.buffers.iter().map(|buffer| frames(buffer.pts()) as u64).collect();
         (end.expect("an end").type_(), numbers)
@@ -138,7 +146,9 @@ impl Player {
         let stop = stop.map(|frame| frame * FRAME);
         let stop_type = if stop.is_some() { SeekType::Set } else { SeekType::None };
         let flags = SeekFlags::FLUSH | flags;
-        self.pipeline.seek(rate, flags, SeekType::Set, start * FRAME, stop_type, stop).unwrap();
+        self.pipeline
+            .seek(rate, flags, SeekType::Set, start * FRAME, stop_type, stop)
+            .unwrap();
     }
 }
 
@@ -192,7 +202,14 @@ fn a_key_unit_seek_goes_to_the_one_after_or_the_nearest_where_asked_to() {
     let file = file(&even());
     let player = Player::new(file.path());
     let seek = |flags, to| player.seek(SeekFlags::KEY_UNIT | flags, to).1 as u64;
-    for (to, after, nearest) in [(0., 0, 0), (1., 81, 0), (40., 81, 0), (41., 81, 81), (81., 81, 81), (99_999., 24_219, 24_219)] {
+    for (to, after, nearest) in [
+        (0., 0, 0),
+        (1., 81, 0),
+        (40., 81, 0),
+        (41., 81, 81),
+        (81., 81, 81),
+        (99_999., 24_219, 24_219),
+    ] {
         assert_eq!(seek(SeekFlags::SNAP_AFTER, to), after, "after {to}");
         assert_eq!(seek(SeekFlags::SNAP_NEAREST, to), nearest, "near {to}");
     }
@@ -251,7 +268,10 @@ fn files_in_a_row_play_one_after_the_other() {
     }
     player.seek(SeekFlags::ACCURATE, 40.);
     let (_, played) = player.play();
-    assert_eq!(played, [34, 35, 43, 44, 52, 60, 61, 69, 77, 78, 86, 87, 95, 103, 104, 112, 120, 121]);
+    assert_eq!(
+        played,
+        [34, 35, 43, 44, 52, 60, 61, 69, 77, 78, 86, 87, 95, 103, 104, 112, 120, 121]
+    );
 }
 
 #[test]
@@ -336,7 +356,10 @@ fn a_seek_in_what_is_pushed_starts_at_its_target_with_a_key_unit_before_it() {
             let (start, first, is_key) = player.seek(flags, to);
             let is_at_key = flags == SeekFlags::KEY_UNIT && start == first;
             assert!(start == to || is_at_key, "to {to} with {flags:?}: {start}");
-            assert!(is_key && first <= to && to - first <= near as f64, "to {to} with {flags:?}: {first}");
+            assert!(
+                is_key && first <= to && to - first <= near as f64,
+                "to {to} with {flags:?}: {first}"
+            );
             count += 1;
         }
     }

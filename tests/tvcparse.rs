@@ -97,11 +97,17 @@ fn caps_keep_what_upstream_says_besides() {
     let field = |caps: &gst::Caps, name: &str| caps.structure(0).unwrap().get::<String>(name).ok();
     harness.push(gst::Buffer::from_mut_slice(units().remove(0))).unwrap();
     assert!(caps(&harness).is_subset(&tvc_caps()), "the stream's own size wins");
-    assert_eq!(field(&caps(&harness), "content-light-level").as_deref(), Some("1000:400"));
+    assert_eq!(
+        field(&caps(&harness), "content-light-level").as_deref(),
+        Some("1000:400")
+    );
     assert_eq!(field(&caps(&harness), "colorimetry").as_deref(), Some("bt2020"));
     harness.set_src_caps(with_light("500:200"));
     harness.push(gst::Buffer::from_mut_slice(units().remove(3))).unwrap();
-    assert_eq!(field(&caps(&harness), "content-light-level").as_deref(), Some("500:200"));
+    assert_eq!(
+        field(&caps(&harness), "content-light-level").as_deref(),
+        Some("500:200")
+    );
 }
 
 #[test]

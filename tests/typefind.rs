@@ -53,7 +53,10 @@ fn a_stream_from_its_start_is_certain() {
 #[test]
 fn a_stream_that_begins_within_a_group_is_found() {
     let deltas = unit(false, 400).repeat(40);
-    assert_eq!(found(&[deltas, unit(true, 900), unit(false, 400)].concat()), Some(NearlyCertain));
+    assert_eq!(
+        found(&[deltas, unit(true, 900), unit(false, 400)].concat()),
+        Some(NearlyCertain)
+    );
 }
 
 #[test]
@@ -62,13 +65,22 @@ fn a_stream_that_has_lost_its_first_bytes_is_found() {
     for lost in [1, 5, 100, 1000] {
         assert_eq!(found(&stream[lost..]), Some(Likely), "{lost} bytes lost");
     }
-    assert_eq!(found(&[noise(700), unit(true, 100)].concat()), Some(Possible), "with a key unit at its end alone");
+    assert_eq!(
+        found(&[noise(700), unit(true, 100)].concat()),
+        Some(Possible),
+        "with a key unit at its end alone"
+    );
 }
 
 #[test]
 fn other_bytes_are_no_stream() {
     let subtitles = "1\n00:00:01,000 --> 00:00:02,000\nTVC \u{d4}\n\n".repeat(100);
-    let others = [noise(100_000), vec![0xd4; 70_000], b"\xd4\x80TVC\x06".repeat(9000), subtitles.into_bytes()];
+    let others = [
+        noise(100_000),
+        vec![0xd4; 70_000],
+        b"\xd4\x80TVC\x06".repeat(9000),
+        subtitles.into_bytes(),
+    ];
     for bytes in others {
         for length in [0, 1, 8, 35, 73, 600, bytes.len()] {
             assert_eq!(found(&bytes[..length.min(bytes.len())]), None, "{length} bytes");

@@ -276,7 +276,10 @@ mod tests {
                 for unit in 0..4 {
                     let times: Vec<_> = (1..=8).map(|n| since(unit * 8 + n)).collect();
                     let (packed, payload) = pack(&mut clock, &times);
-                    assert!(payload.is_empty() && [Timing::Grid, timing].contains(&packed), "from {first} on: {times:?}");
+                    assert!(
+                        payload.is_empty() && [Timing::Grid, timing].contains(&packed),
+                        "from {first} on: {times:?}"
+                    );
                 }
             }
         }

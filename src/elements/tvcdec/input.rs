@@ -82,7 +82,9 @@ impl Input {
             let moved = unit
                 .zip(since)
                 .and_then(|(unit, since)| unit.checked_add(caps::time(since)?));
-            moved.or_else(|| time.and_then(caps::time)).filter(|&time| time <= LATEST)
+            moved
+                .or_else(|| time.and_then(caps::time))
+                .filter(|&time| time <= LATEST)
         };
         let times: Vec<_> = symbols.times.iter().map(moved).collect();
         let durations = durations(&times, caps::duration(&symbols.sequence, 1), self.duration);

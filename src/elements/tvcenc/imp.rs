@@ -303,7 +303,10 @@ impl TvcEnc {
         let sequence = caps::to_sequence(info);
         let duration = frame.duration().or_else(|| caps::duration(&sequence, 1));
         let running = segment.to_running_time(frame.pts());
-        self.timeline.lock().unwrap().time(running, duration, sequence.frame_rate)
+        self.timeline
+            .lock()
+            .unwrap()
+            .time(running, duration, sequence.frame_rate)
     }
 
     fn tell_latency(&self) {

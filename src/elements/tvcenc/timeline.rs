@@ -42,7 +42,11 @@ impl Timeline {
 
     fn add(&mut self, running: u64, time: u64, duration: Option<u64>) -> Option<u64> {
         let duration = duration.unwrap_or(1).max(1);
-        self.last = Some(Last { running, time, duration });
+        self.last = Some(Last {
+            running,
+            time,
+            duration,
+        });
         Some(time).filter(|&time| time != u64::MAX)
     }
 }
@@ -55,7 +59,10 @@ mod tests {
     fn times(running: &[u64], duration: Option<u64>) -> Vec<u64> {
         let mut line = Timeline::default();
         let duration = duration.map(gst::ClockTime::from_mseconds);
-        let mut time = |&at: &u64| line.time(Some(gst::ClockTime::from_mseconds(at)), duration, (25, 1)).unwrap();
+        let mut time = |&at: &u64| {
+            line.time(Some(gst::ClockTime::from_mseconds(at)), duration, (25, 1))
+                .unwrap()
+        };
         running.iter().map(|at| time(at) / 1_000_000).collect()
     }
 

@@ -2,10 +2,10 @@
 
 use std::sync::{LazyLock, Mutex};
 
+use gst::format::FormattedValue;
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
-use gst::format::FormattedValue;
 use gst::GenericFormattedValue;
 use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
@@ -45,7 +45,8 @@ impl ObjectImpl for TvcParse {
         self.obj()
             .src_pad()
             .add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
-                if let (Some(element), Some(gst::PadProbeData::Event(event))) = (element.upgrade(), info.data.as_mut()) {
+                if let (Some(element), Some(gst::PadProbeData::Event(event))) = (element.upgrade(), info.data.as_mut())
+                {
                     element.imp().note_segment(event);
                 }
                 gst::PadProbeReturn::Ok
@@ -185,7 +186,9 @@ impl TvcParse {
 
     /// A segment goes downstream, with the flags that the base class has left out.
     fn note_segment(&self, event: &mut gst::Event) {
-        let gst::EventView::Segment(segment) = event.view() else { return };
+        let gst::EventView::Segment(segment) = event.view() else {
+            return;
+        };
         let mut segment = segment.segment().downcast_ref().cloned().unwrap_or_default();
         let mut state = self.state.lock().unwrap();
         let left_out = state.trick_mode.filter(|(seqnum, _)| *seqnum == event.seqnum());
@@ -211,7 +214,11 @@ impl TvcParse {
     fn note_skipped(&self, bytes: usize, offset: u64) {
         let mut state = self.state.lock().unwrap();
         if state.skipped == 0 {
-            gst::warning!(CAT, imp = self, "no access unit at offset {offset}, looking for a key unit");
+            gst::warning!(
+                CAT,
+                imp = self,
+                "no access unit at offset {offset}, looking for a key unit"
+            );
         }
         state.skipped += bytes as u64;
         self.obj().set_min_frame_size(MIN_FRAME);

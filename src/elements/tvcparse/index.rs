@@ -127,7 +127,9 @@ impl Index {
         R: Fn(u64, usize) -> Option<Vec<u8>>,
     {
         let bytes = window.bytes(source, self.at, MAX_HEADER + MAX_TIMES)?;
-        let unit = UnitHeader::parse(bytes).ok().filter(|(header, _)| self.stream.takes(header));
+        let unit = UnitHeader::parse(bytes)
+            .ok()
+            .filter(|(header, _)| self.stream.takes(header));
         let times = unit.and_then(|(header, start)| {
             let length = start + header.payload_length;
             let is_whole = self.at + length as u64 <= source.size;
@@ -190,7 +192,11 @@ impl Window {
         if !has {
             let size = if self.is_sparse { length } else { length.max(BLOCK) };
             let size = (size as u64).min(left) as usize;
-            self.bytes = if size == 0 { Vec::new() } else { (source.read)(at, size)? };
+            self.bytes = if size == 0 {
+                Vec::new()
+            } else {
+                (source.read)(at, size)?
+            };
             self.start = at;
         }
         Some(&self.bytes[(at - self.start) as usize..])
@@ -264,11 +270,23 @@ mod tests {
         let bytes = [unit(Some(10), 7), unit(None, 9), unit(Some(19), 8), unit(None, 9)].concat();
         let index = index(&bytes);
         let time = |key: Option<Key>| key.map(|key| key.time / FRAME);
-        for (at, before, after) in [(9, None, Some(10)), (10, Some(10), Some(10)), (18, Some(10), Some(19)), (99, Some(19), None)] {
-            assert_eq!((time(index.before(at * FRAME)), time(index.after(at * FRAME))), (before, after), "{at}");
+        for (at, before, after) in [
+            (9, None, Some(10)),
+            (10, Some(10), Some(10)),
+            (18, Some(10), Some(19)),
+            (99, Some(19), None),
+        ] {
+            assert_eq!(
+                (time(index.before(at * FRAME)), time(index.after(at * FRAME))),
+                (before, after),
+                "{at}"
+            );
         }
         let second = index.keys()[1];
-        assert_eq!((index.at(second.offset), index.at(second.offset + 1)), (Some(second), None));
+        assert_eq!(
+            (index.at(second.offset), index.at(second.offset + 1)),
+            (Some(second), None)
+        );
         assert_eq!(time(index.last_before(second.offset)), Some(10));
     }
 

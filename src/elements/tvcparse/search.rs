@@ -66,7 +66,10 @@ impl Search {
             _ if is_last => return None,
             found => {
                 let time = found.map_or(self.target.saturating_add(1), |found| found.time);
-                self.upper = Point { offset: self.guess, time };
+                self.upper = Point {
+                    offset: self.guess,
+                    time,
+                };
                 self.is_estimated = false;
                 self.late += 1;
             }
@@ -113,7 +116,10 @@ mod tests {
 
     /// Offsets and times of key units; how many tries it takes to find a target, and what is found.
     fn find(keys: &[Point], size: u64, estimated: u64, target: u64) -> (u32, Point) {
-        let upper = Point { offset: size, time: estimated.max(target + 1) };
+        let upper = Point {
+            offset: size,
+            time: estimated.max(target + 1),
+        };
         let mut search = Search::new(target, keys[0], upper, true);
         for tries in 1..100 {
             let found = keys.iter().find(|key| key.offset >= search.guess).copied();
@@ -147,7 +153,12 @@ mod tests {
 
     #[test]
     fn an_even_rate_takes_one_try() {
-        let keys: Vec<_> = (0..1000).map(|n| Point { offset: n * 4000, time: n * 3 * SECOND }).collect();
+        let keys: Vec<_> = (0..1000)
+            .map(|n| Point {
+                offset: n * 4000,
+                time: n * 3 * SECOND,
+            })
+            .collect();
         for target in [100, 1500, 2950] {
             let (tries, found) = find(&keys, 4_000_000, 3000 * SECOND, target * SECOND);
             assert_eq!(tries, 1);
@@ -158,7 +169,12 @@ mod tests {
     #[test]
     fn an_uneven_rate_takes_few() {
         let offset = |n: u64| if n < 500 { n * 500 } else { 250_000 + (n - 500) * 10_000 };
-        let keys: Vec<_> = (0..1000).map(|n| Point { offset: offset(n), time: n * 3 * SECOND }).collect();
+        let keys: Vec<_> = (0..1000)
+            .map(|n| Point {
+                offset: offset(n),
+                time: n * 3 * SECOND,
+            })
+            .collect();
         for target in [100, 1400, 1600, 2950] {
             let (tries, found) = find(&keys, offset(1000), 30_000 * SECOND, target * SECOND);
             assert!(tries <= 10, "{tries} for {target}");

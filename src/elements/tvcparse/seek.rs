@@ -125,7 +125,9 @@ impl TvcParse {
     /// The index as far as a seek needs it.
     fn index_up_to(&self, target: u64) {
         let Some(source) = self.source() else { return };
-        let end = self.extend_index(&source, |index| index.keys().last().is_some_and(|key| key.time > target));
+        let end = self.extend_index(&source, |index| {
+            index.keys().last().is_some_and(|key| key.time > target)
+        });
         if let Some(end) = end.and_then(caps::time) {
             self.obj().set_duration(end, 0);
         }
@@ -134,7 +136,9 @@ impl TvcParse {
     /// The seek that the base class is given in place of `event`: to the time of a key unit where that is asked for, up to the end where
     /// a seek backwards gives none, and always by the index.
     pub(super) fn complete_seek(&self, event: &gst::Event) -> Option<gst::Event> {
-        let gst::EventView::Seek(seek) = event.view() else { return None };
+        let gst::EventView::Seek(seek) = event.view() else {
+            return None;
+        };
         let (rate, flags, start_type, start, mut stop_type, stop) = seek.get();
         let (Time(mut start), Time(mut stop)) = (start, stop) else {
             return None;
@@ -162,12 +166,16 @@ impl TvcParse {
     /// The same where upstream pushes bytes from wherever it is asked to. What has come by is known; elsewhere a key unit before the
     /// target is looked for, and the segment starts at the target itself.
     fn complete_push_seek(&self, event: &gst::Event, target: u64) -> Option<gst::Event> {
-        let gst::EventView::Seek(seek) = event.view() else { return None };
+        let gst::EventView::Seek(seek) = event.view() else {
+            return None;
+        };
         let (rate, flags, start_type, mut start, stop_type, stop) = seek.get();
         let index = self.index.lock().unwrap();
         let lower = index.before(target);
         let is_known = index.after(target).is_some_and(|after| after.offset < index.known());
-        if let Some(key) = snapped(&index, target, flags).filter(|_| is_known && flags.contains(gst::SeekFlags::KEY_UNIT)) {
+        if let Some(key) =
+            snapped(&index, target, flags).filter(|_| is_known && flags.contains(gst::SeekFlags::KEY_UNIT))
+        {
             start = Time(caps::time(key.time));
         }
         let is_near = lower.is_some_and(|lower| target - lower.time <= NEAR);
@@ -213,7 +221,9 @@ impl TvcParse {
 
     /// Upstream sends what it was asked for.
     pub(super) fn arrive(&self, segment: &gst::Segment) {
-        let time = segment.downcast_ref::<gst::format::Bytes>().and_then(|segment| segment.time());
+        let time = segment
+            .downcast_ref::<gst::format::Bytes>()
+            .and_then(|segment| segment.time());
         if let Some(searching) = self.state.lock().unwrap().search.as_mut() {
             searching.has_arrived = time.is_some_and(|time| *time == searching.search.guess);
         }
@@ -278,11 +288,21 @@ impl TvcParse {
 
     /// What the index says of a place in a file; outer `None`: there is no file. The time of an end that has not been seen is unknown:
     /// the base class would make a duration of any guess.
-    pub(super) fn convert_by_index(&self, value: GenericFormattedValue, format: gst::Format) -> Option<Option<GenericFormattedValue>> {
+    pub(super) fn convert_by_index(
+        &self,
+        value: GenericFormattedValue,
+        format: gst::Format,
+    ) -> Option<Option<GenericFormattedValue>> {
         if !self.counts_bytes() || value.format() == format {
             return None;
         }
-        let guess = self.state.lock().unwrap().search.as_ref().map(|it| (it.search.target, it.search.guess));
+        let guess = self
+            .state
+            .lock()
+            .unwrap()
+            .search
+            .as_ref()
+            .map(|it| (it.search.target, it.search.guess));
         let index = self.index.lock().unwrap();
         match (value, format) {
             (Time(time), gst::Format::Bytes) => Some(Some(GenericFormattedValue::Bytes(time.map(|time| {
