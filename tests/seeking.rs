@@ -368,6 +368,17 @@ fn a_seek_in_what_is_pushed_starts_at_its_target_with_a_key_unit_before_it() {
 }
 
 #[test]
+fn a_seek_in_what_is_pushed_comes_back_from_where_there_are_no_more_key_units() {
+    let mut bytes = recording([10; 40]);
+    bytes.extend(unit(Some(40 * GROUP), 100));
+    (0..10).for_each(|_| bytes.extend(unit(None, 20_000)));
+    let (source, _) = pushing_source(bytes);
+    let player = Player::with_source(source);
+    let (start, first, is_key) = player.seek(SeekFlags::empty(), 2000.);
+    assert!(start == 2000. && is_key && first <= 2000., "{first}");
+}
+
+#[test]
 fn a_seek_behind_the_end_of_what_is_pushed_comes_to_the_end() {
     let (source, _) = pushing_source(even());
     let player = Player::with_source(source);

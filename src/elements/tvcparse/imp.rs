@@ -167,7 +167,8 @@ impl BaseParseImpl for TvcParse {
             self.arrive(segment.segment());
         }
         if is_end && self.note_end() {
-            return true;
+            // Refused: the sink pad would take nothing after an end that it has accepted, flushed or not.
+            return false;
         }
         self.parent_sink_event(event)
     }
