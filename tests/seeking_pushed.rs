@@ -102,3 +102,16 @@ fn key_units_alone_are_played_of_what_is_pushed() {
     let (_, played) = player.play();
     assert_eq!(played, [0, 1, 2, 3, 4, 5, 6, 7].map(|n| n * GROUP));
 }
+
+#[test]
+fn a_segment_of_what_is_pushed_ends_where_it_should_and_another_may_follow() {
+    let (source, _) = pushing_source(even());
+    let player = Player::with_source(source);
+    for start in [1000, 3000] {
+        player.seek_range(1.0, SeekFlags::SEGMENT, start, Some(start + 10));
+        let (end, played) = player.play();
+        assert_eq!(end, gst::MessageType::SegmentDone);
+        let last = *played.last().unwrap();
+        assert!((start..=start + 10).contains(&last) && played[0] <= start, "{played:?}");
+    }
+}
