@@ -5,7 +5,6 @@
 mod common;
 
 use common::*;
-use gst::prelude::*;
 use gst::ClockTime;
 
 /// A segment from 0 on that follows so much running time.

@@ -192,7 +192,7 @@ impl TvcParse {
         };
         let mut segment = segment.segment().downcast_ref().cloned().unwrap_or_default();
         let mut state = self.state.lock().unwrap();
-        let left_out = state.trick_mode.filter(|(seqnum, _)| *seqnum == event.seqnum());
+        let left_out = state.left_out.filter(|(seqnum, _)| *seqnum == event.seqnum());
         if let Some((seqnum, flags)) = left_out.filter(|(_, flags)| !segment.flags().contains(*flags)) {
             segment.set_flags(segment.flags() | flags);
             *event = gst::event::Segment::builder(&segment).seqnum(seqnum).build();

@@ -40,9 +40,10 @@ fn end_of_file(source: &Source<Reader>, shift: u64) -> Option<u64> {
     }
 }
 
-/// Flags of a seek that say how a segment is played.
-fn trick_modes() -> gst::SegmentFlags {
-    gst::SegmentFlags::TRICKMODE | gst::SegmentFlags::TRICKMODE_KEY_UNITS | gst::SegmentFlags::TRICKMODE_NO_AUDIO
+/// Flags of a seek that say how a segment is played and how it ends.
+fn segment_flags() -> gst::SegmentFlags {
+    let trick_modes = gst::SegmentFlags::TRICKMODE | gst::SegmentFlags::TRICKMODE_KEY_UNITS;
+    trick_modes | gst::SegmentFlags::TRICKMODE_NO_AUDIO | gst::SegmentFlags::SEGMENT
 }
 
 /// The key unit that a seek with KEY_UNIT goes to.
@@ -189,8 +190,8 @@ impl TvcParse {
         let seek = gst::event::Seek::builder(rate, flags, start_type, start, stop_type, stop);
         let event = seek.seqnum(event.seqnum()).build();
         let mut state = self.state.lock().unwrap();
-        let trick_mode = gst::SegmentFlags::from_bits_truncate(flags.bits()) & trick_modes();
-        state.trick_mode = Some((event.seqnum(), trick_mode));
+        let left_out = gst::SegmentFlags::from_bits_truncate(flags.bits()) & segment_flags();
+        state.left_out = Some((event.seqnum(), left_out));
         state.search = search.map(|search| Searching {
             search,
             event: event.clone(),
@@ -247,7 +248,8 @@ impl TvcParse {
         self.try_again(Some(Point { offset, time }))
     }
 
-    /// Upstream has come to its end. True if nothing was found there, and another seek is on its way.
+    /// Upstream has come to its end. True if that is none for those downstream: nothing was found there, and another seek is on its way, or
+    /// it is the end of a segment that others may follow.
     pub(super) fn note_end(&self) -> bool {
         if self.try_again(None) {
             return true;
@@ -260,8 +262,23 @@ impl TvcParse {
             if let Some(end) = end.and_then(caps::time) {
                 self.obj().set_duration(end, 0);
             }
+            return self.end_segment();
         }
         false
+    }
+
+    /// Ends a segment of a SEGMENT seek, which the base class only does where it pulls. False if there is none.
+    fn end_segment(&self) -> bool {
+        let segment = self.state.lock().unwrap().segment.clone();
+        if !segment.flags().contains(gst::SegmentFlags::SEGMENT) {
+            return false;
+        }
+        self.obj().drain();
+        let stop = segment.stop();
+        let message = gst::message::SegmentDone::builder(stop).src(&*self.obj()).build();
+        let _ = self.obj().post_message(message);
+        self.obj().src_pad().push_event(gst::event::SegmentDone::new(stop));
+        true
     }
 
     /// Goes on with a search after what has been found. Without locks: upstream may flush at once, from this very thread.
@@ -296,25 +313,32 @@ impl TvcParse {
         if !self.counts_bytes() || value.format() == format {
             return None;
         }
-        let guess = self
+        let search = self
             .state
             .lock()
             .unwrap()
             .search
             .as_ref()
-            .map(|it| (it.search.target, it.search.guess));
-        let index = self.index.lock().unwrap();
+            .map(|searching| searching.search.clone());
         match (value, format) {
-            (Time(time), gst::Format::Bytes) => Some(Some(GenericFormattedValue::Bytes(time.map(|time| {
-                let known = || index.before(time.nseconds()).map_or(0, |key| key.offset);
-                let guess = guess.filter(|(target, _)| *target == time.nseconds());
-                gst::format::Bytes::from_u64(guess.map_or_else(known, |(_, guess)| guess))
-            })))),
+            (Time(time), gst::Format::Bytes) => {
+                let offset = time.and_then(|time| self.offset_of(time.nseconds(), search));
+                Some(Some(GenericFormattedValue::Bytes(
+                    offset.map(gst::format::Bytes::from_u64),
+                )))
+            }
             (GenericFormattedValue::Bytes(Some(offset)), gst::Format::Time) => {
-                drop(index);
                 Some(self.time_at(*offset).map(|time| Time(Some(time))))
             }
             _ => None,
+        }
+    }
+
+    /// Where a time is: where a search is for its target; where its segment stops is not known. Or else the last known key unit.
+    fn offset_of(&self, time: u64, search: Option<Search>) -> Option<u64> {
+        match search {
+            Some(search) => (search.target == time).then_some(search.guess),
+            None => Some(self.index.lock().unwrap().before(time).map_or(0, |key| key.offset)),
         }
     }
 

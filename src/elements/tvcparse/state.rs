@@ -24,7 +24,7 @@ pub struct State {
     /// A seek to where the parser has not been.
     pub search: Option<Searching>,
     /// The last seek that the base class passed on without its flags.
-    pub trick_mode: Option<(gst::Seqnum, gst::SegmentFlags)>,
+    pub left_out: Option<(gst::Seqnum, gst::SegmentFlags)>,
 }
 
 /// A seek that is under way upstream.
