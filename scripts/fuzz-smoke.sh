@@ -11,11 +11,13 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 # A named target keeps the instrumentation out of build scripts.
 triple=$(rustc -vV | sed -n 's/^host: //p')
-RUSTFLAGS="--cfg fuzzing $coverage" cargo build --quiet --manifest-path fuzz/Cargo.toml --target-dir "$target" --target "$triple"
+RUSTFLAGS="--cfg fuzzing -Cdebug-assertions $coverage" cargo build --quiet --release --manifest-path fuzz/Cargo.toml --target-dir "$target" --target "$triple"
+# The targets are no part of the plugin, whose search path they would have.
+export LD_LIBRARY_PATH="${LIBTORCH:-$PWD/libtorch}/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 for source in fuzz/fuzz_targets/*.rs; do
     name=$(basename "$source" .rs)
     mkdir "$scratch/$name"
-    "$target/$triple/debug/$name" -max_total_time="${SECONDS_EACH:-30}" -timeout=20 -rss_limit_mb=4096 \
+    "$target/$triple/release/$name" -max_total_time="${SECONDS_EACH:-30}" -timeout=60 -rss_limit_mb=4096 \
         -artifact_prefix="$scratch/" "$scratch/$name" 2>"$scratch/log" \
         || { tail -n 40 "$scratch/log" >&2; echo "fuzz-smoke: $name failed" >&2; exit 1; }
     grep -oE 'Done [0-9]+ runs.*' "$scratch/log" | sed "s/^/$name: /"

@@ -5,7 +5,8 @@ mod common;
 
 use common::player::*;
 use common::*;
-use gst::SeekFlags;
+use gst::prelude::*;
+use gst::{SeekFlags, SeekType};
 
 fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -140,6 +141,28 @@ fn key_units_are_played_backwards_from_the_last_one_on() {
         player.seek_range(-4.0, SeekFlags::TRICKMODE | SeekFlags::TRICKMODE_KEY_UNITS, 81, stop);
         let expected: Vec<_> = (1..=last).rev().map(|n| n * GROUP).collect();
         assert_eq!(player.play(), (gst::MessageType::Eos, expected), "from {stop:?}");
+    }
+}
+
+#[test]
+fn playing_backwards_from_the_end_or_beyond_it_starts_at_the_end() {
+    let file = file(&recording([1; 8]));
+    let end = 72 * FRAME;
+    let ways = [
+        (SeekType::None, None),
+        (SeekType::End, Some(gst::ClockTime::ZERO)),
+        (SeekType::Set, Some(gst::ClockTime::from_seconds(60))),
+    ];
+    for (stop_type, stop) in ways {
+        let player = Player::new(file.path());
+        let flags = SeekFlags::FLUSH | SeekFlags::ACCURATE;
+        let seek = player
+            .pipeline
+            .seek(-1.0, flags, SeekType::Set, gst::ClockTime::ZERO, stop_type, stop);
+        seek.unwrap();
+        let (_, played) = player.play();
+        assert_eq!(played.first(), Some(&63), "{stop_type:?} {stop:?}");
+        assert_eq!(player.segment().stop(), Some(end), "{stop_type:?} {stop:?}");
     }
 }
 

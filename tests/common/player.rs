@@ -113,6 +113,10 @@ impl Player {
         self.pipeline.query_duration()
     }
 
+    pub fn segment(&self) -> gst::FormattedSegment<ClockTime> {
+        self.sent.lock().unwrap().segment.clone()
+    }
+
     /// The segment's start and the first buffer after a seek, in frames, and whether that is a key unit.
     pub fn seek(&self, flags: SeekFlags, to: f64) -> (f64, f64, bool) {
         let to = ClockTime::from_nseconds((to * FRAME.nseconds() as f64) as u64);

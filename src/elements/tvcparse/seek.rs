@@ -134,8 +134,8 @@ impl TvcParse {
         }
     }
 
-    /// The seek that the base class is given in place of `event`: to the time of a key unit where that is asked for, up to the end where
-    /// a seek backwards gives none, and always by the index.
+    /// The seek that the base class is given in place of `event`: to the time of a key unit where that is asked for, from the end where
+    /// a seek backwards starts there or beyond, and always by the index.
     pub(super) fn complete_seek(&self, event: &gst::Event) -> Option<gst::Event> {
         let gst::EventView::Seek(seek) = event.view() else {
             return None;
@@ -155,8 +155,14 @@ impl TvcParse {
             let key = start.and_then(|start| snapped(&index, start.nseconds(), flags));
             start = key.and_then(|key| caps::time(key.time)).or(start);
         }
-        if !is_forward && (stop_type == gst::SeekType::None || stop.is_none()) {
-            (stop_type, stop) = (gst::SeekType::Set, index.end().and_then(caps::time));
+        if !is_forward {
+            let end = index.end().and_then(caps::time);
+            let is_end = stop_type == gst::SeekType::End && stop == Some(gst::ClockTime::ZERO);
+            // A position beyond the end would be reported until the first picture comes.
+            let is_beyond = stop.zip(end).is_some_and(|(stop, end)| stop > end);
+            if stop_type == gst::SeekType::None || stop.is_none() || is_end || is_beyond {
+                (stop_type, stop) = (gst::SeekType::Set, end);
+            }
         }
         drop(index);
         let flags = flags | gst::SeekFlags::ACCURATE;

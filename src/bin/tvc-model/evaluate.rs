@@ -1,101 +1,23 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Looks into model files and measures what they do.
+//! `tvc-model eval`: clips through the codec, a line of CSV for each.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
-use anyhow::{ensure, Context, Result};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
 use gsttvc::bitstream::CodingScale;
 use gsttvc::codec::{
     DecoderSettings, EncoderAblation, EncoderSettings, Link, MaskedTokens, MaskingStrategy, OperatingPoint, RateMode,
     Rdoq, ReconstructionSettings, DEFAULT_BUFFER_SECONDS, DEFAULT_QUANTIZER,
 };
 use gsttvc::entropy::{LATENT_STEPS, RESIDUAL_STEPS};
-use gsttvc::eval::{self, BufferUse, Pictures};
+use gsttvc::eval::{self, BufferUse};
 use gsttvc::media::{find, write_montage, Clip};
-use gsttvc::metrics::Lpips;
-use gsttvc::model::{cosmos, Model, ModelSource};
 
-/// Looks into TVC model files and measures what they do.
-#[derive(Parser)]
-#[command(version)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Prints what a model file is; without FILE, the built-in model.
-    Info { file: Option<PathBuf> },
-    /// Prints how many multiplications a model takes and how many this machine makes: no tuning of a model's code gets past that.
-    Floor(FloorArguments),
-    /// Makes a model file from NVIDIA's Cosmos tokenizer checkpoints.
-    ImportCosmos(ImportArguments),
-    /// Compares the Cosmos networks with a vector file of NVIDIA's; fails where they differ.
-    Parity(ParityArguments),
-    /// Codes clips and prints a line of CSV for each.
-    Eval(EvalArguments),
-    /// Compares a clip with what came back of it, from this codec or others.
-    Compare(CompareArguments),
-    /// Prints hashes of a synthetic clip coded and decoded in many ways: equal before and after a change that is to change nothing. On one
-    /// machine only, with TVC_NUMBERS=f32.
-    Hashes {
-        /// Model file; the built-in model without it.
-        model: Option<PathBuf>,
-    },
-}
+use crate::{load, read_lpips};
 
 #[derive(Args)]
-struct FloorArguments {
-    /// Model file; the built-in model without it.
-    model: Option<PathBuf>,
-    /// CPU threads; 0: all cores.
-    #[arg(long, default_value_t = 0)]
-    threads: i32,
-}
-
-#[derive(Args)]
-struct ImportArguments {
-    /// Folder of a discrete tokenizer (DV): encoder.jit and decoder.jit.
-    #[arg(long)]
-    discrete: PathBuf,
-    /// Folder of a continuous tokenizer (CV) of the same factors.
-    #[arg(long)]
-    continuous: Option<PathBuf>,
-    /// Model file to write.
-    #[arg(long)]
-    out: PathBuf,
-    /// Frames of the clips that the tokenizers were trained on, as their model cards say (17, 49 or 121): a stream has
-    /// a key unit at least that often.
-    #[arg(long, default_value_t = 49, value_parser = clap::value_parser!(i64).range(1..=100_000))]
-    trained_frames: i64,
-}
-
-#[derive(Args)]
-struct ParityArguments {
-    /// safetensors file: weights, input and outputs.
-    file: PathBuf,
-    /// What the networks compute in.
-    #[arg(long, value_enum, default_value_t = Number::F32)]
-    kind: Number,
-    /// Largest relative error; without it 1e-4, with bf16 2e-2.
-    #[arg(long)]
-    limit: Option<f64>,
-    /// cpu, cuda, cuda:N or auto.
-    #[arg(long, default_value = "cpu")]
-    device: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Number {
-    F32,
-    Bf16,
-}
-
-#[derive(Args)]
-struct EvalArguments {
+pub struct EvalArguments {
     /// Clips or folders: Y4M, or anything that GStreamer decodes.
     #[arg(required = true)]
     clips: Vec<PathBuf>,
@@ -166,20 +88,6 @@ enum Restore {
     Nearest,
 }
 
-#[derive(Args)]
-struct CompareArguments {
-    source: PathBuf,
-    /// A coded stream, for its size, and what it was decoded to; once for each that is to be compared.
-    #[arg(long, num_args = 2, required = true, value_names = ["STREAM", "DECODED"])]
-    coded: Vec<PathBuf>,
-    /// LPIPS weights (safetensors); without them that column is empty.
-    #[arg(long)]
-    lpips: Option<PathBuf>,
-    /// PNG to write: the source above, below it what it became.
-    #[arg(long)]
-    png: Option<PathBuf>,
-}
-
 /// An index of a step, - for none.
 fn parse_step(name: &str, text: &str, count: usize) -> Result<Option<usize>, String> {
     if text == "-" {
@@ -218,92 +126,8 @@ fn parse_point(text: &str) -> Result<OperatingPoint, String> {
     })
 }
 
-fn main() -> Result<()> {
-    match Arguments::parse().command {
-        Command::Info { file } => info(file),
-        Command::Floor(arguments) => floor(&arguments),
-        Command::ImportCosmos(arguments) => import(&arguments),
-        Command::Parity(arguments) => parity(&arguments),
-        Command::Eval(arguments) => evaluate(&arguments),
-        Command::Compare(arguments) => compare(&arguments),
-        Command::Hashes { model } => eval::hashes(&load(model, "cpu")?, |hashes| println!("{hashes}")),
-    }
-}
-
-fn load(file: Option<PathBuf>, device: &str) -> Result<Arc<Model>> {
-    let source = file.map_or(ModelSource::Embedded, ModelSource::File);
-    Ok(Model::load(&source, device)?)
-}
-
-fn info(file: Option<PathBuf>) -> Result<()> {
-    let model = load(file, "cpu")?;
-    let config = model.config();
-    let tokenizer = &config.tokenizer;
-    println!("name:        {}", config.name);
-    println!("identity:    {:016x}", model.id());
-    println!("weights:     {}", model.parameters());
-    match (&config.continuous, model.latent_context()) {
-        (Some(config), Some(_)) => println!("latents:     {} values beside each token", config.channels),
-        (Some(config), None) => println!(
-            "latents:     {} values beside each token, not sent before the fusion is trained",
-            config.channels
-        ),
-        (None, _) => println!("latents:     none"),
-    }
-    match &config.predictor {
-        Some(predictor) => println!("predictor:   {} layers of width {}", predictor.layers, predictor.width),
-        None => println!("predictor:   none, masked tokens repeat the unit before"),
-    }
-    println!(
-        "one token:   {} frames of {s}x{s} samples, FSQ levels {:?}",
-        tokenizer.temporal_factor(),
-        tokenizer.fsq_levels,
-        s = tokenizer.spatial_factor()
-    );
-    for (key, value) in model.card() {
-        println!("{key}: {value}");
-    }
-    println!("configuration: {}", serde_json::to_string(config)?);
-    Ok(())
-}
-
-fn floor(arguments: &FloorArguments) -> Result<()> {
-    if arguments.threads > 0 {
-        tch::set_num_threads(arguments.threads);
-    }
-    println!("{}", eval::Floor::HEADER);
-    for floor in eval::floor(load(arguments.model.clone(), "cpu")?.config()) {
-        println!("{floor}");
-    }
-    Ok(())
-}
-
-fn import(arguments: &ImportArguments) -> Result<()> {
-    let continuous = arguments.continuous.as_deref();
-    let file = cosmos::import(&arguments.discrete, continuous, arguments.trained_frames)?;
-    file.write(&arguments.out)?;
-    info(Some(arguments.out.clone()))
-}
-
-fn parity(arguments: &ParityArguments) -> Result<()> {
-    let kind = match arguments.kind {
-        Number::F32 => tch::Kind::Float,
-        Number::Bf16 => tch::Kind::BFloat16,
-    };
-    // By default CUDA's convolutions of f32 read 10 bits of a mantissa, too few for the limit; CUDA's libraries look here
-    // when they are loaded.
-    std::env::set_var("NVIDIA_TF32_OVERRIDE", "0");
-    let device = gsttvc::model::device::select(&arguments.device)?;
-    let parity = eval::Parity::of(&arguments.file, device, kind)?;
-    println!("{}", serde_json::to_string(&parity)?);
-    ensure!(
-        parity.holds(arguments.limit.unwrap_or(eval::tolerance(kind))),
-        "the networks differ from the vectors"
-    );
-    Ok(())
-}
-
-fn evaluate(arguments: &EvalArguments) -> Result<()> {
+/// Codes all clips with all settings.
+pub fn evaluate(arguments: &EvalArguments) -> Result<()> {
     let model = load(arguments.model.clone(), &arguments.device)?;
     let lpips = read_lpips(arguments.lpips.as_deref())?;
     if let Some(folder) = &arguments.montage {
@@ -426,49 +250,4 @@ impl EvalArguments {
         };
         self.quantizer.iter().map(at_quantizer).collect()
     }
-}
-
-fn compare(arguments: &CompareArguments) -> Result<()> {
-    let source = Clip::read(&arguments.source)?;
-    let lpips = read_lpips(arguments.lpips.as_deref())?;
-    let (width, height) = source.size();
-    println!(
-        "{width}x{height}, {} frames at {:.2} frames/s",
-        source.frames(),
-        source.frame_rate
-    );
-    println!("stream                   bytes   kbit/s  bit/pixel  PSNR (luma)   SSIM   LPIPS  flicker");
-    let mut rows = vec![eval::to_rgb(&source.luma, &source.chroma)?];
-    for pair in arguments.coded.chunks(2) {
-        let decoded = Clip::read(&pair[1])?;
-        let pictures = Pictures {
-            luma: decoded.luma,
-            chroma: decoded.chroma,
-        };
-        let bytes = std::fs::metadata(&pair[0])?.len();
-        let m =
-            eval::measure(&source, &pictures, bytes, lpips.as_ref()).with_context(|| pair[1].display().to_string())?;
-        let perceptual = lpips.as_ref().map_or("-".into(), |_| format!("{:.4}", m.lpips));
-        println!(
-            "{:20} {bytes:9} {:8.2}  {:9.5}  {:8.2} dB  {:.3}  {perceptual:>6}  {:7.2}",
-            pair[0].file_name().unwrap_or_default().to_string_lossy(),
-            m.kbit_per_second,
-            m.bits_per_pixel,
-            m.psnr,
-            m.ssim,
-            m.flicker
-        );
-        rows.push(eval::to_rgb(&pictures.luma, &pictures.chroma)?);
-    }
-    if let Some(png) = &arguments.png {
-        write_montage(png, &rows)?;
-        println!("picture: {}", png.display());
-    }
-    Ok(())
-}
-
-fn read_lpips(weights: Option<&Path>) -> Result<Option<Lpips>> {
-    weights
-        .map(|path| Lpips::load(path, tch::Device::Cpu, tch::Kind::Float))
-        .transpose()
 }
