@@ -157,3 +157,18 @@ fn times_of_a_container_are_kept() {
     let times: Vec<_> = drain(&mut harness).iter().map(|b| b.pts().unwrap()).collect();
     assert_eq!(times, [0, 1, 2].map(|i| start + i * FRAME));
 }
+
+#[test]
+fn buffers_that_upstream_holds_on_to_are_timed_all_the_same() {
+    init();
+    let mut harness = gst_check::Harness::new("tvcparse");
+    harness.set_src_caps(gst::Caps::new_empty_simple("video/x-tvc"));
+    harness.play();
+    let held: Vec<_> = units().into_iter().map(gst::Buffer::from_mut_slice).collect();
+    held.iter()
+        .for_each(|buffer| assert!(harness.push(buffer.clone()).is_ok()));
+    harness.push_event(gst::event::Eos::new());
+    let times: Vec<_> = drain(&mut harness).iter().map(|b| b.pts().unwrap()).collect();
+    assert_eq!(times, [0, 1, 9, 17, 18, 26].map(|n| n * FRAME));
+    assert!(held.iter().all(|buffer| buffer.pts().is_none()), "they are upstream's");
+}

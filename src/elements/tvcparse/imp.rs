@@ -145,9 +145,13 @@ impl BaseParseImpl for TvcParse {
     fn pre_push_frame(&self, frame: &mut gst_base::BaseParseFrame) -> Result<gst::FlowSuccess, gst::FlowError> {
         // The base class takes the time away again where upstream counts in time but gives none.
         let pts = self.state.lock().unwrap().pts;
-        if let Some(buffer) = frame.buffer_mut().filter(|b| b.pts().is_none()) {
-            buffer.set_pts(pts);
-            buffer.set_dts(pts);
+        if let Some(buffer) = frame.buffer().filter(|buffer| buffer.pts().is_none()) {
+            // Upstream may hold on to what it has pushed.
+            let mut timed = buffer.to_owned();
+            let writable = timed.make_mut();
+            writable.set_pts(pts);
+            writable.set_dts(pts);
+            frame.set_output_buffer(timed);
         }
         if let Some(segment) = self.plays_key_units_backwards() {
             return Err(self.push_key_units_backwards(&segment));
