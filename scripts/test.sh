@@ -24,7 +24,7 @@ step "tests without libtorch"
 cargo test --quiet --no-default-features
 
 step "tests"
-cargo build --quiet --features train --examples
+cargo build --quiet --features train --lib --bins --examples
 cargo test --quiet --features train
 
 step "examples and the README's pipelines"
