@@ -78,6 +78,14 @@ impl SequenceHeader {
         }
     }
 
+    /// Whether every field is in its range, as a parser will see it.
+    #[cfg(feature = "codec")]
+    pub(crate) fn validate(&self) -> Result<(), BitstreamError> {
+        let mut packed = Vec::new();
+        self.pack(&mut packed);
+        SequenceHeader::parse(&mut Reader::new(&packed)).map(drop)
+    }
+
     /// Width and height of the coded pictures.
     pub fn coded_size(&self) -> (u32, u32) {
         let coded = |shown| self.coding_scale.coded(shown);

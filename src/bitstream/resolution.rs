@@ -29,11 +29,6 @@ impl CodingScale {
         CodingScale::Double,
     ];
 
-    /// The next one up, if there is one.
-    pub fn larger(self) -> Option<CodingScale> {
-        CodingScale::ALL.into_iter().find(|other| *other > self)
-    }
-
     /// The next one down, if there is one.
     pub fn smaller(self) -> Option<CodingScale> {
         CodingScale::ALL.into_iter().rev().find(|other| *other < self)

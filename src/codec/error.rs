@@ -61,6 +61,12 @@ pub enum CodecError {
         /// In luma samples.
         height: u32,
     },
+    /// A frame is of another size than its stream, or its planes are of another size than the frame.
+    #[error("a frame whose planes are not those of {}x{} samples", expected.0, expected.1)]
+    Frame {
+        /// Width and height of the stream in luma samples.
+        expected: (usize, usize),
+    },
     /// Limit: nothing that the encoder can do makes the access unit short enough for its header.
     #[error(
         "an access unit of {found} bytes at the coarsest quantizer, the bitstream takes {most}: lower coding-scale or picture size"

@@ -34,6 +34,15 @@ impl Frame {
         }
     }
 
+    /// Whether each plane has as many samples as it should.
+    pub(super) fn is_whole(&self) -> bool {
+        let samples = |plane| {
+            let (width, height) = Frame::plane_size(self.width, self.height, plane);
+            width.checked_mul(height)
+        };
+        (0..3).all(|plane| samples(plane) == Some(self.planes[plane].len()))
+    }
+
     /// Width and height of a plane.
     pub fn plane_size(width: usize, height: usize, plane: usize) -> (usize, usize) {
         match plane {
@@ -44,7 +53,7 @@ impl Frame {
 
     /// Some rows, an even number from an even one, of frames of equal size -> quad pictures `[1, t, 6, h/2, w/2]` f32
     /// on the CPU. Edges are repeated to the right up to `width` and below as far as `rows` goes.
-    pub fn to_quads(frames: &[&Frame], width: usize, rows: Range<usize>) -> Result<Tensor, tch::TchError> {
+    pub(crate) fn to_quads(frames: &[&Frame], width: usize, rows: Range<usize>) -> Result<Tensor, tch::TchError> {
         let mut luma = Vec::with_capacity(frames.len() * width * rows.len());
         let mut chroma = Vec::with_capacity(frames.len() * width * rows.len() / 2);
         for frame in frames {
@@ -62,7 +71,7 @@ impl Frame {
     }
 
     /// The same of the frames in another size, without a detour over bytes.
-    pub fn to_resized_quads(
+    pub(crate) fn to_resized_quads(
         frames: &[&Frame],
         (width, height): (usize, usize),
         padded_width: usize,
@@ -89,7 +98,7 @@ impl Frame {
     }
 
     /// Inverse of [`Self::to_quads`]: cuts `quads: [1, t, 6, h/2, w/2]` to `width` x `height`.
-    pub fn from_quads(quads: &Tensor, width: usize, height: usize) -> Result<Vec<Frame>, tch::TchError> {
+    pub(crate) fn from_quads(quads: &Tensor, width: usize, height: usize) -> Result<Vec<Frame>, tch::TchError> {
         let (luma, chroma) = picture::planes_from_quad(&quads.f_squeeze_dim(0)?)?;
         let (luma, chroma) = (picture::to_u8(&luma)?, picture::to_u8(&chroma)?);
         let cut = |plane: Tensor, number: usize| -> Result<Vec<u8>, tch::TchError> {
@@ -114,7 +123,7 @@ impl Frame {
     }
 
     /// The frame in another width and height, each plane about its centre.
-    pub fn resized(&self, (width, height): (usize, usize)) -> Result<Frame, tch::TchError> {
+    pub(crate) fn resized(&self, (width, height): (usize, usize)) -> Result<Frame, tch::TchError> {
         let resize = |number: usize| -> Result<Vec<u8>, tch::TchError> {
             let (from_w, from_h) = Frame::plane_size(self.width, self.height, number);
             let (w, h) = Frame::plane_size(width, height, number);

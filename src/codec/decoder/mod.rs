@@ -55,6 +55,7 @@ impl Decoder {
     }
 
     /// Without some parts, to see what they are worth.
+    #[doc(hidden)]
     pub fn with_settings(model: Arc<Model>, settings: DecoderSettings) -> Decoder {
         Decoder {
             entropy: EntropyDecoder::new(model.clone()),

@@ -79,13 +79,14 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// `sequence.model_id` and `sequence.pts` are filled in here.
+    /// Fails if `sequence` has a size or a fraction that is not legal. `sequence.model_id` and `sequence.pts` are filled in here.
     pub fn new(model: Arc<Model>, sequence: SequenceHeader, settings: EncoderSettings) -> Result<Encoder, CodecError> {
         let (width, height) = (sequence.width, sequence.height);
         let legal = MIN_SIZE..=MAX_SIZE;
         if !legal.contains(&width) || !legal.contains(&height) {
             return Err(CodecError::Size { width, height });
         }
+        sequence.validate()?;
         let sequence = SequenceHeader {
             model_id: model.id,
             pts: None,
@@ -117,8 +118,13 @@ impl Encoder {
         self.settings = settings;
     }
 
-    /// Takes a frame, and codes the units that it completes. `force_key`: the frame becomes a key unit.
+    /// Takes a frame, and codes the units that it completes. `force_key`: the frame becomes a key unit. Fails if the frame is not of the
+    /// sequence's size; it is then left out.
     pub fn push(&mut self, frame: Frame, force_key: bool) -> Result<Vec<AccessUnit>, CodecError> {
+        let expected = (self.sequence.width as usize, self.sequence.height as usize);
+        if (frame.width, frame.height) != expected || !frame.is_whole() {
+            return Err(CodecError::Frame { expected });
+        }
         match self.role(&frame, force_key) {
             Role::Key { is_new } => {
                 let mut units = self.drain_before_key()?;

@@ -19,6 +19,7 @@ pub struct EncoderSettings {
     /// was trained for.
     pub key_int_max: u32,
     /// Other than usual, to see what is worth what.
+    #[doc(hidden)]
     pub ablation: EncoderAblation,
 }
 

@@ -71,3 +71,23 @@ fn a_limit_that_nothing_meets_is_an_error_and_the_stream_goes_on_after_it() {
     encoder.max_payload = usize::MAX;
     assert!(encoder.push(frame(1, 0), false).unwrap()[0].is_key);
 }
+
+#[test]
+fn what_an_application_gets_wrong_is_an_error() {
+    let model = tiny_model();
+    for wrong in [
+        SequenceHeader { frame_rate: (25, 0), ..sequence() },
+        SequenceHeader { frame_rate: (u32::MAX, 1), ..sequence() },
+        SequenceHeader { pixel_aspect_ratio: (0, 1), ..sequence() },
+        SequenceHeader { width: 8, ..sequence() },
+    ] {
+        assert!(Encoder::new(model.clone(), wrong, EncoderSettings::default()).is_err(), "{wrong:?}");
+    }
+    let mut encoder = Encoder::new(model, sequence(), EncoderSettings::default()).unwrap();
+    let mut short = frame(0, 0);
+    short.planes[1].pop();
+    for wrong in [Frame::grey(WIDTH + 2, HEIGHT), Frame::grey(WIDTH, HEIGHT - 2), short] {
+        assert!(matches!(encoder.push(wrong, false), Err(CodecError::Frame { .. })));
+    }
+    assert_eq!(encoder.push(frame(0, 0), false).unwrap().len(), 1);
+}

@@ -84,7 +84,9 @@ impl TvcDec {
             return Fate::Skipped;
         }
         let sink = self.sink_clock.lock().unwrap().at(Instant::now());
-        let end = time.due.map(|due| due + time.duration.unwrap_or(ASSUMED_DURATION));
+        let end = time
+            .due
+            .map(|due| due.saturating_add(time.duration.unwrap_or(ASSUMED_DURATION)));
         match end.zip(sink) {
             // Something is shown now and then, by sinks' own rule for what is late.
             Some((end, sink)) if end < sink && !self.is_first_for_long(sink) => Fate::Late,
@@ -95,7 +97,8 @@ impl TvcDec {
     /// Whether nothing was pushed for a second, by the sink's clock; then it counts as pushed.
     fn is_first_for_long(&self, sink: gst::ClockTime) -> bool {
         let mut pushed = self.pushed_late.lock().unwrap();
-        let is_first = pushed.is_none_or(|pushed| sink >= pushed + gst::ClockTime::SECOND || sink < pushed);
+        let is_first =
+            pushed.is_none_or(|pushed| sink >= pushed.saturating_add(gst::ClockTime::SECOND) || sink < pushed);
         if is_first {
             *pushed = Some(sink);
         }

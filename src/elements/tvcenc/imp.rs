@@ -72,7 +72,7 @@ impl State {
     fn latency(&self) -> (gst::ClockTime, gst::ClockTime) {
         let frame = self.frame_time().unwrap_or(ASSUMED_FRAME_TIME);
         (
-            frame * self.group as u64,
+            frame.saturating_mul(self.group as u64),
             self.time.bound().unwrap_or(self.assumed_time),
         )
     }
@@ -268,6 +268,7 @@ impl VideoEncoderImpl for TvcEnc {
             state.waiting.clear();
             state.spacing.reset();
         }
+        self.timeline.lock().unwrap().break_off();
         true
     }
 
@@ -383,10 +384,13 @@ impl TvcEnc {
 
 /// Duration of a unit's frames: the sum of theirs, or by their time stamps where they have none.
 fn unit_duration(frames: &[VideoCodecFrame], frame_time: Option<gst::ClockTime>) -> Option<gst::ClockTime> {
-    let given = frames
-        .iter()
-        .map(|frame| frame.duration())
-        .sum::<Option<gst::ClockTime>>();
+    let given = frames.iter().try_fold(gst::ClockTime::ZERO, |sum, frame| {
+        frame.duration().and_then(|duration| sum.checked_add(duration))
+    });
     let times: Vec<_> = frames.iter().map(|frame| frame.pts()).collect();
-    given.or_else(|| durations(&times, frame_time, frame_time).into_iter().sum())
+    given.or_else(|| {
+        let durations = durations(&times, frame_time, frame_time);
+        let mut durations = durations.into_iter();
+        durations.try_fold(gst::ClockTime::ZERO, |sum, duration| sum.checked_add(duration?))
+    })
 }

@@ -178,8 +178,13 @@ impl BaseParseImpl for TvcParse {
     }
 
     fn src_event(&self, event: gst::Event) -> bool {
+        let is_seek = event.type_() == gst::EventType::Seek;
         let event = self.complete_seek(&event).unwrap_or(event);
-        self.parent_src_event(event)
+        let is_handled = self.parent_src_event(event);
+        if is_seek && !is_handled {
+            self.give_up_search();
+        }
+        is_handled
     }
 }
 

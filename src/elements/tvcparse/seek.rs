@@ -145,6 +145,10 @@ impl TvcParse {
             return None;
         };
         let is_forward = rate > 0.0;
+        if is_forward && start_type != gst::SeekType::Set {
+            // The base class refuses it.
+            return None;
+        }
         if !self.is_pulling() {
             let target = start.filter(|_| is_forward && self.counts_bytes())?;
             return self.complete_push_seek(event, target.nseconds());
@@ -246,8 +250,17 @@ impl TvcParse {
         let (offset, shift) = (unit.start, stream.shift());
         index.pass(unit, &stream);
         let Some(time) = key else { return false };
-        let is_new = index.add(Key { offset, time, shift });
         drop(index);
+        if self
+            .obj()
+            .sink_pad()
+            .peer_query_duration::<gst::format::Bytes>()
+            .is_none()
+        {
+            // A stream without an end, in which nobody seeks: an index would grow with it.
+            return false;
+        }
+        let is_new = self.index.lock().unwrap().add(Key { offset, time, shift });
         if let Some(time) = caps::time(time).filter(|time| is_new && i64::try_from(time.nseconds()).is_ok()) {
             self.obj().add_index_entry(offset, time, true, true);
         }
@@ -281,6 +294,7 @@ impl TvcParse {
         }
         self.obj().drain();
         let stop = segment.stop();
+        let stop = stop.or_else(|| self.index.lock().unwrap().end().and_then(caps::time));
         let message = gst::message::SegmentDone::builder(stop).src(&*self.obj()).build();
         let _ = self.obj().post_message(message);
         self.obj().src_pad().push_event(gst::event::SegmentDone::new(stop));
@@ -306,7 +320,16 @@ impl TvcParse {
             });
             event
         };
-        self.parent_src_event(event)
+        let is_handled = self.parent_src_event(event);
+        if !is_handled {
+            self.give_up_search();
+        }
+        is_handled
+    }
+
+    /// Upstream does not go where it is asked to.
+    pub(super) fn give_up_search(&self) {
+        self.state.lock().unwrap().search = None;
     }
 
     /// What the index says of a place in a file; outer `None`: there is no file. The time of an end that has not been seen is unknown:

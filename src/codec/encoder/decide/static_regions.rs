@@ -16,7 +16,7 @@ const NOISE: f32 = 12.0;
 /// drifts it is four times as far.
 const DRIFT: f32 = 1.6;
 const ROUNDING_NOISE: f32 = 1.0;
-/// A macroblock that was never static is so where the networks' mean squared error is at least this share of the squared step: plain surfaces
+/// A macroblock becomes static for the first time only where the networks' mean squared error is at least this share of the squared step: plain surfaces
 /// would get edges at their blocks, ...
 const LEAST_ERROR: f32 = 0.02;
 /// ... and where keeping it static leaves at most this share of that error.

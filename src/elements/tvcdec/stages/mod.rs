@@ -289,7 +289,11 @@ impl<U, P: Pictures> Stages<U, P> {
             if state.is_closed || state.is_dead {
                 return None;
             }
-            // A flush may have taken it away.
+            // Meanwhile a flush may have come, and the streaming thread may take what comes next itself: it then holds the lock that
+            // pushing needs.
+            if state.is_synchronous {
+                continue;
+            }
             let Some((ticket, unit)) = state.painted.pop_front() else {
                 continue;
             };

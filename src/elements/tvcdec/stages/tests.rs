@@ -181,3 +181,29 @@ fn a_dead_thread_lets_everybody_go() {
     assert_eq!(waiting.join().unwrap(), Err(gst::FlowError::Error));
     assert!(stages.next_painted().is_none() && stages.next_waiting(|_, _| ()).is_none());
 }
+
+#[test]
+fn a_first_picture_that_is_held_does_not_become_one_that_the_streaming_thread_waits_for() {
+    let stages = open();
+    let painter = painter(&stages);
+    let output = std::thread::spawn({
+        let stages = stages.clone();
+        move || {
+            while let Some((ticket, _)) = stages.next_painted() {
+                stages.pushed(ticket, Ok(gst::FlowSuccess::Ok));
+            }
+        }
+    });
+    for _ in 0..300 {
+        stages.wait_for_room();
+        stages.push(1);
+        stages.begin_flush();
+        stages.end_flush();
+        stages.wait_until_idle();
+        stages.push(2);
+        assert_eq!(stages.take_painted().map(|unit| unit.1), Some(2));
+    }
+    stages.close();
+    painter.join().unwrap();
+    output.join().unwrap();
+}
