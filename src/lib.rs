@@ -91,29 +91,24 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     elements::register_stream(plugin)
 }
 
-#[cfg(not(feature = "codec-plugin"))]
-gst::plugin_define!(
-    tvc,
-    env!("CARGO_PKG_DESCRIPTION"),
-    plugin_init,
-    concat!(env!("CARGO_PKG_VERSION"), "-", env!("COMMIT_ID")),
-    "MPL-2.0",
-    env!("CARGO_PKG_NAME"),
-    env!("CARGO_PKG_NAME"),
-    "https://crates.io/crates/gst-plugin-tvc",
-    env!("BUILD_REL_DATE")
-);
+macro_rules! define_plugin {
+    ($name:ident, $init:ident) => {
+        gst::plugin_define!(
+            $name,
+            env!("CARGO_PKG_DESCRIPTION"),
+            $init,
+            concat!(env!("CARGO_PKG_VERSION"), "-", env!("COMMIT_ID")),
+            "MPL-2.0",
+            env!("CARGO_PKG_NAME"),
+            env!("CARGO_PKG_NAME"),
+            "https://crates.io/crates/gst-plugin-tvc",
+            env!("BUILD_REL_DATE")
+        );
+    };
+}
 
+#[cfg(not(feature = "codec-plugin"))]
+define_plugin!(tvc, plugin_init);
 // An installation has two plugins: a typefinder is opened for every file that nobody knows at once, and must not bring libtorch along.
 #[cfg(feature = "codec-plugin")]
-gst::plugin_define!(
-    tvccodec,
-    env!("CARGO_PKG_DESCRIPTION"),
-    register_codec,
-    concat!(env!("CARGO_PKG_VERSION"), "-", env!("COMMIT_ID")),
-    "MPL-2.0",
-    env!("CARGO_PKG_NAME"),
-    env!("CARGO_PKG_NAME"),
-    "https://crates.io/crates/gst-plugin-tvc",
-    env!("BUILD_REL_DATE")
-);
+define_plugin!(tvccodec, register_codec);

@@ -13,15 +13,7 @@ use gst::prelude::*;
 const FRAMES: u64 = 60;
 
 fn units() -> Vec<gst::Buffer> {
-    init();
-    let info = i420();
-    let mut harness = gst_check::Harness::new("tvcenc");
-    harness.element().unwrap().set_property("key-int-max", 17u32);
-    harness.set_src_caps(info.to_caps().unwrap());
-    harness.play();
-    (0..FRAMES).for_each(|t| assert!(harness.push(picture(&info, t)).is_ok()));
-    harness.push_event(gst::event::Eos::new());
-    drain(&mut harness)
+    encode_with_keys(FRAMES)
 }
 
 /// A picture as a sink sees it: its number, its size in bytes and the format that the caps say.

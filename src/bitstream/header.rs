@@ -250,6 +250,14 @@ pub fn find_key_unit(bytes: &[u8]) -> Option<usize> {
         .find(|&i| matches!(UnitHeader::parse(&bytes[i..]), Ok((header, _)) if header.is_key()))
 }
 
+/// How many bytes there are, at least one, from what is no unit to the next key unit: the only place to go on after a loss of sync. Without one
+/// all but what may be the beginning of a header, or all if nothing follows `bytes`.
+pub(crate) fn bytes_to_key_unit(bytes: &[u8], is_end: bool) -> usize {
+    let keep = if is_end { 0 } else { MAX_HEADER };
+    let found = bytes.get(1..).and_then(find_key_unit);
+    found.map_or(bytes.len().saturating_sub(keep).max(1), |at| at + 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

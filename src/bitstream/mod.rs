@@ -8,6 +8,7 @@ mod limits;
 mod resolution;
 mod timing;
 
+pub(crate) use header::bytes_to_key_unit;
 pub use header::{find_key_unit, SequenceHeader, UnitHeader, DELTA_FRAMES, MAX_HEADER, MAX_PAYLOAD, SYNC};
 pub use limits::{FSQ_LEVELS, MAX_SIZE, MIN_SIZE};
 pub use resolution::CodingScale;

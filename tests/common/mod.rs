@@ -74,6 +74,19 @@ pub fn encode(info: &gst_video::VideoInfo, frames: u64) -> Vec<gst::Buffer> {
     drain(&mut harness)
 }
 
+/// Pictures through tvcenc, with a key unit in every 17.
+pub fn encode_with_keys(frames: u64) -> Vec<gst::Buffer> {
+    init();
+    let info = i420();
+    let mut harness = gst_check::Harness::new("tvcenc");
+    harness.element().unwrap().set_property("key-int-max", 17u32);
+    harness.set_src_caps(info.to_caps().unwrap());
+    harness.play();
+    (0..frames).for_each(|t| assert!(harness.push(picture(&info, t)).is_ok()));
+    harness.push_event(gst::event::Eos::new());
+    drain(&mut harness)
+}
+
 /// Frame `t` of a [`picture`], at a time of its own and of no duration.
 pub fn picture_at(info: &gst_video::VideoInfo, t: u64, pts: gst::ClockTime) -> gst::Buffer {
     let mut buffer = picture(info, t);

@@ -91,7 +91,7 @@ impl Gop {
     /// Whether any macroblock is static: a key unit would lose it.
     pub fn has_static(&self) -> bool {
         let background = self.reconstruction.background();
-        background.is_some_and(|background| background.any_known())
+        background.is_some_and(|background| background.history().any_known())
     }
 
     /// Whether it paints what the decoder shows.

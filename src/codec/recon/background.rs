@@ -6,7 +6,7 @@ use super::blocks::{gather, rows, scatter, side};
 use super::dct;
 use crate::codec::geometry::size_in_macroblocks;
 use crate::codec::Frame;
-use crate::entropy::{Levels, Macroblock, ResidualMap, LUMA_BLOCKS, MACROBLOCK_BLOCKS, ZIGZAG};
+use crate::entropy::{Levels, Macroblock, ResidualContext, ResidualMap, LUMA_BLOCKS, MACROBLOCK_BLOCKS, ZIGZAG};
 
 /// What a whole sample weighs where static and painted ones meet.
 const WHOLE: u16 = 64;
@@ -32,8 +32,8 @@ pub fn block_step(index: usize, block: usize) -> f32 {
 /// The static pictures of a stream's macroblocks: the same in encoder and decoder.
 #[derive(Debug, Default)]
 pub struct Background {
-    /// Which macroblocks have been static in any unit since the key unit.
-    known: Vec<bool>,
+    /// Of the units since the key unit.
+    history: ResidualContext,
     /// Where a macroblock has never been static, what was last shown.
     picture: Option<Frame>,
 }
@@ -65,21 +65,15 @@ impl Background {
         self.note(residual);
     }
 
-    /// Whether a macroblock has a picture of its own from an earlier unit.
-    pub fn is_known(&self, at: usize) -> bool {
-        self.known.get(at).copied().unwrap_or(false)
-    }
-
-    /// Whether any macroblock has.
-    pub fn any_known(&self) -> bool {
-        self.known.contains(&true)
+    /// Which macroblocks have a picture of their own from an earlier unit.
+    pub fn history(&self) -> &ResidualContext {
+        &self.history
     }
 
     fn note(&mut self, residual: Option<&ResidualMap>) {
-        let macroblocks = residual.map_or(&[][..], |residual| &residual.macroblocks);
-        self.known.resize(self.known.len().max(macroblocks.len()), false);
-        let known = self.known.iter_mut().zip(macroblocks);
-        known.for_each(|(known, macroblock)| *known |= macroblock.is_static());
+        if let Some(residual) = residual {
+            self.history.push(residual);
+        }
     }
 
     /// Shows what was shown last where nothing was static.
@@ -91,8 +85,7 @@ impl Background {
         };
         let (width, height) = size_in_macroblocks(last.width, last.height);
         for macroblock in (0..height).flat_map(|y| (0..width).map(move |x| (x, y))) {
-            let is_known = self.known.get(macroblock.1 * width + macroblock.0);
-            if !is_known.copied().unwrap_or(false) {
+            if !self.history.is_known(macroblock.1 * width + macroblock.0) {
                 copy(last, macroblock, picture);
             }
         }

@@ -27,7 +27,7 @@ use super::painter::{PaintedUnit, Scheduler, Unit};
 use super::qos::{SinkClock, Stats};
 use super::stages::Stages;
 use super::threads::assumed_time;
-use crate::bitstream::{find_key_unit, BitstreamError, UnitHeader};
+use crate::bitstream::{bytes_to_key_unit, BitstreamError, UnitHeader};
 use crate::elements::caps;
 use crate::elements::latency::{wants_qos, Latency};
 use crate::elements::runtime::RuntimeSettings;
@@ -286,7 +286,7 @@ impl VideoDecoderImpl for TvcDec {
                 Ok((header, start)) => (header.frames, start + header.payload_length),
                 Err(BitstreamError::Incomplete) if !at_eos => return self.wait_for_data(),
                 // No unit: all bytes up to the next one go through as a broken unit, to be reported there.
-                Err(_) => (1, data.get(1..).and_then(find_key_unit).map_or(available, |at| at + 1)),
+                Err(_) => (1, bytes_to_key_unit(&data, true)),
             }
         };
         if length > available && !at_eos {

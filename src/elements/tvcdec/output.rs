@@ -10,6 +10,7 @@ use gst_video::prelude::*;
 use gst_video::{VideoCodecFrame, VideoFrameRef};
 
 use super::imp::{TvcDec, CAT};
+use super::input::wants_key_units;
 use super::painter::{PaintedUnit, PictureTime};
 use super::stages::Ticket;
 use crate::codec::{CodecError, Frame};
@@ -127,7 +128,7 @@ impl TvcDec {
     /// Whether the base class keeps finished pictures until a whole group is there: it does to turn it round.
     fn are_queued(&self) -> bool {
         let segment = self.obj().output_segment();
-        segment.rate() < 0.0 && !segment.flags().contains(gst::SegmentFlags::TRICKMODE_KEY_UNITS)
+        segment.rate() < 0.0 && !wants_key_units(&segment)
     }
 
     fn fill(&self, frame: &mut VideoCodecFrame, picture: &Frame) -> Result<(), gst::FlowError> {

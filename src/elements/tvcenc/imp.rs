@@ -13,7 +13,7 @@ use gst_video::{VideoCodecFrame, VideoCodecFrameFlags, VideoFormat, VideoInfo};
 
 use super::settings::Settings;
 use super::timeline::Timeline;
-use crate::bitstream::UnitHeader;
+use crate::bitstream::{SequenceHeader, UnitHeader};
 use crate::codec::{AccessUnit, CodecError, Encoder, EncoderSettings};
 use crate::elements::caps;
 use crate::elements::convert::{progressive, Converter};
@@ -33,6 +33,8 @@ static CAT: LazyLock<gst::DebugCategory> =
 /// One stream of one format.
 struct State {
     info: VideoInfo,
+    /// What the stream says of that.
+    sequence: SequenceHeader,
     converter: Converter,
     encoder: Encoder,
     /// Numbers of the frames that the encoder holds, oldest first.
@@ -52,6 +54,7 @@ impl State {
         let sequence = caps::to_sequence(&info);
         Ok(State {
             converter: Converter::from_format(&info)?,
+            sequence,
             encoder: Encoder::new(model, sequence, settings).map_err(|e| gst::loggable_error!(CAT, "{e}"))?,
             waiting: VecDeque::new(),
             group,
@@ -64,7 +67,7 @@ impl State {
 
     /// How far frames are apart: as the caps say, or as they come if that is slower or unknown.
     fn frame_time(&self) -> Option<gst::ClockTime> {
-        self.spacing.picture(caps::duration(&caps::to_sequence(&self.info), 1))
+        self.spacing.picture(caps::duration(&self.sequence, 1))
     }
 
     /// The latency, in what frames wait for each other and what coding takes. The first of a unit waits for the last one, which is there
@@ -295,7 +298,7 @@ impl TvcEnc {
     fn push(&self, state: &mut State, frame: &VideoCodecFrame) -> Result<Coded, gst::FlowError> {
         let start = Instant::now();
         let buffer = frame.input_buffer().ok_or(gst::FlowError::Error)?;
-        let pts = self.stream_time(frame, &state.info);
+        let pts = self.stream_time(frame, &state.sequence);
         let picture = state.converter.read(buffer, pts).map_err(|error| {
             gst::element_imp_error!(self, gst::StreamError::Format, ["cannot read the picture: {error}"]);
             gst::FlowError::Error
@@ -309,10 +312,9 @@ impl TvcEnc {
     }
 
     /// The time of a frame in the stream, in ns; its buffer keeps its own.
-    fn stream_time(&self, frame: &VideoCodecFrame, info: &VideoInfo) -> Option<u64> {
+    fn stream_time(&self, frame: &VideoCodecFrame, sequence: &SequenceHeader) -> Option<u64> {
         let segment = self.obj().input_segment().downcast::<gst::ClockTime>().ok()?;
-        let sequence = caps::to_sequence(info);
-        let duration = frame.duration().or_else(|| caps::duration(&sequence, 1));
+        let duration = frame.duration().or_else(|| caps::duration(sequence, 1));
         let running = segment.to_running_time(frame.pts());
         self.timeline
             .lock()
@@ -384,13 +386,13 @@ impl TvcEnc {
 
 /// Duration of a unit's frames: the sum of theirs, or by their time stamps where they have none.
 fn unit_duration(frames: &[VideoCodecFrame], frame_time: Option<gst::ClockTime>) -> Option<gst::ClockTime> {
-    let given = frames.iter().try_fold(gst::ClockTime::ZERO, |sum, frame| {
-        frame.duration().and_then(|duration| sum.checked_add(duration))
-    });
+    let given = total(frames.iter().map(|frame| frame.duration()));
     let times: Vec<_> = frames.iter().map(|frame| frame.pts()).collect();
-    given.or_else(|| {
-        let durations = durations(&times, frame_time, frame_time);
-        let mut durations = durations.into_iter();
-        durations.try_fold(gst::ClockTime::ZERO, |sum, duration| sum.checked_add(duration?))
-    })
+    given.or_else(|| total(durations(&times, frame_time, frame_time)))
+}
+
+/// The sum of durations, if all are known.
+fn total(durations: impl IntoIterator<Item = Option<gst::ClockTime>>) -> Option<gst::ClockTime> {
+    let mut durations = durations.into_iter();
+    durations.try_fold(gst::ClockTime::ZERO, |sum, duration| sum.checked_add(duration?))
 }

@@ -216,9 +216,9 @@ impl TvcParse {
     }
 
     fn plays_key_units_backwards(&self) -> Option<gst::FormattedSegment<gst::ClockTime>> {
-        let is_pulling = self.obj().sink_pad().mode() == gst::PadMode::Pull;
+        let is_backward = self.is_pulling() && self.wants_key_units();
         let segment = self.state.lock().unwrap().segment.clone();
-        (is_pulling && self.wants_key_units() && segment.rate() < 0.0).then_some(segment)
+        (is_backward && segment.rate() < 0.0).then_some(segment)
     }
 
     fn note_skipped(&self, bytes: usize, offset: u64) {

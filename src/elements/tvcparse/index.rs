@@ -2,7 +2,7 @@
 //! Key units of a file: where they are and when they are shown.
 
 use super::stream::Stream;
-use crate::bitstream::{find_key_unit, UnitHeader, DELTA_FRAMES, MAX_HEADER};
+use crate::bitstream::{bytes_to_key_unit, UnitHeader, DELTA_FRAMES, MAX_HEADER};
 
 /// Explicit times take at most a LEB128 number of 64 bits for each frame.
 const MAX_TIMES: usize = DELTA_FRAMES * 10;
@@ -23,7 +23,7 @@ pub struct Key {
 }
 
 /// What is known of a file's key units.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Index {
     /// In the order of the file, which is that of time.
     keys: Vec<Key>,
@@ -160,13 +160,9 @@ impl Index {
         R: Fn(u64, usize) -> Option<Vec<u8>>,
     {
         self.stream.lose_sync();
-        self.at += 1;
         let bytes = window.bytes(source, self.at, BLOCK)?;
-        // What may be the beginning of a header is looked at again with what follows it.
         let is_end = self.at + bytes.len() as u64 >= source.size;
-        let keep = if is_end { 0 } else { MAX_HEADER };
-        let skip = find_key_unit(bytes).unwrap_or(bytes.len().saturating_sub(keep));
-        self.at += skip as u64;
+        self.at += bytes_to_key_unit(bytes, is_end) as u64;
         Some(())
     }
 }

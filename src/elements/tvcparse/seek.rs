@@ -59,8 +59,33 @@ fn snapped(index: &Index, target: u64, flags: gst::SeekFlags) -> Option<Key> {
     }
 }
 
+/// A search in a file of `size` bytes between what is known before the target and what is known, or estimated, behind it.
+fn search(index: &Index, target: u64, size: u64) -> Search {
+    let point = |key: Key| Point {
+        offset: key.offset,
+        time: key.time,
+    };
+    let lower = index.before(target).map_or(Point { offset: 0, time: 0 }, point);
+    let estimated = || {
+        let end = u128::from(index.end()?) * u128::from(size) / u128::from(index.known().max(1));
+        u64::try_from(end).ok()
+    };
+    let end = || Point {
+        offset: size,
+        time: estimated().unwrap_or(0).max(target.saturating_add(1)),
+    };
+    let upper = index.after(target).map(point);
+    Search::new(target, lower, upper.unwrap_or_else(end), upper.is_none())
+}
+
 impl TvcParse {
-    fn is_pulling(&self) -> bool {
+    /// Bytes of what upstream has, where it can tell.
+    fn size(&self) -> Option<u64> {
+        let size = self.obj().sink_pad().peer_query_duration::<gst::format::Bytes>()?;
+        Some(*size)
+    }
+
+    pub(super) fn is_pulling(&self) -> bool {
         self.obj().sink_pad().mode() == gst::PadMode::Pull
     }
 
@@ -75,14 +100,14 @@ impl TvcParse {
         if !self.is_pulling() {
             return None;
         }
-        let size = self.obj().sink_pad().peer_query_duration::<gst::format::Bytes>()?;
+        let size = self.size()?;
         let read = |offset, length| {
             let buffer = self.obj().sink_pad().pull_range(offset, length as u32).ok()?;
             let map = buffer.map_readable().ok()?;
             Some(map.to_vec())
         };
         Some(Source {
-            size: *size,
+            size,
             read: Box::new(read),
         })
     }
@@ -101,16 +126,27 @@ impl TvcParse {
 
     /// Indexes the file until `is_enough`; gives its end in ns if that has been reached.
     fn extend_index(&self, source: &Source<Reader>, is_enough: impl Fn(&Index) -> bool) -> Option<u64> {
-        let mut index = self.index.lock().unwrap();
+        // A copy: upstream may be slow, and others want to know what is known.
+        let mut index = self.index.lock().unwrap().clone();
         let known = index.keys().len();
         index.extend(source, is_enough);
-        for key in &index.keys()[known..] {
-            // The base class counts time with a sign.
-            if let Some(time) = caps::time(key.time).filter(|time| i64::try_from(time.nseconds()).is_ok()) {
-                self.obj().add_index_entry(key.offset, time, true, true);
-            }
+        index.keys()[known..]
+            .iter()
+            .for_each(|key| self.tell_base_class(key.offset, key.time));
+        let end = index.end().filter(|_| index.known() >= source.size);
+        let mut shared = self.index.lock().unwrap();
+        if index.known() > shared.known() {
+            *shared = index;
         }
-        index.end().filter(|_| index.known() >= source.size)
+        end
+    }
+
+    /// A key unit for the base class's own index.
+    fn tell_base_class(&self, offset: u64, time: u64) {
+        // It counts time with a sign.
+        if let Some(time) = caps::time(time).filter(|time| i64::try_from(time.nseconds()).is_ok()) {
+            self.obj().add_index_entry(offset, time, true, true);
+        }
     }
 
     /// Measures a file where upstream lets it be read at any place.
@@ -181,6 +217,7 @@ impl TvcParse {
             return None;
         };
         let (rate, flags, start_type, mut start, stop_type, stop) = seek.get();
+        let size = self.size();
         let index = self.index.lock().unwrap();
         let lower = index.before(target);
         let is_known = index.after(target).is_some_and(|after| after.offset < index.known());
@@ -190,7 +227,9 @@ impl TvcParse {
             start = Time(caps::time(key.time));
         }
         let is_near = lower.is_some_and(|lower| target - lower.time <= NEAR);
-        let search = (!is_known && !is_near).then(|| self.search(&index, target)).flatten();
+        let search = (!is_known && !is_near)
+            .then(|| Some(search(&index, target, size?)))
+            .flatten();
         drop(index);
         // Accurate is what follows the index; the other way is to ask for a guess.
         let flags = match search {
@@ -208,26 +247,6 @@ impl TvcParse {
             has_arrived: false,
         });
         Some(event)
-    }
-
-    /// A search between what is known before the target and what is known, or estimated, behind it.
-    fn search(&self, index: &Index, target: u64) -> Option<Search> {
-        let size = self.obj().sink_pad().peer_query_duration::<gst::format::Bytes>()?;
-        let point = |key: Key| Point {
-            offset: key.offset,
-            time: key.time,
-        };
-        let lower = index.before(target).map_or(Point { offset: 0, time: 0 }, point);
-        let estimated = || {
-            let end = u128::from(index.end()?) * u128::from(*size) / u128::from(index.known().max(1));
-            u64::try_from(end).ok()
-        };
-        let end = || Point {
-            offset: *size,
-            time: estimated().unwrap_or(0).max(target.saturating_add(1)),
-        };
-        let upper = index.after(target).map(point);
-        Some(Search::new(target, lower, upper.unwrap_or_else(end), upper.is_none()))
     }
 
     /// Upstream sends what it was asked for.
@@ -251,18 +270,13 @@ impl TvcParse {
         index.pass(unit, &stream);
         let Some(time) = key else { return false };
         drop(index);
-        if self
-            .obj()
-            .sink_pad()
-            .peer_query_duration::<gst::format::Bytes>()
-            .is_none()
-        {
+        if self.size().is_none() {
             // A stream without an end, in which nobody seeks: an index would grow with it.
             return false;
         }
         let is_new = self.index.lock().unwrap().add(Key { offset, time, shift });
-        if let Some(time) = caps::time(time).filter(|time| is_new && i64::try_from(time.nseconds()).is_ok()) {
-            self.obj().add_index_entry(offset, time, true, true);
+        if is_new {
+            self.tell_base_class(offset, time);
         }
         self.try_again(Some(Point { offset, time }))
     }
@@ -274,9 +288,9 @@ impl TvcParse {
             return true;
         }
         if self.counts_bytes() && !self.is_pulling() {
-            let size = self.obj().sink_pad().peer_query_duration::<gst::format::Bytes>();
+            let size = self.size();
             let index = self.index.lock().unwrap();
-            let end = index.end().filter(|_| size.is_some_and(|size| index.known() >= *size));
+            let end = index.end().filter(|_| size.is_some_and(|size| index.known() >= size));
             drop(index);
             if let Some(end) = end.and_then(caps::time) {
                 self.obj().set_duration(end, 0);
@@ -373,9 +387,9 @@ impl TvcParse {
 
     /// The time of the last known key unit up to an offset.
     fn time_at(&self, offset: u64) -> Option<gst::ClockTime> {
-        let size = self.obj().sink_pad().peer_query_duration::<gst::format::Bytes>();
+        let size = self.size();
         let index = self.index.lock().unwrap();
-        if size.is_some_and(|size| offset >= *size) {
+        if size.is_some_and(|size| offset >= size) {
             return index.end().filter(|_| index.known() >= offset).and_then(caps::time);
         }
         let key = index.last_before(offset.saturating_add(1));

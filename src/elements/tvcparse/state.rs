@@ -4,7 +4,7 @@
 use super::index::Key;
 use super::search::Search;
 use super::stream::Stream;
-use crate::bitstream::{find_key_unit, BitstreamError, FrameTimes, SequenceHeader, UnitHeader, MAX_HEADER, SYNC};
+use crate::bitstream::{bytes_to_key_unit, BitstreamError, FrameTimes, SequenceHeader, UnitHeader, SYNC};
 use crate::elements::caps;
 
 /// What the next unit is understood by.
@@ -88,10 +88,7 @@ impl State {
     /// Only a key unit, with its strong check, is a place to go on.
     fn resync(&mut self, data: &[u8], draining: bool) -> Action {
         self.stream.lose_sync();
-        let found = data.get(1..).and_then(find_key_unit);
-        // What may be the beginning of a header stays.
-        let keep = if draining { 0 } else { MAX_HEADER };
-        Action::Skip(found.map_or(data.len().saturating_sub(keep).max(1), |at| at + 1))
+        Action::Skip(bytes_to_key_unit(data, draining))
     }
 
     /// The time of a unit: upstream's, a container's for example, or else the stream's, at upstream's distance if there was one before.

@@ -141,6 +141,11 @@ impl ResidualContext {
         self.known.get(at).copied().unwrap_or(false)
     }
 
+    /// Whether any macroblock has.
+    pub fn any_known(&self) -> bool {
+        self.known.contains(&true)
+    }
+
     pub(super) fn was_static(&self, at: usize) -> bool {
         self.was_static.get(at).copied().unwrap_or(false)
     }

@@ -65,7 +65,7 @@ impl StaticRegionDetector {
         let (last, picture) = (self.last.as_ref()?, background.picture()?);
         let (width, height) = size_in_macroblocks(picture.width, picture.height);
         let still = |at: usize| {
-            let is_known = background.is_known(at);
+            let is_known = background.history().is_known(at);
             self.still((last, frames), picture, (at % width, at / width), is_known)
         };
         Some(StaticRegions {
