@@ -113,20 +113,20 @@ fn rounded(values: &Tensor, before: Option<&Tensor>, point: &OperatingPoint) -> 
     nearer.where_self(&is_worth, &nearest)
 }
 
-/// Positions that keep what they were at a price (see [`OperatingPoint::skip_lambda`]) with the step of an index; `wanted, before` in steps, and in
+/// Positions that keep what they were at a lambda (see [`OperatingPoint::skip_lambda`]) with the step of an index; `wanted, before` in steps, and in
 /// what comes out `channels`, the dimension of these, is 1. Coarse steps hold whole pictures or nothing, which hardly ever happens to a
 /// sample: nothing is skipped there.
-pub(super) fn skip_map(wanted: &Tensor, before: &Tensor, (step, price): (usize, f64), channels: i64) -> Tensor {
+pub(super) fn skip_map(wanted: &Tensor, before: &Tensor, (step, lambda): (usize, f64), channels: i64) -> Tensor {
     let sum = |xs: Tensor| xs.sum_dim_intlist([channels].as_slice(), true, Kind::Float);
     let nearest = wanted.round();
     let gained = sum((wanted - before).square() - (wanted - &nearest).square());
     let changed = sum(nearest.ne_tensor(&before.round()).to_kind(Kind::Float));
-    let price = if step <= COARSEST_WITH_SKIP_MAP {
-        price
+    let lambda = if step <= COARSEST_WITH_SKIP_MAP {
+        lambda
     } else {
         f64::NEG_INFINITY
     };
-    gained.le_tensor(&((changed * CHANGE_BITS + POSITION_BITS) * price))
+    gained.le_tensor(&((changed * CHANGE_BITS + POSITION_BITS) * lambda))
 }
 
 /// `[n * t', ...]` -> the `t'` units, `[n, ...]`.
@@ -205,7 +205,7 @@ mod tests {
             assert_eq!(clip(&sent, at).to_kind(Kind::Int64), Tensor::stack(&units, 0));
         }
         let everywhere = digits(&bounded, &skipped.ones_like(), 2, &point(None, 0.0, 0.0)).unwrap();
-        assert_eq!(everywhere, sent, "a dead zone that is wide enough stays as it is");
+        assert_eq!(everywhere, sent, "a hysteresis that is wide enough stays as it is");
     }
 
     #[test]
@@ -243,12 +243,12 @@ mod tests {
             digits: Vec::try_from(bounded.get(unit).flatten(0, -1)).unwrap(),
             latents: None,
         };
-        let zone = 0.9;
+        let reach = 0.9;
         let mut before: Option<TokenMap> = None;
         let skipped = Tensor::zeros([8, 1, 3, 4], (Kind::Bool, Device::Cpu));
         let sent = clip(&digits(&clips(6), &skipped, 2, &point(None, 0.0, 0.0)).unwrap(), 0);
         for unit in 0..4 {
-            let map = analysis(unit).tokens(before.as_ref(), |_| zone);
+            let map = analysis(unit).tokens(before.as_ref(), |_| reach);
             let found: Vec<f32> = Vec::try_from(sent.get(unit).flatten(0, -1)).unwrap();
             let expected: Vec<f32> = map.tokens.as_flattened().iter().map(|&digit| digit.into()).collect();
             assert_eq!(found, expected, "unit {unit}");

@@ -122,7 +122,7 @@ fn parse_point(text: &str) -> Result<OperatingPoint, String> {
         },
         skip_lambda: other(1, usual.skip_lambda)?,
         key_qp_offset: other(2, usual.key_qp_offset as f64)? as usize,
-        residual_step: parse_step("detail step", others.get(3).copied().unwrap_or("-"), RESIDUAL_STEPS)?,
+        residual_step: parse_step("residual step", others.get(3).copied().unwrap_or("-"), RESIDUAL_STEPS)?,
     })
 }
 
@@ -220,8 +220,8 @@ impl EvalArguments {
                 let step = p.latent_step.map_or("-".into(), |s| s.to_string());
                 let (price, skip_lambda) = (p.rdoq.lambda, p.skip_lambda);
                 let residual = p.residual_step.map_or(String::new(), |step| format!(":{step}"));
-                let (zone, ratio, finer) = (p.hysteresis, p.mask_ratio, p.key_qp_offset);
-                let name = format!("{zone}:{step}:{ratio}:{price}:{skip_lambda}:{finer}{residual}");
+                let (hysteresis, ratio, finer) = (p.hysteresis, p.mask_ratio, p.key_qp_offset);
+                let name = format!("{hysteresis}:{step}:{ratio}:{price}:{skip_lambda}:{finer}{residual}");
                 (
                     name,
                     EncoderSettings {

@@ -13,7 +13,7 @@ use crate::codec::{CodecError, Frame};
 const OPENING_TRIALS: usize = 3;
 /// A plan that is so near to the trial before is as good.
 const NEAR: f64 = 0.75;
-/// Seconds after a key unit before another one for a better scale, or for details, is worth it, ...
+/// Seconds after a key unit before another one for a better scale, or for residuals, is worth it, ...
 const PATIENCE_SECONDS: f64 = 4.0;
 /// ... and where a smaller scale would be better even at a quality finer by so much.
 const HURRY_SECONDS: f64 = 1.0;
@@ -220,7 +220,7 @@ impl Encoder {
         }
     }
 
-    /// Whether going on with a frame as a key unit is worth it: at another scale, or with details, which add to pictures that only
+    /// Whether going on with a frame as a key unit is worth it: at another scale, or with residuals, which add to pictures that only
     /// an encoder knows that has painted all of them.
     pub(super) fn wants_restart(&mut self) -> bool {
         let (Some(link), Some(gop)) = (self.settings.rate_mode.link(), &self.gop) else {

@@ -153,13 +153,13 @@ impl Shares {
         Shares([plane(0), plane(1)])
     }
 
-    fn blend(&self, frozen: &Frame, painted: &mut Frame) {
+    fn blend(&self, background: &Frame, painted: &mut Frame) {
         for plane in 0..3 {
-            let samples = painted.planes[plane].iter_mut().zip(&frozen.planes[plane]);
-            for ((sample, frozen), &share) in samples.zip(&self.0[plane.min(1)]) {
+            let samples = painted.planes[plane].iter_mut().zip(&background.planes[plane]);
+            for ((sample, background), &share) in samples.zip(&self.0[plane.min(1)]) {
                 let share = u16::from(share);
                 *sample =
-                    ((u16::from(*sample) * (WHOLE - share) + u16::from(*frozen) * share + WHOLE / 2) / WHOLE) as u8;
+                    ((u16::from(*sample) * (WHOLE - share) + u16::from(*background) * share + WHOLE / 2) / WHOLE) as u8;
             }
         }
     }
@@ -209,10 +209,10 @@ mod tests {
     }
 
     /// Of 3x2 macroblocks.
-    fn residual(frozen: impl Fn(usize) -> bool) -> ResidualMap {
+    fn residual(is_static: impl Fn(usize) -> bool) -> ResidualMap {
         let mut map = ResidualMap::none(3, 2);
         for at in 0..6 {
-            if frozen(at) {
+            if is_static(at) {
                 map.macroblocks[at] = Macroblock::Skip;
             }
         }

@@ -92,7 +92,7 @@ mod tests {
     use crate::codec::geometry::size_in_macroblocks;
 
     #[test]
-    fn cells_of_any_picture_come_back() {
+    fn macroblocks_of_any_picture_come_back() {
         for (width, height) in [(16, 16), (33, 25), (17, 48)] {
             let plane = |number: usize| {
                 let (w, h) = Frame::plane_size(width, height, number);

@@ -114,7 +114,7 @@ impl Scheduler {
         if is_shown || symbols.is_key {
             return Wanted::All;
         }
-        // Where the next unit is not there yet, streams that never froze anything are trusted to go on like that.
+        // Where the next unit is not there yet, streams that never kept anything static are trusted to go on like that.
         let is_referred_to = match next.map(|next| &next.symbols) {
             Some(Ok(next)) => next.starts_static,
             Some(Err(_)) => false,

@@ -18,12 +18,12 @@ pub const CHANGE_BITS: f64 = 5.0;
 /// Hysteresis of the tokens, at least, where the latents are skipped: see [`crate::codec::OperatingPoint::hysteresis`].
 pub const SKIP_HYSTERESIS: f64 = 0.8;
 
-/// Where coding latents again with steps of `size` would gain less than the bits are worth, at a price of a bit in squared steps.
+/// Where coding latents again with steps of `size` would gain less than the bits are worth, at a lambda, what a bit is worth in squared steps.
 /// The unit before may have had finer steps: what does not move stays as good as it was.
-pub fn skip_map(wanted: &LatentMap, previous: &LatentMap, size: i32, price: f64) -> Vec<bool> {
+pub fn skip_map(wanted: &LatentMap, previous: &LatentMap, size: i32, lambda: f64) -> Vec<bool> {
     let positions = wanted.values.len() / wanted.channels;
     (0..positions)
-        .map(|at| is_skipped(wanted.position(at), previous.position(at), size, price))
+        .map(|at| is_skipped(wanted.position(at), previous.position(at), size, lambda))
         .collect()
 }
 
@@ -36,8 +36,8 @@ pub fn is_still(wanted: &LatentMap, previous: &LatentMap, size: i32) -> bool {
     positions.all(|(a, b)| a.iter().zip(b).filter(moved).count() * STILL_SHARE <= channels)
 }
 
-/// Whether the squared error of a position grows by less, in squared steps, than its bits cost at a price.
-fn is_skipped(wanted: &[i32], before: &[i32], size: i32, price: f64) -> bool {
+/// Whether the squared error of a position grows by less, in squared steps, than its bits cost at a lambda.
+fn is_skipped(wanted: &[i32], before: &[i32], size: i32, lambda: f64) -> bool {
     let size = f64::from(size);
     let (mut gained, mut changed) = (0.0, 0.0);
     for (&wanted, &before) in wanted.iter().zip(before) {
@@ -45,7 +45,7 @@ fn is_skipped(wanted: &[i32], before: &[i32], size: i32, price: f64) -> bool {
         gained += (wanted - before).powi(2) - (wanted - wanted.round()).powi(2);
         changed += f64::from(u8::from(wanted.round() != before.round()));
     }
-    gained <= price * (POSITION_BITS + CHANGE_BITS * changed)
+    gained <= lambda * (POSITION_BITS + CHANGE_BITS * changed)
 }
 
 #[cfg(test)]

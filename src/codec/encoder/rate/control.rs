@@ -178,7 +178,7 @@ impl RateControl {
         let affordable = |sizes: &SizeModel, quantizer: f64| {
             let key = sizes.bits(UnitKind::Key, quantizer);
             let delta = sizes.bits(UnitKind::Delta, quantizer);
-            key + detail_cost(sizes, quantizer) + units * delta <= allowance
+            key + residual_cost(sizes, quantizer) + units * delta <= allowance
         };
         let scene = finest(0.0, |quantizer| affordable(&sizes, quantizer));
         // The unit that follows it soon is to be as good.
@@ -321,7 +321,7 @@ fn still_share(sizes: &SizeModel, quantizer: f64) -> f64 {
 }
 
 /// Bits for the residual of what stands still.
-fn detail_cost(sizes: &SizeModel, quantizer: f64) -> f64 {
+fn residual_cost(sizes: &SizeModel, quantizer: f64) -> f64 {
     if quantizer > f64::from(LAST_WITH_RESIDUAL) {
         return 0.0;
     }

@@ -8,7 +8,7 @@ use crate::codec::encoder::decide::Rdoq;
 pub const MAX_QUANTIZER: u32 = 63;
 /// Middle of the range.
 pub const DEFAULT_QUANTIZER: u32 = 32;
-/// From this place on there are no latents: tokens alone.
+/// From this position on the curve on there are no latents: tokens alone.
 const FIRST_WITHOUT_LATENTS: u32 = 54;
 
 /// The scales, the largest first, and the last quantizer of each: where pictures are too large for a scale, its quantizers
@@ -45,7 +45,7 @@ pub struct OperatingPoint {
     pub residual_step: Option<usize>,
 }
 
-/// How good a unit is to be: a place on the quantizer's scale, and how much of its residual is sent.
+/// How good a unit is to be: a value on the quantizer's scale, and how much of its residual is sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Quality {
     /// 0 (best) to 63 (smallest); points between two quantizers are between theirs.
@@ -72,31 +72,31 @@ impl From<u32> for Quality {
     }
 }
 
-/// A place with its hysteresis, latent step, mask ratio and lambda; between two of them they change evenly.
-struct Anchor(u32, f64, f64, f64, f64);
+/// A position on the curve with its hysteresis, latent step, mask ratio and lambda; between two of them they change evenly.
+struct Knot(u32, f64, f64, f64, f64);
 
 /// The points on the lower edge of LPIPS over bits among some sixty combinations, on clips that the model was trained on.
 /// Latents finer than the first cost bits and show nothing for them. From the coarsest step to no latents at all is half of
 /// the bits, too much for rate control to leap over: there the price of a bit rises. The tokens that are masked first are
 /// those that hardly cost anything: masking starts where it saves something.
-const ANCHORS: [Anchor; 12] = [
-    Anchor(0, 0.5, 12.0, 0.0, 0.06),
-    Anchor(20, 0.5, 36.0, 0.0, 0.06),
-    Anchor(32, 0.65, 39.0, 0.0, 0.06),
-    Anchor(40, 0.8, 42.0, 0.0, 0.06),
-    Anchor(44, 0.9, 44.0, 0.0, 0.06),
-    Anchor(47, 1.2, 46.0, 0.0, 0.06),
-    Anchor(49, 1.5, 46.0, 0.0, 0.1),
-    Anchor(51, 1.5, 46.0, 0.0, 0.2),
-    Anchor(53, 1.8, 46.0, 0.0, 0.45),
-    Anchor(55, 2.2, 47.0, 0.0, 0.5),
-    Anchor(56, 1.8, 47.0, 0.6, 0.5),
-    Anchor(63, 1.5, 47.0, 0.9, 0.5),
+const CURVE: [Knot; 12] = [
+    Knot(0, 0.5, 12.0, 0.0, 0.06),
+    Knot(20, 0.5, 36.0, 0.0, 0.06),
+    Knot(32, 0.65, 39.0, 0.0, 0.06),
+    Knot(40, 0.8, 42.0, 0.0, 0.06),
+    Knot(44, 0.9, 44.0, 0.0, 0.06),
+    Knot(47, 1.2, 46.0, 0.0, 0.06),
+    Knot(49, 1.5, 46.0, 0.0, 0.1),
+    Knot(51, 1.5, 46.0, 0.0, 0.2),
+    Knot(53, 1.8, 46.0, 0.0, 0.45),
+    Knot(55, 2.2, 47.0, 0.0, 0.5),
+    Knot(56, 1.8, 47.0, 0.6, 0.5),
+    Knot(63, 1.5, 47.0, 0.9, 0.5),
 ];
 
 /// See [`OperatingPoint::skip_lambda`].
 const SKIP_LAMBDA: f64 = 0.08;
-/// See [`OperatingPoint::key_qp_offset`]: at the places up to this one, and one less with each place after it.
+/// See [`OperatingPoint::key_qp_offset`]: at the positions up to this one, and one less with each position after it.
 const KEY_QP_OFFSET: usize = 6;
 const KEY_QP_OFFSET_UP_TO: usize = 40;
 
@@ -106,7 +106,7 @@ pub const COARSEST_RESIDUAL: u32 = 20;
 /// The last quantizer that sends any residual.
 pub const LAST_WITH_RESIDUAL: u32 = 15;
 
-/// At which of [`ANCHORS`]' places the points of a scale stand: a quantizer and its place. Between two of them places change
+/// Where on [`CURVE`] the points of a scale stand: a quantizer and its position. Between two of them positions change
 /// evenly. Where a picture without latents, or with most of its tokens masked, would be next, a smaller one is better at the
 /// same bits; masking is for what nothing else reaches.
 const HALF: [(u32, u32); 5] = [(0, 10), (52, 50), (57, 55), (58, 56), (63, 63)];
@@ -140,11 +140,11 @@ pub fn operating_point(quantizer: u32, scale: CodingScale) -> OperatingPoint {
     point_between(quantizer.into(), scale)
 }
 
-/// The same of any place on the quantizer's scale.
+/// The same of any value on the quantizer's scale.
 pub fn point_between(quantizer: f64, scale: CodingScale) -> OperatingPoint {
     let quantizer = quantizer.clamp(0.0, MAX_QUANTIZER.into());
-    let place = |quantizer: f64| f64::from(place(places(scale), quantizer as u32));
-    let (finer, coarser) = (place(quantizer.floor()), place(quantizer.ceil()));
+    let position = |quantizer: f64| f64::from(position(positions(scale), quantizer as u32));
+    let (finer, coarser) = (position(quantizer.floor()), position(quantizer.ceil()));
     OperatingPoint {
         residual_step: residual_step(quantizer.round() as u32),
         ..point_at(finer + (coarser - finer) * quantizer.fract())
@@ -157,7 +157,7 @@ fn residual_step(quantizer: u32) -> Option<usize> {
     (quantizer <= LAST_WITH_RESIDUAL).then_some(step as usize)
 }
 
-fn places(scale: CodingScale) -> &'static [(u32, u32)] {
+fn positions(scale: CodingScale) -> &'static [(u32, u32)] {
     match scale {
         CodingScale::Half => &HALF,
         CodingScale::TwoThirds => &TWO_THIRDS,
@@ -167,28 +167,28 @@ fn places(scale: CodingScale) -> &'static [(u32, u32)] {
     }
 }
 
-/// The place of a quantizer in a table like [`DOUBLE`].
-fn place(table: &[(u32, u32)], quantizer: u32) -> u32 {
+/// The position of a quantizer in a table like [`DOUBLE`].
+fn position(table: &[(u32, u32)], quantizer: u32) -> u32 {
     let next = table.partition_point(|pair| pair.0 < quantizer).max(1);
     let (from, to) = (table[next - 1], table[next]);
     from.1 + (quantizer - from.0) * (to.1 - from.1) / (to.0 - from.0)
 }
 
-fn point_at(place: f64) -> OperatingPoint {
-    let next = ANCHORS.partition_point(|anchor| f64::from(anchor.0) < place).max(1);
-    let (from, to) = (&ANCHORS[next - 1], &ANCHORS[next]);
-    let share = (place - f64::from(from.0)) / f64::from(to.0 - from.0);
+fn point_at(position: f64) -> OperatingPoint {
+    let next = CURVE.partition_point(|knot| f64::from(knot.0) < position).max(1);
+    let (from, to) = (&CURVE[next - 1], &CURVE[next]);
+    let share = (position - f64::from(from.0)) / f64::from(to.0 - from.0);
     let between = |from: f64, to: f64| from + (to - from) * share;
     OperatingPoint {
         hysteresis: between(from.1, to.1),
-        latent_step: (place < f64::from(FIRST_WITHOUT_LATENTS)).then(|| between(from.2, to.2).round() as usize),
+        latent_step: (position < f64::from(FIRST_WITHOUT_LATENTS)).then(|| between(from.2, to.2).round() as usize),
         mask_ratio: between(from.3, to.3),
         rdoq: Rdoq {
             lambda: between(from.4, to.4) as f32,
         },
         skip_lambda: SKIP_LAMBDA,
         residual_step: None,
-        key_qp_offset: KEY_QP_OFFSET.saturating_sub((place.round() as usize).saturating_sub(KEY_QP_OFFSET_UP_TO)),
+        key_qp_offset: KEY_QP_OFFSET.saturating_sub((position.round() as usize).saturating_sub(KEY_QP_OFFSET_UP_TO)),
     }
 }
 
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn points_spend_less_and_less() {
-        let points: Vec<_> = (0..=MAX_QUANTIZER).map(|place| point_at(place.into())).collect();
+        let points: Vec<_> = (0..=MAX_QUANTIZER).map(|position| point_at(position.into())).collect();
         let step = |point: &OperatingPoint| point.latent_step.unwrap_or(LATENT_STEPS);
         for pair in points.windows(2) {
             assert!(pair[0].mask_ratio <= pair[1].mask_ratio);
@@ -220,8 +220,8 @@ mod tests {
                 let point = |share: f64| point_between(f64::from(quantizer) + share, scale);
                 assert_eq!(point(0.0), operating_point(quantizer, scale));
                 assert_eq!(point(1.0), operating_point(quantizer + 1, scale));
-                let zones = [0.0, 0.5, 1.0].map(|share| point(share).mask_ratio);
-                assert!(zones[0] <= zones[1] && zones[1] <= zones[2], "{scale:?} {quantizer}");
+                let ratios = [0.0, 0.5, 1.0].map(|share| point(share).mask_ratio);
+                assert!(ratios[0] <= ratios[1] && ratios[1] <= ratios[2], "{scale:?} {quantizer}");
             }
         }
     }
@@ -229,11 +229,11 @@ mod tests {
     #[test]
     fn every_scale_goes_down_to_the_smallest() {
         for scale in CodingScale::ALL {
-            let table = places(scale);
-            let places: Vec<_> = (0..=MAX_QUANTIZER).map(|quantizer| place(table, quantizer)).collect();
-            assert!(places.is_sorted(), "{places:?}");
-            assert_eq!(places[63], MAX_QUANTIZER);
-            assert!(table.iter().all(|&(quantizer, at)| places[quantizer as usize] == at));
+            let table = positions(scale);
+            let positions: Vec<_> = (0..=MAX_QUANTIZER).map(|quantizer| position(table, quantizer)).collect();
+            assert!(positions.is_sorted(), "{positions:?}");
+            assert_eq!(positions[63], MAX_QUANTIZER);
+            assert!(table.iter().all(|&(quantizer, at)| positions[quantizer as usize] == at));
         }
     }
 

@@ -12,7 +12,7 @@ const LEAST_COARSER: f64 = 1.0;
 /// By how many octaves units get smaller with a quantizer at least, as two trials tell.
 const LEAST_SLOPE: f64 = 0.04;
 /// A residual that would be less than this is left out.
-const LEAST_DETAIL_BITS: f64 = 100.0;
+const LEAST_RESIDUAL_BITS: f64 = 100.0;
 
 /// A unit as it came out.
 #[derive(Clone, Copy, Debug)]
@@ -85,7 +85,7 @@ fn coarser<T>(kind: UnitKind, quality: Quality, coded: &Sized<T>, before: Option
     if coded.residual_bits > 0.0 && base <= room {
         let asked = quality.residual_bits.unwrap_or(f64::INFINITY).min(coded.residual_bits);
         let less = asked * (wanted - base) / coded.residual_bits;
-        let residual_bits = Some(if less < LEAST_DETAIL_BITS { 0.0 } else { less });
+        let residual_bits = Some(if less < LEAST_RESIDUAL_BITS { 0.0 } else { less });
         return Quality {
             residual_bits,
             ..quality
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn detail_gives_way_before_the_quantizer_does() {
+    fn residual_gives_way_before_the_quantizer_does() {
         let code = |quality: Quality| sized(600.0, 1.5 * quality.residual_bits.unwrap());
         let wanted = Quality {
             residual_bits: Some(400.0),
