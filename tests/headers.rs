@@ -53,7 +53,7 @@ prop_compose! {
         let frames = if sequence.is_some() { 1 } else { frames };
         let timing = Timing::from_code(timing);
         let payload_length = payload.len();
-        let mut bytes = UnitHeader { sequence, frames, timing, payload_length, symbol_check }.pack();
+        let mut bytes = UnitHeader { sequence, frames, timing, payload_length, symbol_check, resilience: None }.pack();
         bytes.extend(payload);
         bytes
     }
@@ -141,6 +141,7 @@ fn fast_units(pts: u64) -> Vec<Vec<u8>> {
             timing,
             payload_length,
             symbol_check,
+            resilience: None,
         }
         .pack()
     };

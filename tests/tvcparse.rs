@@ -19,6 +19,7 @@ fn unit(key: bool, pts: u64, payload: &[u8]) -> Vec<u8> {
         timing: Timing::Grid,
         payload_length: payload.len(),
         symbol_check: 0,
+        resilience: None,
     };
     let mut bytes = header.pack();
     bytes.extend(payload);

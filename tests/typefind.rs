@@ -19,6 +19,7 @@ fn unit(is_key: bool, payload: usize) -> Vec<u8> {
         timing: Timing::Grid,
         payload_length: payload,
         symbol_check: 0,
+        resilience: None,
     };
     let mut bytes = header.pack();
     bytes.extend(noise(payload));

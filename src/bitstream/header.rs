@@ -2,6 +2,7 @@
 
 use super::fields::{put_leb128, Reader};
 use super::limits::{MAX_SIZE, MIN_SIZE};
+use super::resilience::Resilience;
 use super::resolution::CodingScale;
 use super::timing::Timing;
 use super::BitstreamError;
@@ -13,14 +14,15 @@ pub const DELTA_FRAMES: usize = 8;
 /// Longest payload of an access unit in bytes.
 pub const MAX_PAYLOAD: usize = (1 << 21) - 1;
 /// No header is longer, in bytes.
-pub const MAX_HEADER: usize = 73;
+pub const MAX_HEADER: usize = 76;
 
 const MAGIC: [u8; 3] = *b"TVC";
-pub(super) const VERSION: u8 = 6;
+pub(super) const VERSION: u8 = 7;
 const KEY_FLAG: u8 = 0x80;
 const FRAMES_SHIFT: u8 = 4;
 const TIMING_SHIFT: u8 = 2;
-const RESERVED_FLAGS: u8 = 0x03;
+const RESILIENCE_FLAG: u8 = 0x02;
+const RESERVED_FLAGS: u8 = 0x01;
 
 /// What every key unit repeats: enough to start decoding here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,9 +58,11 @@ pub struct UnitHeader {
     pub payload_length: usize,
     /// Check over the decoded symbols.
     pub symbol_check: u16,
+    /// `None`: the unit is whole, and needs all units since the key unit.
+    pub resilience: Option<Resilience>,
 }
 
-fn malformed(field: &'static str, value: u64, legal: &'static str) -> BitstreamError {
+pub(super) fn malformed(field: &'static str, value: u64, legal: &'static str) -> BitstreamError {
     BitstreamError::Malformed { field, value, legal }
 }
 
@@ -182,7 +186,7 @@ impl UnitHeader {
         self.sequence.is_some()
     }
 
-    /// The header's bytes, check value included: at most 8 in a delta unit.
+    /// The header's bytes, check value included: at most 8 in a delta unit, 11 with [`UnitHeader::resilience`].
     ///
     /// # Panics
     /// If a field is out of its range.
@@ -190,9 +194,13 @@ impl UnitHeader {
         assert!((1..=DELTA_FRAMES).contains(&self.frames) && self.payload_length <= MAX_PAYLOAD);
         let key = if self.is_key() { KEY_FLAG } else { 0 };
         let frames = (self.frames as u8 - 1) << FRAMES_SHIFT;
-        let mut out = vec![SYNC, key | frames | (self.timing as u8) << TIMING_SHIFT];
+        let resilience = self.resilience.map_or(0, |_| RESILIENCE_FLAG);
+        let mut out = vec![SYNC, key | frames | (self.timing as u8) << TIMING_SHIFT | resilience];
         put_leb128(&mut out, self.payload_length as u64);
         out.extend_from_slice(&self.symbol_check.to_be_bytes());
+        if let Some(resilience) = &self.resilience {
+            resilience.pack(&mut out);
+        }
         if let Some(sequence) = &self.sequence {
             sequence.pack(&mut out);
         }
@@ -223,6 +231,10 @@ impl UnitHeader {
         let timing = Timing::from_code(flags >> TIMING_SHIFT & 3);
         let payload_length = reader.leb128("payload length", MAX_PAYLOAD as u64)? as usize;
         let symbol_check = reader.u16()?;
+        let is_resilient = flags & RESILIENCE_FLAG != 0;
+        let resilience = is_resilient
+            .then(|| Resilience::parse(&mut reader, is_key))
+            .transpose()?;
         let sequence = is_key.then(|| SequenceHeader::parse(&mut reader)).transpose()?;
         let expected = crc32fast::hash(&bytes[..reader.position()]);
         let matches = match is_key {
@@ -238,6 +250,7 @@ impl UnitHeader {
             timing,
             payload_length,
             symbol_check,
+            resilience,
         };
         Ok((header, reader.position()))
     }
@@ -260,6 +273,7 @@ pub(crate) fn bytes_to_key_unit(bytes: &[u8], is_end: bool) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::resilience::{any_resilience, Slice};
     use super::*;
     use proptest::prelude::*;
 
@@ -300,14 +314,21 @@ mod tests {
             0u8..4,
             0..=MAX_PAYLOAD,
             any::<u16>(),
+            prop::option::of(any_resilience()),
         )
-            .prop_map(|(sequence, frames, timing, payload_length, symbol_check)| UnitHeader {
-                sequence,
-                frames: if sequence.is_some() { 1 } else { frames },
-                timing: Timing::from_code(timing),
-                payload_length,
-                symbol_check,
-            })
+            .prop_map(
+                |(sequence, frames, timing, payload_length, symbol_check, resilience)| UnitHeader {
+                    sequence,
+                    frames: if sequence.is_some() { 1 } else { frames },
+                    timing: Timing::from_code(timing),
+                    payload_length,
+                    symbol_check,
+                    resilience: resilience.map(|resilience| match sequence {
+                        Some(_) => resilience.of_key_unit(),
+                        None => resilience,
+                    }),
+                },
+            )
     }
 
     proptest! {
@@ -315,7 +336,8 @@ mod tests {
         fn header_round_trips(header in any_header(), tail: Vec<u8>) {
             let mut bytes = header.pack();
             let length = bytes.len();
-            prop_assert!(header.is_key() || length <= 8, "a delta header of {} bytes", length);
+            let longest = if header.resilience.is_some() { 11 } else { 8 };
+            prop_assert!(header.is_key() || length <= longest, "a delta header of {} bytes", length);
             bytes.extend(tail);
             prop_assert_eq!(UnitHeader::parse(&bytes), Ok((header, length)));
         }
@@ -331,6 +353,7 @@ mod tests {
         fn one_flipped_bit_of_a_key_header_is_noticed(sequence in any_sequence(), bit: prop::sample::Index) {
             let header = UnitHeader {
                 sequence: Some(sequence), frames: 1, timing: Timing::Grid, payload_length: 9, symbol_check: 7,
+                resilience: None,
             };
             let mut bytes = header.pack();
             let bit = bit.index(bytes.len() * 8);
@@ -352,9 +375,31 @@ mod tests {
             timing: Timing::Milliseconds,
             payload_length: 300,
             symbol_check: 0xbeef,
+            resilience: None,
         };
-        // sync | key 0, frames 7 (3 bits), timing 1 (2 bits), reserved 0 (2 bits) | LEB128 of 300 | check
+        // sync | key 0, frames 7 (3 bits), timing 1 (2 bits), resilience 0, reserved 0 | LEB128 of 300 | check
         let mut bytes = vec![0xd4, 0b0111_0100, 0xac, 0x02, 0xbe, 0xef];
+        bytes.push(crc32fast::hash(&bytes) as u8);
+        assert_eq!(header.pack(), bytes);
+    }
+
+    #[test]
+    fn a_slice_of_a_resilient_unit_has_the_documented_bytes() {
+        let header = UnitHeader {
+            sequence: None,
+            frames: 8,
+            timing: Timing::Grid,
+            payload_length: 5,
+            symbol_check: 0xbeef,
+            resilience: Some(Resilience {
+                group: 3,
+                reference: 2,
+                unit: 9,
+                slice: Slice { index: 1, count: 4 },
+            }),
+        };
+        // sync | key 0, frames 7, timing 0, resilience 1, reserved 0 | length | check | group, reference | unit | slice, count - 1
+        let mut bytes = vec![0xd4, 0b0111_0010, 5, 0xbe, 0xef, 0x32, 9, 0x13];
         bytes.push(crc32fast::hash(&bytes) as u8);
         assert_eq!(header.pack(), bytes);
     }
@@ -370,6 +415,7 @@ mod tests {
                 timing,
                 payload_length: 0,
                 symbol_check: 0,
+                resilience: None,
             }
             .pack()
         };
@@ -390,6 +436,7 @@ mod tests {
             timing,
             payload_length: 0,
             symbol_check: 0,
+            resilience: None,
         };
         let mut bytes = vec![SYNC, SYNC, 0x80, 1, 2, 3];
         bytes.extend(header.pack());

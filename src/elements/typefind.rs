@@ -99,6 +99,7 @@ mod tests {
             timing,
             payload_length: 0,
             symbol_check: 0,
+            resilience: None,
         }
         .pack()
     }

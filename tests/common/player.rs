@@ -23,6 +23,7 @@ pub fn unit(key: Option<u64>, payload: usize) -> Vec<u8> {
         timing: Timing::Grid,
         payload_length: payload,
         symbol_check: 0,
+        resilience: None,
     };
     let mut bytes = header.pack();
     bytes.resize(bytes.len() + payload, 0xd4);

@@ -181,6 +181,7 @@ mod tests {
                 timing: Timing::Grid,
                 payload_length: coded.payload.len(),
                 symbol_check: coded.symbols.check(),
+ resilience: None,
             };
             EntropyDecoder::new(model.clone()).decode(&[header.pack(), coded.payload].concat())
         };

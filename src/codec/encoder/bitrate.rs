@@ -278,6 +278,7 @@ fn unit_bits(sequence: Option<SequenceHeader>, timing: Timing, payload_length: u
         timing,
         payload_length: payload_length.min(MAX_PAYLOAD),
         symbol_check: 0,
+ resilience: None,
     };
     (8 * (header.pack().len() + payload_length)) as f64
 }

@@ -292,6 +292,7 @@ impl Encoder {
             timing,
             payload_length: payload.len(),
             symbol_check: symbols.check(),
+ resilience: None,
         };
         let mut bytes = header.pack();
         bytes.extend(payload);

@@ -218,6 +218,7 @@ mod tests {
             timing: Timing::Grid,
             payload_length: payload,
             symbol_check: 0,
+            resilience: None,
         };
         let mut bytes = header.pack();
         bytes.resize(bytes.len() + payload, 0xd4);

@@ -131,6 +131,7 @@ mod tests {
             timing: Timing::Grid,
             payload_length: 0,
             symbol_check: 0,
+            resilience: None,
         }
     }
 
