@@ -7,7 +7,8 @@ use criterion::{criterion_group, criterion_main, Criterion, Throughput};
 use gsttvc::bitstream::{SequenceHeader, DELTA_FRAMES, FSQ_LEVELS};
 use gsttvc::codec::{AccessUnit, Decoder, Encoder, EncoderSettings, Frame};
 use gsttvc::entropy::{
-    LatentContext, LatentMap, LatentMode, Masking, TokenContext, TokenMap, UnitDecoder, UnitEncoder, WantedLatents,
+    LatentContext, LatentMap, LatentMode, Masking, Region, TokenContext, TokenMap, UnitDecoder, UnitEncoder,
+    WantedLatents,
 };
 use gsttvc::model::{Model, ModelSource};
 
@@ -80,7 +81,7 @@ fn entropy(c: &mut Criterion, model: &Model) {
     model
         .contexts()
         .tokens
-        .code(&mut coder, &history, Masking::None, &mut map(4))
+        .code(&mut coder, &history, Masking::None, Region::WHOLE, &mut map(4))
         .expect("the digits are in range");
     let bytes = coder.finish();
     let mut decoded = map(0);
@@ -92,7 +93,7 @@ fn entropy(c: &mut Criterion, model: &Model) {
             model
                 .contexts()
                 .tokens
-                .code(&mut coder, &history, Masking::None, &mut decoded)
+                .code(&mut coder, &history, Masking::None, Region::WHOLE, &mut decoded)
                 .expect("the bytes decode");
             black_box(&decoded);
         });
@@ -115,6 +116,7 @@ fn entropy(c: &mut Criterion, model: &Model) {
                 &mut coder,
                 &past,
                 (&tokens, &history),
+                Region::WHOLE,
                 Some((LatentMode::Coded(24), wanted)),
             )
             .expect("latents are in range");
@@ -124,7 +126,7 @@ fn entropy(c: &mut Criterion, model: &Model) {
                 let mut coder = UnitDecoder::new(&bytes);
                 black_box(
                     context
-                        .code(&mut coder, &past, (&tokens, &history), None)
+                        .code(&mut coder, &past, (&tokens, &history), Region::WHOLE, None)
                         .expect("the bytes decode"),
                 );
             });

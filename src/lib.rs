@@ -8,7 +8,7 @@
 #![cfg_attr(feature = "codec", doc = "```")]
 #![cfg_attr(not(feature = "codec"), doc = "```ignore")]
 //! use gsttvc::bitstream::SequenceHeader;
-//! use gsttvc::{Decoder, Encoder, EncoderSettings, Frame, Model, ModelSource};
+//! use gsttvc::{Decoder, Encoder, EncoderSettings, ErrorResilience, Frame, Model, ModelSource};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let model = Model::load(&ModelSource::Embedded, "cpu")?;
@@ -79,7 +79,9 @@ pub mod metrics;
 pub mod train;
 
 #[cfg(feature = "codec")]
-pub use codec::{AccessUnit, CodecError, Decoded, Decoder, Encoder, EncoderSettings, Frame, Link, RateMode};
+pub use codec::{
+    AccessUnit, CodecError, Decoded, Decoder, Encoder, EncoderSettings, ErrorResilience, Frame, Link, RateMode,
+};
 #[cfg(feature = "codec")]
 pub use model::{Model, ModelError, ModelSource};
 

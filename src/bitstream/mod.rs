@@ -12,7 +12,7 @@ mod timing;
 pub(crate) use header::bytes_to_key_unit;
 pub use header::{find_key_unit, SequenceHeader, UnitHeader, DELTA_FRAMES, MAX_HEADER, MAX_PAYLOAD, SYNC};
 pub use limits::{FSQ_LEVELS, MAX_SIZE, MIN_SIZE};
-pub use resilience::{Resilience, Slice, MAX_REFERENCE, MAX_SLICES};
+pub use resilience::{Resilience, Slice, GROUPS, MAX_REFERENCE, MAX_SLICES};
 pub use resolution::CodingScale;
 pub use timing::{rounded_like, Clock, FrameTimes, Timing};
 

@@ -123,6 +123,25 @@ impl Clock {
         Ok((times, reader.position()))
     }
 
+    /// The times of the next frames, which are lost, as the frame rate says; none where it is variable.
+    pub fn pass(&mut self, frames: usize) -> FrameTimes {
+        let times = match self.rate.0 {
+            0 => vec![None; frames],
+            _ => self.predict(Timing::Grid, frames),
+        };
+        self.advance(&times);
+        times
+    }
+
+    /// How many frames are missing between the last one and a time, as the frame rate says.
+    pub fn missing_before(&self, time: u64) -> u64 {
+        let since = self.last.and_then(|last| time.checked_sub(last));
+        match (since, self.duration()) {
+            (Some(since), duration) if duration > 0 => ((since + duration / 2) / duration).saturating_sub(1),
+            _ => 0,
+        }
+    }
+
     fn advance(&mut self, times: &[Option<u64>]) {
         self.frames += times.len() as u64;
         self.last = times.last().copied().flatten().or(self.last);

@@ -50,6 +50,9 @@ pub enum CodecError {
     /// Malformed: tokens of a key unit are masked, though there is nothing to predict them from.
     #[error("a key unit with masked tokens")]
     MaskedKeyUnit,
+    /// What a unit refers to was lost.
+    #[error("the unit that this one refers to was lost")]
+    LostReference,
     /// A delta unit came first, or after an error.
     #[error("no key unit has been decoded yet")]
     NoKeyUnit,

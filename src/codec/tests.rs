@@ -13,6 +13,7 @@ use crate::model::{self, Fusion, IntegerModel, Model, ModelConfig, Predictor, To
 
 mod at_rate;
 mod limits;
+mod resilience;
 
 const WIDTH: usize = 96;
 const HEIGHT: usize = 80;

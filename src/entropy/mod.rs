@@ -9,6 +9,8 @@ mod latents;
 pub(crate) mod numbers;
 mod probability;
 mod range_coder;
+mod references;
+mod region;
 mod residual;
 mod tokens;
 mod unit;
@@ -22,6 +24,8 @@ pub use latents::{
 };
 pub use probability::{Probabilities, SymbolModel, PRECISION};
 pub use range_coder::{BitCounter, SymbolCoder, UnitDecoder, UnitEncoder};
+pub use references::References;
+pub use region::Region;
 pub use residual::{
     code_residual, Levels, Macroblock, ResidualContext, ResidualMap, COEFFICIENTS, LUMA_BLOCKS, MACROBLOCK_BLOCKS,
     MAX_LEVEL, RESIDUAL_STEPS, ZIGZAG,
@@ -30,7 +34,7 @@ pub use tokens::{
     pattern_masks, rows_before, ContextModel, ContextWeights, Masking, Token, TokenContext, TokenMap, ACTIVATION_SCALE,
     DIGITS, LOGIT_SCALE, MASKED, ROWS_PER_SOURCE, SOURCES, TABLE_SCALE,
 };
-pub use unit::{CodedUnit, CodingContext, ContextModels, UnitSymbols, WantedUnit};
+pub use unit::{CodedSlice, CodedUnit, CodingContext, ContextModels, UnitSymbols, WantedUnit};
 
 /// Why a payload does not decode.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The symbols of an access unit: what is coded, in which order, and the check value over it. Encoder and decoder run the same code.
 
+use std::borrow::Cow;
+
 use super::latents::{LatentContext, LatentContextModel, LatentMap, LatentMode, WantedLatents};
 use super::range_coder::{SymbolCoder, UnitDecoder, UnitEncoder};
-use super::residual::{code_residual, ResidualContext, ResidualMap};
-use super::tokens::{ContextModel, Masking, TokenContext, TokenMap};
+use super::region::Region;
+use super::residual::{code_residual, Macroblock, ResidualContext, ResidualMap};
+use super::tokens::{ContextModel, Masking, TokenContext, TokenMap, MASKED};
 use super::EntropyError;
+use crate::bitstream::Slice;
 
 /// The integer networks that give symbols their probabilities.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +30,7 @@ pub struct UnitSymbols {
 }
 
 /// Symbols that an encoder wants to have coded.
+#[derive(Clone)]
 pub struct WantedUnit<'a> {
     /// [`super::MASKED`] where a token is not sent, as `masking` says.
     pub tokens: TokenMap,
@@ -40,9 +45,24 @@ pub struct WantedUnit<'a> {
 pub struct CodedUnit {
     /// As the decoder will have them.
     pub symbols: UnitSymbols,
-    pub payload: Vec<u8>,
-    /// Bits of the payload that the residual takes.
+    /// In the order of their indices; one if the unit is not cut.
+    pub slices: Vec<CodedSlice>,
+    /// Bits of the payloads that the residual takes.
     pub residual_bits: usize,
+}
+
+/// A slice of a unit as it was coded.
+pub struct CodedSlice {
+    pub payload: Vec<u8>,
+    /// See [`UnitSymbols::check`].
+    pub check: u16,
+}
+
+impl CodedUnit {
+    /// Bytes of all payloads.
+    pub fn length(&self) -> usize {
+        self.slices.iter().map(|slice| slice.payload.len()).sum()
+    }
 }
 
 impl UnitSymbols {
@@ -60,6 +80,43 @@ impl UnitSymbols {
         let crc = hasher.finalize();
         (crc >> 16 ^ crc) as u16
     }
+
+    /// Takes over what a slice has, which is nothing beyond its region.
+    pub fn adopt(&mut self, slice: &UnitSymbols, region: Region) {
+        let (width, height) = (self.tokens.width, self.tokens.height);
+        let positions = (0..width * height).zip(region.positions(width, height));
+        for at in positions.filter_map(|(at, is_in)| is_in.then_some(at)) {
+            self.tokens.tokens[at] = slice.tokens.tokens[at];
+            if let (Some((_, map)), Some((_, from))) = (&mut self.latents, &slice.latents) {
+                let channels = at * map.channels..(at + 1) * map.channels;
+                map.values[channels.clone()].copy_from_slice(&from.values[channels]);
+            }
+        }
+        if let (Some(map), Some(from)) = (&mut self.residual, &slice.residual) {
+            if from.has_static() {
+                map.step = from.step;
+            }
+            let positions = region.positions(map.width, map.height);
+            let macroblocks = map.macroblocks.iter_mut().zip(&from.macroblocks).zip(positions);
+            for ((macroblock, from), _) in macroblocks.filter(|(_, is_in)| *is_in) {
+                macroblock.clone_from(from);
+            }
+        }
+    }
+}
+
+impl WantedUnit<'_> {
+    /// What a slice is to have.
+    fn of(&self, region: Region) -> Self {
+        let mut wanted = self.clone();
+        if let Some(map) = &mut wanted.residual {
+            let positions = region.positions(map.width, map.height);
+            for (macroblock, _) in map.macroblocks.iter_mut().zip(positions).filter(|(_, is_in)| !is_in) {
+                *macroblock = Macroblock::Neural;
+            }
+        }
+        wanted
+    }
 }
 
 /// What encoder and decoder know of the units since the key unit, bit by bit the same.
@@ -71,25 +128,37 @@ pub struct CodingContext {
 }
 
 impl CodingContext {
-    /// Codes the next unit.
-    pub fn encode(&self, models: ContextModels, wanted: WantedUnit) -> Result<CodedUnit, EntropyError> {
-        let mut coder = UnitEncoder::new();
-        let (symbols, residual_bits) = self.code(models, &mut coder, wanted)?;
-        Ok(CodedUnit {
-            symbols,
-            payload: coder.finish(),
-            residual_bits,
-        })
+    /// Codes the next unit in so many slices: 1, or an even number.
+    pub fn encode(&self, models: ContextModels, wanted: WantedUnit, slices: u8) -> Result<CodedUnit, EntropyError> {
+        let mut coded: Option<CodedUnit> = None;
+        for index in 0..slices {
+            let region = Region::of(Slice { index, count: slices });
+            let mut coder = UnitEncoder::new();
+            let (symbols, bits) = self.code(models, &mut coder, wanted.of(region), region)?;
+            let slice = CodedSlice {
+                check: symbols.check(),
+                payload: coder.finish(),
+            };
+            let unit = coded.get_or_insert_with(|| CodedUnit {
+                symbols: symbols.clone(),
+                slices: vec![],
+                residual_bits: 0,
+            });
+            unit.symbols.adopt(&symbols, region);
+            unit.slices.push(slice);
+            unit.residual_bits += bits;
+        }
+        coded.ok_or_else(|| EntropyError::Model("a unit without slices".into()))
     }
 
-    /// Reads the next unit. `tokens`: width and height in tokens; `macroblocks`: in macroblocks, `None` in a key unit. Damaged
+    /// Reads the next unit or a slice of it. `tokens`: width and height in tokens; `macroblocks`: in macroblocks, `None` in a key unit. Damaged
     /// bytes mostly give wrong symbols rather than an error: compare [`UnitSymbols::check`].
     pub fn decode(
         &self,
         models: ContextModels,
         payload: &[u8],
-        tokens: (usize, usize),
-        macroblocks: Option<(usize, usize)>,
+        (tokens, macroblocks): ((usize, usize), Option<(usize, usize)>),
+        slice: Slice,
     ) -> Result<UnitSymbols, EntropyError> {
         let nothing = WantedUnit {
             tokens: TokenMap::zero(tokens.0, tokens.1),
@@ -97,31 +166,34 @@ impl CodingContext {
             latents: None,
             residual: macroblocks.map(|(width, height)| ResidualMap::none(width, height)),
         };
-        Ok(self.code(models, &mut UnitDecoder::new(payload), nothing)?.0)
+        Ok(self.code(models, &mut UnitDecoder::new(payload), nothing, Region::of(slice))?.0)
     }
 
-    /// The order of the payload: tokens, latents, residual. A decoder's `wanted` gives the sizes alone.
+    /// The order of the payload: tokens, latents, residual. A decoder's `wanted` gives the sizes alone. A slice sees nothing of what is
+    /// beyond its region, here and in the units before.
     fn code(
         &self,
         models: ContextModels,
         coder: &mut impl SymbolCoder,
         wanted: WantedUnit,
+        region: Region,
     ) -> Result<(UnitSymbols, usize), EntropyError> {
+        let context = self.seen_from(region);
         let WantedUnit {
             mut tokens,
             masking,
             latents,
             mut residual,
         } = wanted;
-        models.tokens.code(coder, &self.tokens, masking, &mut tokens)?;
-        let seen = (&tokens, &self.tokens);
+        models.tokens.code(coder, &context.tokens, masking, region, &mut tokens)?;
+        let seen = (&tokens, &context.tokens);
         let latents = models
             .latents
-            .map(|model| model.code(coder, &self.latents, seen, latents));
+            .map(|model| model.code(coder, &context.latents, seen, region, latents));
         let latents = latents.transpose()?;
         let before = coder.bits();
         if let Some(residual) = &mut residual {
-            code_residual(coder, &self.residual, residual)?;
+            code_residual(coder, &context.residual, region, residual)?;
         }
         let residual_bits = coder.bits() - before;
         let symbols = UnitSymbols {
@@ -130,6 +202,26 @@ impl CodingContext {
             residual,
         };
         Ok((symbols, residual_bits))
+    }
+
+    /// Without what is beyond a region: masked tokens, latents of 0.
+    fn seen_from(&self, region: Region) -> Cow<'_, CodingContext> {
+        if region.is_whole() {
+            return Cow::Borrowed(self);
+        }
+        let mut seen = self.clone();
+        for map in [&mut seen.tokens.previous, &mut seen.tokens.older].into_iter().flatten() {
+            let positions = region.positions(map.width, map.height);
+            for (token, _) in map.tokens.iter_mut().zip(positions).filter(|(_, is_in)| !is_in) {
+                *token = MASKED;
+            }
+        }
+        for map in [&mut seen.latents.previous, &mut seen.latents.older].into_iter().flatten() {
+            let positions = region.positions(map.width, map.height);
+            let values = map.values.chunks_mut(map.channels);
+            values.zip(positions).filter(|(_, is_in)| !is_in).for_each(|(values, _)| values.fill(0));
+        }
+        Cow::Owned(seen)
     }
 
     /// Makes a unit the previous one.

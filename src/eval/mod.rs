@@ -2,13 +2,17 @@
 //! Measures the codec on clips, by numbers and as pictures to look at.
 
 mod buffer;
+mod channel;
 mod floor;
 mod hashes;
 mod parity;
 mod run;
+mod session;
 
 pub use buffer::BufferUse;
+pub use channel::LossModel;
 pub use floor::{floor, Floor};
 pub use hashes::{hashes, Hashes};
 pub use parity::{tolerance, Parity, Tokens};
 pub use run::{measure, peak_memory_mib, run, to_rgb, Coded, Measured, Pictures};
+pub use session::{LossyLink, Sent};

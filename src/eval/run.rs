@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use anyhow::{ensure, Result};
 use tch::{Kind, Tensor};
 
 use super::buffer::BufferUse;
+use super::session::{self, LossyLink, Sent};
 use crate::bitstream::SequenceHeader;
-use crate::codec::{AccessUnit, Decoder, DecoderSettings, Encoder, EncoderSettings, Frame, Link};
+use crate::codec::{AccessUnit, DecoderSettings, EncoderSettings, Frame, Link};
 use crate::media::Clip;
 use crate::metrics::{flicker, psnr, ssim, Lpips};
 use crate::model::{picture, Model};
@@ -28,6 +28,10 @@ pub struct Coded {
     /// Frames per second of this machine.
     pub encode_rate: f64,
     pub decode_rate: f64,
+    /// Frames at whose time nothing was shown: the last picture stands in for them.
+    pub not_shown: usize,
+    /// What the link carried.
+    pub sent: Sent,
 }
 
 /// What [`Pictures`] look like beside their source.
@@ -42,14 +46,15 @@ pub struct Measured {
     pub flicker: f64,
 }
 
-/// Sends a clip through encoder and decoder, and measures the result.
+/// Sends a clip through encoder, link and decoder, and measures the result. `link`: `None` loses nothing.
 pub fn run(
     model: &Arc<Model>,
     clip: &Clip,
     settings: (EncoderSettings, DecoderSettings),
+    link: Option<LossyLink>,
     lpips: Option<&Lpips>,
 ) -> Result<(Coded, Measured)> {
-    let coded = round_trip(model, clip, settings)?;
+    let coded = round_trip(model, clip, settings, link)?;
     let measured = measure(clip, &coded.pictures, coded.bytes as u64, lpips)?;
     Ok((coded, measured))
 }
@@ -77,7 +82,8 @@ pub fn measure(clip: &Clip, pictures: &Pictures, bytes: u64, lpips: Option<&Lpip
 fn round_trip(
     model: &Arc<Model>,
     clip: &Clip,
-    (encoder_settings, decoder_settings): (EncoderSettings, DecoderSettings),
+    settings: (EncoderSettings, DecoderSettings),
+    lossy: Option<LossyLink>,
 ) -> Result<Coded> {
     let frames = (0..clip.frames())
         .map(|t| clip_frame(clip, t))
@@ -85,23 +91,10 @@ fn round_trip(
     let (width, height) = clip.size();
     let frame_rate = (((clip.frame_rate * 1001.0).round() as u32).max(1), 1001);
     let sequence = SequenceHeader::new(width as u32, height as u32, frame_rate);
-    let link = encoder_settings.rate_mode.link();
-    let mut encoder = Encoder::new(model.clone(), sequence, encoder_settings)?;
-    let start = Instant::now();
-    let mut units = Vec::new();
-    for frame in frames {
-        units.extend(encoder.push(frame, false)?);
-    }
-    units.extend(encoder.drain()?);
-    let encode_seconds = start.elapsed().as_secs_f64();
-
-    let mut decoder = Decoder::with_settings(model.clone(), decoder_settings);
-    let start = Instant::now();
-    let mut decoded = Vec::new();
-    for unit in &units {
-        decoded.extend(decoder.decode(&unit.bytes)?.frames);
-    }
-    let decode_seconds = start.elapsed().as_secs_f64();
+    let link = settings.0.rate_mode.link();
+    let received = session::run(model, sequence, settings, lossy, frames)?;
+    let not_shown = received.frames.iter().filter(|frame| frame.is_none()).count();
+    let decoded = complete(received.frames, (width as usize, height as usize));
 
     let stack = |planes: &[usize], h: i64, w: i64| -> Tensor {
         let bytes: Vec<u8> = decoded
@@ -115,11 +108,25 @@ fn round_trip(
             luma: stack(&[0], height, width).squeeze_dim(1),
             chroma: stack(&[1, 2], height / 2, width / 2),
         },
-        bytes: units.iter().map(|u| u.bytes.len()).sum(),
-        buffer: link.map(|link| buffer_use(link, &units, clip.frame_rate)),
-        encode_rate: decoded.len() as f64 / encode_seconds,
-        decode_rate: decoded.len() as f64 / decode_seconds,
+        bytes: received.units.iter().map(|u| u.bytes.len()).sum(),
+        buffer: link.map(|link| buffer_use(link, &received.units, clip.frame_rate)),
+        encode_rate: decoded.len() as f64 / received.encoding.as_secs_f64(),
+        decode_rate: decoded.len() as f64 / received.decoding.as_secs_f64(),
+        not_shown,
+        sent: received.sent,
     })
+}
+
+/// Frames as a viewer sees them: where there is none, the last one stays, and before the first one it is grey.
+fn complete(frames: Vec<Option<Frame>>, (width, height): (usize, usize)) -> Vec<Frame> {
+    let mut last = Frame::grey(width, height);
+    let shown = frames.into_iter().map(|frame| {
+        if let Some(frame) = frame {
+            last = frame;
+        }
+        last.clone()
+    });
+    shown.collect()
 }
 
 /// What the units of a clip do in the buffer of a link.

@@ -353,8 +353,8 @@ fn table(scale: usize, fraction: usize) -> Vec<i32> {
 mod tests {
     use super::*;
     use crate::entropy::{
-        BitCounter, EntropyError, LatentContext, LatentContextModel, LatentMap, LatentMode, SymbolCoder, SymbolModel,
-        TokenContext, TokenMap, WantedLatents,
+        BitCounter, EntropyError, LatentContext, LatentContextModel, LatentMap, LatentMode, Region, SymbolCoder,
+        SymbolModel, TokenContext, TokenMap, WantedLatents,
     };
     use tch::Device;
 
@@ -448,6 +448,7 @@ mod tests {
                 &mut counter,
                 &latent_history,
                 seen,
+                Region::WHOLE,
                 Some((LatentMode::Coded(step), latents)),
             );
             let (_, coded) = coded.unwrap();

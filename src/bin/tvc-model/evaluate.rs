@@ -7,11 +7,11 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use gsttvc::bitstream::CodingScale;
 use gsttvc::codec::{
-    DecoderSettings, EncoderAblation, EncoderSettings, Link, MaskedTokens, MaskingStrategy, OperatingPoint, RateMode,
-    Rdoq, ReconstructionSettings, DEFAULT_BUFFER_SECONDS, DEFAULT_QUANTIZER,
+    DecoderSettings, EncoderAblation, EncoderSettings, ErrorResilience, Link, MaskedTokens, MaskingStrategy,
+    OperatingPoint, RateMode, Rdoq, ReconstructionSettings, DEFAULT_BUFFER_SECONDS, DEFAULT_QUANTIZER,
 };
 use gsttvc::entropy::{LATENT_STEPS, RESIDUAL_STEPS};
-use gsttvc::eval::{self, BufferUse};
+use gsttvc::eval::{self, BufferUse, LossModel, LossyLink};
 use gsttvc::media::{find, write_montage, Clip};
 
 use crate::{load, read_lpips};
@@ -67,6 +67,31 @@ pub struct EvalArguments {
     /// Frames from one key unit to the next at most, 0 = automatic.
     #[arg(long, default_value_t = 0)]
     key_int_max: u32,
+    /// What may be lost without the rest: none, units, or slices.
+    #[arg(long, value_enum, default_value_t = Resilience::None)]
+    error_resilience: Resilience,
+    /// Bytes of a slice, at most.
+    #[arg(long, default_value_t = 1180)]
+    slice_size: usize,
+    /// Share of the packets that are lost, 0 to 1; or GOOD:BAD:TO_BAD:TO_GOOD, losses in the two states of a Gilbert-Elliott channel and the
+    /// probabilities of going to the other one.
+    #[arg(long, value_parser = parse_losses)]
+    loss: Option<LossModel>,
+    /// Of the losses' random numbers.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Bytes of a packet without IP and UDP headers, at most.
+    #[arg(long, default_value_t = 1200)]
+    mtu: usize,
+    /// Milliseconds after which a key unit comes that the receiver asks for; without it, it cannot ask.
+    #[arg(long)]
+    round_trip: Option<f64>,
+    /// Let the receiver acknowledge units, so that later ones may refer to them.
+    #[arg(long, requires = "round_trip")]
+    acknowledge: bool,
+    /// Show the last picture in place of lost units.
+    #[arg(long)]
+    repeat_last: bool,
     /// LPIPS weights (safetensors); without them that column is empty.
     #[arg(long)]
     lpips: Option<PathBuf>,
@@ -76,6 +101,33 @@ pub struct EvalArguments {
     /// cpu, cuda, cuda:N or auto.
     #[arg(long, default_value = "auto")]
     device: String,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Resilience {
+    /// Units need each other.
+    None,
+    /// Units need the key unit, or an acknowledged one.
+    Units,
+    /// Slices of units need those of the key unit.
+    Slices,
+}
+
+/// A share, or the four numbers of a channel with two states.
+fn parse_losses(text: &str) -> Result<LossModel, String> {
+    let number = |text: &str| match text.parse::<f64>() {
+        Ok(number) if (0.0..=1.0).contains(&number) => Ok(number),
+        _ => Err(format!("{text}, legal are 0 to 1")),
+    };
+    let numbers = text.split(':').map(number).collect::<Result<Vec<f64>, String>>()?;
+    match numbers[..] {
+        [share] => Ok(LossModel::Independent(share)),
+        [good, bad, to_bad, to_good] => Ok(LossModel::GilbertElliott {
+            losses: [good, bad],
+            changes: [to_bad, to_good],
+        }),
+        _ => Err("expected SHARE or GOOD:BAD:TO_BAD:TO_GOOD".into()),
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -133,14 +185,14 @@ pub fn evaluate(arguments: &EvalArguments) -> Result<()> {
     if let Some(folder) = &arguments.montage {
         std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
     }
-    println!("clip,setting,frames,bytes,bpp,kbps,vbv_low_ms,vbv_dry,vbv_idle_ms,psnr_y,ssim,lpips,flicker,enc_fps,dec_fps,peak_mib");
+    println!("clip,setting,frames,bytes,bpp,kbps,vbv_low_ms,vbv_dry,vbv_idle_ms,psnr_y,ssim,lpips,flicker,enc_fps,dec_fps,peak_mib,wire_bytes,packets,lost,not_shown,key_requests");
     for path in find(&arguments.clips)? {
         let clip = Clip::read(&path)?;
         for (setting, settings) in arguments.settings(&clip) {
             let settings = (settings, arguments.decoder());
-            let (coded, m) = eval::run(&model, &clip, settings, lpips.as_ref())?;
+            let (coded, m) = eval::run(&model, &clip, settings, arguments.link(), lpips.as_ref())?;
             println!(
-                "{},{setting},{},{},{:.6},{:.2},{},{:.3},{:.4},{:.4},{:.3},{:.1},{:.1},{:.0}",
+                "{},{setting},{},{},{:.6},{:.2},{},{:.3},{:.4},{:.4},{:.3},{:.1},{:.1},{:.0},{},{},{},{},{}",
                 clip.name,
                 clip.frames(),
                 coded.bytes,
@@ -153,7 +205,12 @@ pub fn evaluate(arguments: &EvalArguments) -> Result<()> {
                 m.flicker,
                 coded.encode_rate,
                 coded.decode_rate,
-                eval::peak_memory_mib()
+                eval::peak_memory_mib(),
+                coded.sent.bytes,
+                coded.sent.packets,
+                coded.sent.lost,
+                coded.not_shown,
+                coded.sent.requests,
             );
             if let Some(folder) = &arguments.montage {
                 let rows = [
@@ -190,6 +247,17 @@ impl EvalArguments {
         }
     }
 
+    fn link(&self) -> Option<LossyLink> {
+        Some(LossyLink {
+            losses: self.loss?,
+            mtu: self.mtu,
+            seed: self.seed,
+            round_trip: self.round_trip.map(|ms| ms / 1000.0),
+            acknowledges: self.acknowledge,
+            repeats: self.repeat_last,
+        })
+    }
+
     /// What a clip is to be coded with, and how that is called.
     fn settings(&self, clip: &Clip) -> Vec<(String, EncoderSettings)> {
         let common = EncoderSettings {
@@ -197,6 +265,11 @@ impl EvalArguments {
             scale: self.coding_scale,
             mask_ratio: self.mask_ratio,
             residual: !self.no_residual,
+            error_resilience: match self.error_resilience {
+                Resilience::None => ErrorResilience::None,
+                Resilience::Units => ErrorResilience::Units,
+                Resilience::Slices => ErrorResilience::Slices { size: self.slice_size },
+            },
             ablation: EncoderAblation {
                 masking: match self.mask_pattern {
                     true => MaskingStrategy::Pattern,

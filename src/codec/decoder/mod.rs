@@ -3,6 +3,7 @@
 
 mod painter;
 mod post_filter;
+mod resilient;
 mod symbols;
 
 use std::sync::Arc;
@@ -68,17 +69,29 @@ impl Decoder {
         self.entropy.reset();
     }
 
-    /// Decodes one access unit, `unit` being exactly its bytes. After an error nothing can be decoded until
-    /// the next key unit.
+    /// Decodes one access unit, `unit` being exactly its bytes. After an error nothing can be decoded until the next key unit, unless the
+    /// stream is one of which units may be lost. The frames of such a stream are complete: in front of the unit's are those that stand in
+    /// for units that were lost before it.
     pub fn decode(&mut self, unit: &[u8]) -> Result<Decoded, CodecError> {
+        let mut frames = Vec::new();
+        for missing in self.entropy.missing_before(unit) {
+            if let Some(symbols) = self.entropy.conceal(missing) {
+                frames.extend(self.paint(&symbols)?);
+            }
+        }
         let symbols = self.entropy.decode(unit)?;
-        let frames = self.painter.run(&symbols, Wanted::All);
+        frames.extend(self.paint(&symbols)?);
+        Ok(Decoded {
+            sequence: symbols.sequence,
+            frames,
+        })
+    }
+
+    fn paint(&mut self, symbols: &ParsedUnit) -> Result<Vec<Frame>, CodecError> {
+        let frames = self.painter.run(symbols, Wanted::All);
         if frames.is_err() {
             self.reset();
         }
-        Ok(Decoded {
-            sequence: symbols.sequence,
-            frames: frames?.into_iter().flatten().collect(),
-        })
+        Ok(frames?.into_iter().flatten().collect())
     }
 }

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use crate::bitstream::{Clock, FrameTimes, SequenceHeader, UnitHeader};
+use super::resilient::{slices, ReceivedSlice, Receiver, MOST_CONCEALED};
+use crate::bitstream::{Clock, FrameTimes, Resilience, SequenceHeader, Slice, UnitHeader};
 use crate::codec::geometry::{in_macroblocks, in_tokens};
 use crate::codec::CodecError;
 use crate::entropy::{CodingContext, UnitSymbols, MASKED};
@@ -20,6 +21,11 @@ pub struct ParsedUnit {
     pub times: FrameTimes,
     /// Whether macroblocks become static that never were, as the unit before showed them last.
     pub starts_static: bool,
+    /// Share of its positions that were lost and are concealed, 0 to 1.
+    pub lost: f32,
+    /// Group of pictures and number, where all of the unit has come and its sender may refer to it: see
+    /// [`crate::Encoder::acknowledge`].
+    pub acknowledgement: Option<(u8, u8)>,
     pub(crate) symbols: UnitSymbols,
 }
 
@@ -34,6 +40,8 @@ struct Stream {
     sequence: SequenceHeader,
     context: CodingContext,
     clock: Clock,
+    /// Where units may be lost.
+    receiver: Option<Receiver>,
 }
 
 impl EntropyDecoder {
@@ -47,11 +55,23 @@ impl EntropyDecoder {
         self.stream = None;
     }
 
+    /// Whether a key unit is worth asking for: without one the stream stays broken. A lost unit that others do without is not.
+    pub fn wants_key(&self) -> bool {
+        match self.stream.as_ref().map(|stream| &stream.receiver) {
+            None => true,
+            Some(None) => false,
+            Some(Some(receiver)) => receiver.wants_key(),
+        }
+    }
+
     /// Decodes one access unit, `unit` being exactly its bytes. After an error nothing can be decoded until
     /// the next key unit.
     pub fn decode(&mut self, unit: &[u8]) -> Result<ParsedUnit, CodecError> {
-        let mut stream = self.stream.take();
         let (header, length) = UnitHeader::parse(unit)?;
+        if header.resilience.is_some() {
+            return self.decode_resilient(unit, &header);
+        }
+        let mut stream = self.stream.take();
         let payload = &unit[length..];
         if payload.len() != header.payload_length {
             return Err(CodecError::Truncated {
@@ -59,21 +79,71 @@ impl EntropyDecoder {
                 expected: length + header.payload_length,
             });
         }
-        if header.frames > self.model.group_frames() {
-            return Err(CodecError::TooManyFrames {
-                found: header.frames,
-                expected: self.model.group_frames(),
-            });
-        }
+        self.check_frames(&header)?;
         if let Some(sequence) = header.sequence {
             stream = Some(self.start(sequence)?);
         }
-        let mut stream = stream.ok_or(CodecError::NoKeyUnit)?;
+        let mut stream = stream.filter(|stream| stream.receiver.is_none()).ok_or(CodecError::NoKeyUnit)?;
         let unit = stream.decode(&self.model, &header, payload)?;
         // A short unit ends the group of pictures: what follows would not line up with the encoder's.
         let goes_on = unit.is_key || header.frames == self.model.group_frames();
         self.stream = goes_on.then_some(stream);
         Ok(unit)
+    }
+
+    /// Frames of each unit that is missing before one: see [`EntropyDecoder::conceal`]. Empty where units need each other.
+    pub fn missing_before(&self, unit: &[u8]) -> Vec<usize> {
+        let header = UnitHeader::parse(unit).map(|(header, _)| header);
+        let resilience = header.as_ref().ok().and_then(|header| header.resilience);
+        let (Some(stream), Ok(header), Some(resilience)) = (&self.stream, &header, resilience) else {
+            return vec![];
+        };
+        stream.missing_before(header, &resilience, self.model.group_frames())
+    }
+
+    /// A unit of so many frames in place of one that is lost; `None` where there is nothing to go on from.
+    pub fn conceal(&mut self, frames: usize) -> Option<ParsedUnit> {
+        let stream = self.stream.as_mut()?;
+        let symbols = stream.receiver.as_mut()?.conceal();
+        Some(ParsedUnit {
+            sequence: stream.sequence,
+            is_key: false,
+            times: stream.clock.pass(frames),
+            starts_static: false,
+            lost: 1.0,
+            acknowledgement: None,
+            symbols,
+        })
+    }
+
+    /// Of a stream of which units may be lost: an error, too, leaves it as it was.
+    fn decode_resilient(&mut self, bytes: &[u8], header: &UnitHeader) -> Result<ParsedUnit, CodecError> {
+        self.check_frames(header)?;
+        let slices = slices(bytes);
+        if slices.is_empty() {
+            return Err(CodecError::Truncated {
+                found: bytes.len(),
+                expected: bytes.len() + 1,
+            });
+        }
+        let mut started = match header.sequence {
+            Some(sequence) => Some(self.start(sequence)?),
+            None => None,
+        };
+        let stream = started.as_mut().or(self.stream.as_mut()).ok_or(CodecError::NoKeyUnit)?;
+        let unit = stream.decode_resilient(&self.model, header.is_key(), &slices)?;
+        if started.is_some() {
+            self.stream = started;
+        }
+        Ok(unit)
+    }
+
+    fn check_frames(&self, header: &UnitHeader) -> Result<(), CodecError> {
+        let (found, expected) = (header.frames, self.model.group_frames());
+        match found > expected {
+            true => Err(CodecError::TooManyFrames { found, expected }),
+            false => Ok(()),
+        }
     }
 
     fn start(&self, sequence: SequenceHeader) -> Result<Stream, CodecError> {
@@ -87,16 +157,17 @@ impl EntropyDecoder {
             sequence,
             context: CodingContext::default(),
             clock: Clock::new(&sequence),
+            receiver: None,
         })
     }
 }
 
 impl Stream {
     fn decode(&mut self, model: &Model, header: &UnitHeader, payload: &[u8]) -> Result<ParsedUnit, CodecError> {
-        let (times, payload) = self.times(header, payload)?;
+        let (times, payload) = times(&mut self.clock, &self.sequence, header, payload)?;
         let macroblocks = (!header.is_key()).then(|| in_macroblocks(&self.sequence));
         let tokens = in_tokens(model, &self.sequence);
-        let symbols = self.context.decode(model.contexts(), payload, tokens, macroblocks)?;
+        let symbols = self.context.decode(model.contexts(), payload, (tokens, macroblocks), Slice::WHOLE)?;
         has_check(header, symbols.check())?;
         if header.is_key() && symbols.tokens.tokens.contains(&MASKED) {
             return Err(CodecError::MaskedKeyUnit);
@@ -108,8 +179,51 @@ impl Stream {
             is_key: header.is_key(),
             times,
             starts_static,
+            lost: 0.0,
+            acknowledgement: None,
             symbols,
         })
+    }
+
+    fn decode_resilient(
+        &mut self,
+        model: &Model,
+        is_key: bool,
+        slices: &[ReceivedSlice],
+    ) -> Result<ParsedUnit, CodecError> {
+        let receiver = match is_key {
+            true => self.receiver.insert(Receiver::new(model, &self.sequence)),
+            false => self.receiver.as_mut().ok_or(CodecError::NoKeyUnit)?,
+        };
+        let unit = receiver.decode(model, (&self.sequence, &mut self.clock), slices)?;
+        let Resilience { group, unit: number, .. } = slices[0].resilience;
+        let starts_static = self.starts_static(&unit.symbols);
+        if let Some(residual) = &unit.symbols.residual {
+            self.context.residual.push(residual);
+        }
+        Ok(ParsedUnit {
+            sequence: self.sequence,
+            is_key,
+            times: unit.times,
+            starts_static,
+            lost: unit.lost,
+            acknowledgement: (unit.lost == 0.0).then_some((group, number)),
+            symbols: unit.symbols,
+        })
+    }
+
+    fn missing_before(&self, header: &UnitHeader, resilience: &Resilience, group: usize) -> Vec<usize> {
+        let Some(receiver) = &self.receiver else { return vec![] };
+        match header.sequence {
+            None => vec![group; receiver.missing_before(resilience)],
+            Some(sequence) => {
+                let missing = sequence.pts.map_or(0, |time| self.clock.missing_before(time));
+                let missing = missing.min((MOST_CONCEALED * group) as u64) as usize;
+                let whole = vec![group; missing / group];
+                let rest = missing % group;
+                whole.into_iter().chain((rest > 0).then_some(rest)).collect()
+            }
+        }
     }
 
     fn starts_static(&self, symbols: &UnitSymbols) -> bool {
@@ -117,19 +231,24 @@ impl Stream {
         let mut macroblocks = macroblocks.enumerate();
         macroblocks.any(|(at, macroblock)| macroblock.is_static() && !self.context.residual.is_known(at))
     }
+}
 
-    /// The times of a unit's frames and what follows them in the payload.
-    fn times<'a>(&mut self, header: &UnitHeader, payload: &'a [u8]) -> Result<(FrameTimes, &'a [u8]), CodecError> {
-        if header.is_key() {
-            return Ok((vec![self.sequence.pts], payload));
-        }
-        let (times, length) = self.clock.parse(header.timing, header.frames, payload)?;
-        Ok((times, &payload[length..]))
+/// The times of a unit's frames and what follows them in the payload.
+pub(super) fn times<'a>(
+    clock: &mut Clock,
+    sequence: &SequenceHeader,
+    header: &UnitHeader,
+    payload: &'a [u8],
+) -> Result<(FrameTimes, &'a [u8]), CodecError> {
+    if header.is_key() {
+        return Ok((vec![sequence.pts], payload));
     }
+    let (times, length) = clock.parse(header.timing, header.frames, payload)?;
+    Ok((times, &payload[length..]))
 }
 
 /// Compares what was decoded with what the encoder meant.
-fn has_check(header: &UnitHeader, found: u16) -> Result<(), CodecError> {
+pub(super) fn has_check(header: &UnitHeader, found: u16) -> Result<(), CodecError> {
     match header.symbol_check {
         expected if expected == found => Ok(()),
         expected => Err(CodecError::SymbolCheck { found, expected }),
@@ -174,16 +293,17 @@ mod tests {
                 latents: Some((LatentMode::Absent, latents)),
                 residual: None,
             };
-            let coded = CodingContext::default().encode(model.contexts(), wanted).unwrap();
+            let coded = CodingContext::default().encode(model.contexts(), wanted, 1).unwrap();
+            let slice = &coded.slices[0];
             let header = UnitHeader {
                 sequence: Some(sequence),
                 frames: 1,
                 timing: Timing::Grid,
-                payload_length: coded.payload.len(),
-                symbol_check: coded.symbols.check(),
+                payload_length: slice.payload.len(),
+                symbol_check: slice.check,
  resilience: None,
             };
-            EntropyDecoder::new(model.clone()).decode(&[header.pack(), coded.payload].concat())
+            EntropyDecoder::new(model.clone()).decode(&[header.pack(), slice.payload.clone()].concat())
         };
         assert!(decode(false).is_ok());
         assert!(matches!(decode(true), Err(CodecError::MaskedKeyUnit)));

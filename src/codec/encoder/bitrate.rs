@@ -6,7 +6,7 @@ use super::rate::{
 };
 use super::unit::{may_refine, Gop, TrialUnit, Unit};
 use super::{AccessUnit, Encoder};
-use crate::bitstream::{CodingScale, SequenceHeader, Timing, UnitHeader, MAX_PAYLOAD};
+use crate::bitstream::{CodingScale, Timing};
 use crate::codec::{CodecError, Frame};
 
 /// How often the quality of a scene is planned with what its first units take in a trial.
@@ -49,7 +49,7 @@ impl Encoder {
         let (mut scene, wanted) = self.plan_scene(link, opening, (frame, ahead))?;
         let room = self.in_bitstream(self.rate.key_room(link));
         let (coded, quality) = loop {
-            let (coded, quality) = self.fit_key(&mut scene, frame, wanted, room)?;
+            let (coded, quality) = self.fit_key(&mut scene, wanted, room)?;
             let scale = scene.gop.sequence.coding_scale;
             match scale
                 .smaller()
@@ -84,7 +84,7 @@ impl Encoder {
         }
         let mut quantizer = self.starting_quantizer(plan);
         for trial in 1..=OPENING_TRIALS {
-            self.try_scene(&mut scene, frame, quantizer)?;
+            self.try_scene(&mut scene, quantizer)?;
             plan = self.rate.plan_key(link, opening, samples);
             let planned = self.starting_quantizer(plan);
             if (planned - quantizer).abs() < NEAR {
@@ -141,14 +141,14 @@ impl Encoder {
     }
 
     /// Codes the first units of a scene at a quality, and tells the rate control what they take.
-    fn try_scene(&mut self, scene: &mut Scene, frame: &Frame, quantizer: f64) -> Result<(), CodecError> {
+    fn try_scene(&mut self, scene: &mut Scene, quantizer: f64) -> Result<(), CodecError> {
         scene.gop.forget_units();
-        let coded = self.code_key(scene, frame, quantizer.into())?;
+        let coded = self.code_key(scene, quantizer.into())?;
         let mut delta_bits = None;
         if let Some(ahead) = &scene.ahead {
             scene.gop.push(&self.model, &coded.unit.coded.symbols, &[])?;
             let delta = scene.gop.trial(&self.model, &self.settings, ahead, quantizer.into())?;
-            delta_bits = Some(unit_bits(None, Timing::Grid, delta.coded.payload.len()));
+            delta_bits = Some(scene.gop.package(1, Timing::Grid).bits(&delta.coded, 0));
             scene.gop.forget_units();
         }
         self.rate.begin(quantizer, coded.bits, delta_bits);
@@ -156,14 +156,10 @@ impl Encoder {
         Ok(())
     }
 
-    fn code_key(&self, scene: &Scene, frame: &Frame, quality: Quality) -> Result<Sized<TrialUnit>, CodecError> {
+    fn code_key(&self, scene: &Scene, quality: Quality) -> Result<Sized<TrialUnit>, CodecError> {
         let unit = scene.gop.trial(&self.model, &self.settings, &scene.key, quality)?;
-        let sequence = SequenceHeader {
-            pts: frame.pts,
-            ..scene.gop.sequence
-        };
         Ok(Sized {
-            bits: unit_bits(Some(sequence), Timing::Grid, unit.coded.payload.len()),
+            bits: scene.gop.package(1, Timing::Grid).bits(&unit.coded, 0),
             residual_bits: 0.0,
             unit,
         })
@@ -173,7 +169,6 @@ impl Encoder {
     fn fit_key(
         &self,
         scene: &mut Scene,
-        frame: &Frame,
         wanted: f64,
         room: Room,
     ) -> Result<(Sized<TrialUnit>, Quality), CodecError> {
@@ -181,7 +176,7 @@ impl Encoder {
         fit(UnitKind::Key, wanted.into(), room, |quality| {
             match tried.take().filter(|coded| coded.unit.quality == quality) {
                 Some(coded) => Ok(coded),
-                None => self.code_key(scene, frame, quality),
+                None => self.code_key(scene, quality),
             }
         })
     }
@@ -202,7 +197,7 @@ impl Encoder {
         let (coded, quality) = fit(UnitKind::Delta, plan.quality, room, |quality| {
             let unit = gop.trial(&self.model, &self.settings, unit, quality)?;
             Ok::<_, CodecError>(Sized {
-                bits: unit_bits(None, timing, unit.coded.payload.len() + time_bytes),
+                bits: gop.package(frames.len(), timing).bits(&unit.coded, time_bytes),
                 residual_bits: unit.coded.residual_bits as f64,
                 unit,
             })
@@ -268,17 +263,4 @@ impl Encoder {
             key_distance: self.key_distance(),
         }
     }
-}
-
-/// Bits of a whole unit. Of a trial, whose payload may be longer than a header can say.
-fn unit_bits(sequence: Option<SequenceHeader>, timing: Timing, payload_length: usize) -> f64 {
-    let header = UnitHeader {
-        sequence,
-        frames: 1,
-        timing,
-        payload_length: payload_length.min(MAX_PAYLOAD),
-        symbol_check: 0,
- resilience: None,
-    };
-    (8 * (header.pack().len() + payload_length)) as f64
 }

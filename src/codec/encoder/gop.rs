@@ -2,6 +2,7 @@
 //! Where groups of pictures begin: key units, and the scale that each starts with.
 
 use super::rate::{largest_scale, scale_of};
+use super::resilience::Links;
 use super::Encoder;
 use crate::bitstream::CodingScale;
 use crate::codec::Frame;
@@ -48,7 +49,9 @@ impl Encoder {
         }
         let coded = self.gop.as_ref().map_or(1, |gop| gop.frames);
         let frames = coded + self.pending.len() as u32;
+        let are_full = self.gop.as_ref().and_then(|gop| gop.links.as_ref()).is_some_and(Links::are_full);
         frames >= self.key_distance()
+            || are_full
             || is_cut && frames >= AUTOMATIC_KEY_MIN_DISTANCE && self.settings.key_int_max == 0
     }
 

@@ -6,8 +6,10 @@ mod analysis;
 mod bitrate;
 mod decide;
 mod gop;
+mod package;
 mod quality;
 mod rate;
+mod resilience;
 mod scene_cut;
 mod settings;
 mod unit;
@@ -21,6 +23,7 @@ pub use decide::{MaskingStrategy, Rdoq, CHANGE_BITS, COARSEST_WITH_SKIP_MAP, POS
 pub use rate::{
     operating_point, scale_of, Link, OperatingPoint, RateMode, DEFAULT_BUFFER_SECONDS, DEFAULT_QUANTIZER, MAX_QUANTIZER,
 };
+pub use resilience::ErrorResilience;
 pub use settings::{EncoderAblation, EncoderSettings};
 
 use std::sync::Arc;
@@ -28,12 +31,12 @@ use std::sync::Arc;
 use decide::SymbolBits;
 use gop::Role;
 use rate::{RateControl, UnitKind};
+use resilience::Links;
 use scene_cut::SceneDetector;
 use unit::{may_refine, Gop, TrialUnit};
 
 use super::{CodecError, Frame};
-use crate::bitstream::{CodingScale, SequenceHeader, Timing, UnitHeader, MAX_PAYLOAD, MAX_SIZE, MIN_SIZE};
-use crate::entropy::{CodedUnit, UnitSymbols};
+use crate::bitstream::{CodingScale, GROUPS, SequenceHeader, Timing, MAX_PAYLOAD, MAX_SIZE, MIN_SIZE};
 use crate::model::Model;
 
 /// Assumed where neither times nor a frame rate tell how long a frame lasts, in seconds.
@@ -74,6 +77,8 @@ pub struct Encoder {
     rate: RateControl,
     /// How long a frame of the last delta unit lasted.
     frame_seconds: Option<f64>,
+    /// Number of the next group of pictures.
+    group: u8,
     /// Longest payload in bytes; tests lower it.
     pub(super) max_payload: usize,
 }
@@ -109,6 +114,7 @@ impl Encoder {
             key_follows: false,
             rate: RateControl::default(),
             frame_seconds: None,
+            group: 0,
             max_payload: MAX_PAYLOAD,
         })
     }
@@ -154,6 +160,14 @@ impl Encoder {
         let units = self.drain();
         self.key_follows = false;
         units
+    }
+
+    /// The receiver has a unit of a group of pictures, as their headers number them, and all that it needs: later units may refer to it,
+    /// which takes fewer bytes. Without effect where units need each other anyway.
+    pub fn acknowledge(&mut self, group: u8, unit: u8) {
+        if let Some(gop) = &mut self.gop {
+            gop.acknowledge(group, unit);
+        }
     }
 
     /// Forgets what is pending; the next frame starts anew with a key unit.
@@ -205,13 +219,14 @@ impl Encoder {
 
     /// Goes on from a key unit. `paints`: with what the decoder shows, for residuals.
     fn enter(&mut self, mut gop: Gop, trial: TrialUnit, frame: &Frame, paints: bool) -> Result<AccessUnit, CodecError> {
-        let CodedUnit { symbols, payload, .. } = trial.coded;
-        let unit = self.assemble(Some(gop.sequence), 1, Timing::Grid, &symbols, payload)?;
+        let package = gop.package(1, Timing::Grid);
+        let unit = package.access_unit(&trial.coded, &[], self.max_payload)?;
         if paints && may_refine(&self.model, &self.settings) {
             gop.begin_painting(&self.model);
         }
-        gop.push(&self.model, &symbols, &[frame])?;
+        gop.push(&self.model, &trial.coded.symbols, &[frame])?;
         self.gop = Some(gop);
+        self.group = (self.group + 1) % GROUPS;
         Ok(unit)
     }
 
@@ -226,18 +241,17 @@ impl Encoder {
             None => gop.analyse(&self.model, &group)?,
         };
         let times: Vec<_> = frames.iter().map(|f| f.pts).collect();
-        let mut payload = Vec::new();
-        let timing = gop.clock.pack(&times, &mut payload);
+        let mut packed_times = Vec::new();
+        let timing = gop.clock.pack(&times, &mut packed_times);
         let trial = match self.settings.rate_mode {
             RateMode::ConstantQuality { quantizer } => {
-                self.code_at_quality(UnitKind::Delta, (&gop, &unit), quantizer, payload.len())?
+                self.code_at_quality(UnitKind::Delta, (&gop, &unit), quantizer, packed_times.len())?
             }
-            RateMode::Bitrate(link) => self.delta_at_rate(link, (&gop, &unit), &frames, (timing, payload.len()))?,
+            RateMode::Bitrate(link) => self.delta_at_rate(link, (&gop, &unit), &frames, (timing, packed_times.len()))?,
         };
-        payload.extend(trial.coded.payload);
-        let symbols = trial.coded.symbols;
-        let unit = self.assemble(None, frames.len(), timing, &symbols, payload)?;
-        gop.push(&self.model, &symbols, &group)?;
+        let package = gop.package(frames.len(), timing);
+        let unit = package.access_unit(&trial.coded, &packed_times, self.max_payload)?;
+        gop.push(&self.model, &trial.coded.symbols, &group)?;
         gop.frames += frames.len() as u32;
         // Frames after a short group would not line up with the decoder's: it ends the group of pictures.
         self.gop = (frames.len() == self.model.group_frames()).then_some(gop);
@@ -257,7 +271,9 @@ impl Encoder {
             coding_scale,
             ..self.sequence
         };
-        Gop::new(&self.model, sequence, self.bits.clone())
+        let may_lose = self.settings.error_resilience != ErrorResilience::None;
+        let links = may_lose.then(|| Links::new(self.group));
+        Gop::new(&self.model, sequence, self.bits.clone(), links)
     }
 
     /// How long frames last: their spacing, or what the frame rate says.
@@ -270,36 +286,5 @@ impl Encoder {
         let (num, den) = self.sequence.frame_rate;
         let nominal = (num > 0).then(|| f64::from(den) / f64::from(num));
         spacing.or(nominal).unwrap_or(ASSUMED_FRAME_SECONDS) * frames.len().max(1) as f64
-    }
-
-    fn assemble(
-        &self,
-        sequence: Option<SequenceHeader>,
-        frames: usize,
-        timing: Timing,
-        symbols: &UnitSymbols,
-        payload: Vec<u8>,
-    ) -> Result<AccessUnit, CodecError> {
-        if payload.len() > self.max_payload {
-            return Err(CodecError::UnitTooLong {
-                found: payload.len(),
-                most: self.max_payload,
-            });
-        }
-        let header = UnitHeader {
-            sequence,
-            frames,
-            timing,
-            payload_length: payload.len(),
-            symbol_check: symbols.check(),
- resilience: None,
-        };
-        let mut bytes = header.pack();
-        bytes.extend(payload);
-        Ok(AccessUnit {
-            bytes,
-            is_key: header.is_key(),
-            frames,
-        })
     }
 }

@@ -14,7 +14,7 @@ impl Encoder {
             let mut gop = self.new_gop(frame, scale);
             let unit = gop.analyse(&self.model, &[frame])?;
             let trial = self.code_at_quality(UnitKind::Key, (&gop, &unit), quantizer, 0)?;
-            let is_too_long = trial.coded.payload.len() > self.max_payload && !self.model.tokenizer.config.is_cosmos();
+            let is_too_long = trial.coded.length() > self.max_payload && !self.model.tokenizer.config.is_cosmos();
             match scale.smaller().filter(|_| is_too_long) {
                 Some(smaller) => scale = smaller,
                 None => break (gop, trial),
@@ -36,7 +36,7 @@ impl Encoder {
         let (coded, _) = fit(kind, quantizer.into(), Room { usual: most, most }, |quality| {
             let unit = gop.trial(&self.model, &self.settings, unit, quality)?;
             Ok::<_, CodecError>(Sized {
-                bits: 8.0 * (before + unit.coded.payload.len()) as f64,
+                bits: 8.0 * (before + unit.coded.length()) as f64,
                 residual_bits: unit.coded.residual_bits as f64,
                 unit,
             })

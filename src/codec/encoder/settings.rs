@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-use super::{MaskingStrategy, OperatingPoint, RateMode};
+use super::{ErrorResilience, MaskingStrategy, OperatingPoint, RateMode};
 use crate::bitstream::CodingScale;
 
 /// What may change while frames flow.
@@ -15,6 +15,8 @@ pub struct EncoderSettings {
     pub mask_ratio: Option<f64>,
     /// Whether what stands still gets residual, where the quantizer is fine enough for it.
     pub residual: bool,
+    /// What may be lost without the rest, from the next key unit on.
+    pub error_resilience: ErrorResilience,
     /// Frames from one key unit to the next at most; 0: at scene cuts and every 250 frames. Never more than the model
     /// was trained for.
     pub key_int_max: u32,
@@ -39,6 +41,7 @@ impl Default for EncoderSettings {
             scale: None,
             mask_ratio: None,
             residual: true,
+            error_resilience: ErrorResilience::None,
             key_int_max: 0,
             ablation: EncoderAblation::default(),
         }

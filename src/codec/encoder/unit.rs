@@ -9,14 +9,16 @@ use super::decide::{
     is_still, mask_adaptive, mask_pattern, skip_map, MaskingStrategy, StaticRegionDetector, StaticRegions, SymbolBits,
     COARSEST_WITH_SKIP_MAP, SKIP_HYSTERESIS,
 };
+use super::package::Package;
 use super::rate::{point_between, OperatingPoint, Quality};
-use super::EncoderSettings;
-use crate::bitstream::{Clock, SequenceHeader};
+use super::resilience::Links;
+use super::{EncoderSettings, ErrorResilience};
+use crate::bitstream::{Clock, SequenceHeader, Timing, MAX_SLICES};
 use crate::codec::geometry::{in_macroblocks, Tile};
 use crate::codec::recon::{Reconstruction, ReconstructionSettings, Wanted};
 use crate::codec::{CodecError, Frame};
 use crate::entropy::{
-    CodedUnit, CodingContext, LatentMap, LatentMode, Masking, Quantization, ResidualMap, TokenMap, UnitSymbols,
+    CodedUnit, CodingContext, EntropyError, LatentMap, LatentMode, Masking, Quantization, ResidualMap, TokenMap, UnitSymbols,
     WantedLatents, WantedUnit,
 };
 use crate::model::Model;
@@ -32,11 +34,15 @@ pub(super) struct Gop {
     bits: Arc<SymbolBits>,
     pub clock: Clock,
     pub frames: u32,
+    /// Where units may be lost.
+    pub links: Option<Links>,
 }
 
-/// Whether residuals may be sent at all. Cosmos networks are too slow to paint in the encoder as well.
+/// Whether residuals may be sent at all. Cosmos networks are too slow to paint in the encoder as well, and residuals add to pictures that
+/// a receiver may not have had.
 pub(super) fn may_refine(model: &Model, settings: &EncoderSettings) -> bool {
-    settings.residual && !model.tokenizer.config.is_cosmos()
+    let may_lose = settings.error_resilience != ErrorResilience::None;
+    settings.residual && !may_lose && !model.tokenizer.config.is_cosmos()
 }
 
 /// What is known of a unit before it is coded.
@@ -58,8 +64,8 @@ pub(super) struct TrialUnit {
 }
 
 impl Gop {
-    /// Where nothing has been coded yet. `bits`: of the model's latents.
-    pub fn new(model: &Model, sequence: SequenceHeader, bits: Arc<SymbolBits>) -> Gop {
+    /// Where nothing has been coded yet. `bits`: of the model's latents. `links`: where units may be lost.
+    pub fn new(model: &Model, sequence: SequenceHeader, bits: Arc<SymbolBits>, links: Option<Links>) -> Gop {
         Gop {
             sequence,
             analysis: AnalysisState::new(Tile::cover(model, &sequence)),
@@ -69,6 +75,25 @@ impl Gop {
             bits,
             clock: Clock::new(&sequence),
             frames: 1,
+            links,
+        }
+    }
+
+    /// How the next unit is packed, a key unit first.
+    pub fn package(&self, frames: usize, timing: Timing) -> Package<'_> {
+        Package {
+            sequence: self.context.tokens.previous.is_none().then_some(self.sequence),
+            frames,
+            timing,
+            links: self.links.as_ref(),
+        }
+    }
+
+    /// The receiver has a unit of a group of pictures.
+    pub fn acknowledge(&mut self, group: u8, unit: u8) {
+        if let Some(links) = &mut self.links {
+            links.acknowledge(group, unit);
+            self.context = links.context();
         }
     }
 
@@ -103,6 +128,9 @@ impl Gop {
     pub fn forget_units(&mut self) {
         self.context = CodingContext::default();
         self.reconstruction = Reconstruction::default();
+        if let Some(links) = &mut self.links {
+            links.forget_units();
+        }
     }
 
     /// From the first unit on, paints what the decoder shows, for residuals.
@@ -121,6 +149,9 @@ impl Gop {
             static_regions.push(neural, &frames[frames.len() - neural.len()..]);
         })?;
         self.context.push(unit);
+        if let Some(links) = &mut self.links {
+            self.context = links.push(std::mem::take(&mut self.context));
+        }
         Ok(())
     }
 
@@ -162,8 +193,32 @@ impl Gop {
         Ok(TrialUnit {
             quality,
             has_residual: residual_step.is_some(),
-            coded: self.context.encode(model.contexts(), wanted)?,
+            coded: self.encode(model, settings, wanted)?,
         })
+    }
+
+    /// Cut into as many slices as the settings ask for.
+    fn encode(
+        &self,
+        model: &Model,
+        settings: &EncoderSettings,
+        wanted: WantedUnit,
+    ) -> Result<CodedUnit, EntropyError> {
+        let (ErrorResilience::Slices { size }, Some(_)) = (settings.error_resilience, &self.links) else {
+            return self.context.encode(model.contexts(), wanted, 1);
+        };
+        let header = self.package(1, Timing::Grid).header_length(0, 2, size);
+        let room = size.saturating_sub(header).max(1);
+        let mut count = 2;
+        loop {
+            let coded = self.context.encode(model.contexts(), wanted.clone(), count as u8)?;
+            let longest = coded.slices.iter().map(|slice| slice.payload.len()).max().unwrap_or(0);
+            if longest <= room || count == usize::from(MAX_SLICES) {
+                return Ok(coded);
+            }
+            let needed = (count * longest.div_ceil(room)).next_multiple_of(2);
+            count = needed.min(MAX_SLICES.into());
+        }
     }
 
     /// The tokens of a unit before any is masked.

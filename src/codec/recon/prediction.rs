@@ -90,7 +90,12 @@ impl MaskedTokenPrediction {
         let _no_grad = tch::no_grad_guard();
         let mut unit = Unit::new(model, tokens, latents)?;
         let mut digits = unit.digits.f_to_kind(Kind::Float)?;
+        let is_first = self.past.is_empty();
         if tokens.tokens.contains(&MASKED) {
+            if self.past.is_empty() {
+                // A key unit of which a slice is lost: its neighbours are all that there is.
+                self.past.push(Unit::new(model, &nearest(tokens), latents)?);
+            }
             digits = match self.masked_tokens {
                 MaskedTokens::Predicted if model.predictor.is_some() => {
                     self.predict(model, &[&unit])?.f_squeeze_dim(0)?
@@ -108,6 +113,9 @@ impl MaskedTokenPrediction {
             latents: unit.latents.as_ref().map(image).transpose()?,
         };
         self.past.push(unit);
+        if is_first {
+            self.past.drain(..self.past.len() - 1);
+        }
         if self.past.len() as i64 >= PREDICTOR_UNITS {
             self.past.remove(0);
         }
@@ -180,26 +188,27 @@ impl MaskedTokenPrediction {
     }
 }
 
-/// The map with every masked token replaced by the nearest one that is not, of equally near ones the first.
+/// The map with every masked token replaced by the nearest one that is not, in steps up, down and sideways.
 fn nearest(tokens: &TokenMap) -> TokenMap {
-    let place = |at: usize| (at % tokens.width, at / tokens.width);
-    let sent: Vec<usize> = (0..tokens.tokens.len())
-        .filter(|&at| tokens.tokens[at] != MASKED)
-        .collect();
+    const NEIGHBOURS: [(isize, isize); 4] = [(0, -1), (-1, 0), (1, 0), (0, 1)];
     let mut filled = tokens.clone();
-    for (at, token) in filled.tokens.iter_mut().enumerate().filter(|(_, t)| **t == MASKED) {
-        let (x, y) = place(at);
-        let distance = |other: &usize| {
-            let (u, v) = place(*other);
-            u.abs_diff(x) + v.abs_diff(y)
+    loop {
+        let known = filled.clone();
+        let found = |at: usize| {
+            let (x, y) = ((at % known.width) as isize, (at / known.width) as isize);
+            let mut neighbours = NEIGHBOURS.iter().filter_map(|(dx, dy)| known.get(x + dx, y + dy));
+            neighbours.find(|token| **token != MASKED).copied()
         };
-        *token = sent
-            .iter()
-            .copied()
-            .min_by_key(distance)
-            .map_or([0; 6], |at| tokens.tokens[at]);
+        let masked = (0..known.tokens.len()).filter(|&at| known.tokens[at] == MASKED);
+        let steps: Vec<_> = masked.map(|at| (at, found(at))).collect();
+        if steps.iter().all(|(_, token)| token.is_none()) {
+            steps.iter().for_each(|(at, _)| filled.tokens[*at] = [0; 6]);
+            return filled;
+        }
+        for (at, token) in steps {
+            filled.tokens[at] = token.unwrap_or(MASKED);
+        }
     }
-    filled
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use crate::entropy::binary::code_exp_golomb;
 use crate::entropy::integer_net::{activate, add_rows, Dense};
 use crate::entropy::probability::{Categorical, Probabilities};
 use crate::entropy::range_coder::SymbolCoder;
+use crate::entropy::region::Region;
 use crate::entropy::tokens::{TokenContext, TokenMap, ACTIVATION_SCALE, DIGITS, MASKED, TABLE_SCALE};
 use crate::entropy::EntropyError;
 
@@ -127,6 +128,7 @@ struct Known<'a> {
     /// Row by row; empty where no position is skipped.
     skipped: Vec<bool>,
     step: usize,
+    region: Region,
 }
 
 impl LatentContextModel {
@@ -154,18 +156,19 @@ impl LatentContextModel {
         &self.weights
     }
 
-    /// Codes the latents of a unit whose tokens have been coded: an encoder's as wanted, a decoder's as they come where nothing is wanted.
+    /// Codes the latents of a unit, or of a region beyond which all is 0, whose tokens have been coded: an encoder's as wanted, a decoder's as they come where nothing is wanted.
     /// Returns them as the decoder has them. `tokens`: this unit's; `before`: the context that they were coded with.
     pub fn code(
         &self,
         coder: &mut impl SymbolCoder,
         history: &LatentContext,
         (tokens, before): (&TokenMap, &TokenContext),
+        region: Region,
         wanted: Option<(LatentMode, WantedLatents)>,
     ) -> Result<(LatentMode, LatentMap), EntropyError> {
         let mode = code_mode(coder, wanted.map_or(LatentMode::Absent, |(mode, _)| mode))?;
         let source = wanted.map(|(_, wanted)| wanted);
-        Ok((mode, self.code_values(coder, history, (tokens, before), mode, source)?))
+        Ok((mode, self.code_values(coder, history, (tokens, before), (region, mode), source)?))
     }
 
     fn code_values(
@@ -173,7 +176,7 @@ impl LatentContextModel {
         coder: &mut impl SymbolCoder,
         history: &LatentContext,
         (tokens, before): (&TokenMap, &TokenContext),
-        mode: LatentMode,
+        (region, mode): (Region, LatentMode),
         wanted: Option<WantedLatents>,
     ) -> Result<LatentMap, EntropyError> {
         let channels = self.weights.channels;
@@ -184,19 +187,21 @@ impl LatentContextModel {
             LatentMode::Coded(step) => step,
         };
         let skipped = wanted.map_or(&[][..], |wanted| wanted.skipped);
-        let skipped = code_skip_map(coder, history, (tokens, before), skipped)?.unwrap_or_default();
+        let skipped = code_skip_map(coder, history, (tokens, before), region, skipped)?.unwrap_or_default();
         let known = Known {
             history,
             tokens,
             before,
             skipped,
             step,
+            region,
         };
         let mut scratch = self.scratch();
         let (width, height) = (map.width as isize, map.height as isize);
         for phase in 0..LATENT_PHASES {
             for position in (0..height).flat_map(|y| (0..width).map(move |x| (x, y))) {
-                if latent_phase(position.0, position.1) == phase {
+                let at = (position.0 as usize, position.1 as usize);
+                if latent_phase(position.0, position.1) == phase && region.contains(at, map.height) {
                     self.code_position(coder, &known, position, wanted, &mut map, &mut scratch)?;
                 }
             }
@@ -419,7 +424,9 @@ fn table_rows(known: &Known, (x, y): (isize, isize)) -> [usize; POSITION_ROWS] {
     for (i, change) in changes.into_iter().enumerate() {
         rows[DIGITS + i] = CHANGE_ROWS + i * ROWS_PER_CHANGE + change;
     }
-    rows[POSITION_ROWS - 2] = PHASE_ROWS + latent_phase(x, y);
+    // A slice of odd positions knows as much in its two phases as the first two of a whole unit do.
+    let phases = if known.region.is_whole() { LATENT_PHASES } else { LATENT_PHASES / 2 };
+    rows[POSITION_ROWS - 2] = PHASE_ROWS + latent_phase(x, y) % phases;
     rows[POSITION_ROWS - 1] =
         SKIP_ROWS + skipped_around(&known.skipped, tokens.width, y as usize * tokens.width + x as usize);
     rows
@@ -480,7 +487,7 @@ mod tests {
         wanted: WantedLatents,
     ) -> LatentMap {
         let (history, latent_history) = histories(units);
-        let coded = model().code(coder, &latent_history, (tokens, &history), Some((mode, wanted)));
+        let coded = model().code(coder, &latent_history, (tokens, &history), Region::WHOLE, Some((mode, wanted)));
         coded.unwrap().1
     }
 
@@ -506,7 +513,7 @@ mod tests {
                 }
                 let bytes = coder.finish();
                 let mut coder = UnitDecoder::new(&bytes);
-                let decoded = model().code(&mut coder, &latent_history, (&tokens, &history), None).unwrap();
+                let decoded = model().code(&mut coder, &latent_history, (&tokens, &history), Region::WHOLE, None).unwrap();
                 prop_assert_eq!(decoded, (mode, coded));
             }
         }
@@ -526,7 +533,7 @@ mod tests {
         #[test]
         fn any_bytes_decode_or_are_refused(bytes: Vec<u8>, units in 0u64..3) {
             let (history, latent_history) = histories(units);
-            let _ = model().code(&mut UnitDecoder::new(&bytes), &latent_history, (&tokens(1), &history), None);
+            let _ = model().code(&mut UnitDecoder::new(&bytes), &latent_history, (&tokens(1), &history), Region::WHOLE, None);
         }
 
         #[test]

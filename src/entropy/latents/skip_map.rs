@@ -5,6 +5,7 @@ use super::map::LatentContext;
 use crate::entropy::binary::AdaptiveBits;
 use crate::entropy::probability::Probabilities;
 use crate::entropy::range_coder::SymbolCoder;
+use crate::entropy::region::Region;
 use crate::entropy::tokens::{TokenContext, TokenMap, DIGITS, MASKED};
 use crate::entropy::EntropyError;
 
@@ -25,31 +26,34 @@ const FIRST: [u16; CONTEXTS] = [
     1797, 16675, 8648, 27159, 13876, 31397, 19929, 40282, 34251, 54121,
 ];
 
-/// Codes whether any position is skipped, and if so a bit for each. `skipped`: on an encoder's side what to say, row by row, empty for
+/// Codes whether any position of a region is skipped, and if so a bit for each. `skipped`: on an encoder's side what to say, row by row, empty for
 /// no position; not used on a decoder's. Gives `None` where no position is skipped, as always without a unit before.
 pub(super) fn code_skip_map(
     coder: &mut impl SymbolCoder,
     history: &LatentContext,
     (tokens, before): (&TokenMap, &TokenContext),
+    region: Region,
     skipped: &[bool],
 ) -> Result<Option<Vec<bool>>, EntropyError> {
     let Some(previous) = &history.previous else {
         return Ok(None);
     };
-    let any = skipped.contains(&true);
+    let wanted = |at: usize| skipped.get(at).copied().unwrap_or(false);
+    let positions: Vec<usize> = region.positions(tokens.width, tokens.height).enumerate().filter_map(|(at, is_in)| is_in.then_some(at)).collect();
+    let any = positions.iter().any(|&at| wanted(at));
     if coder.code(&Probabilities::uniform(2), usize::from(any))? == 0 {
         return Ok(None);
     }
     let mut bits = AdaptiveBits::new(FIRST, RATE);
     let mut coded = vec![false; tokens.tokens.len()];
-    for at in 0..coded.len() {
+    for at in positions {
         let stood = history
             .older
             .as_ref()
             .is_some_and(|older| older.position(at) == previous.position(at));
         let context = (change(tokens, before, at) * (NEIGHBOURS.len() + 1) + neighbours(&coded, tokens.width, at)) * 2
             + usize::from(stood);
-        coded[at] = bits.code(coder, context, skipped.get(at).copied().unwrap_or(false))?;
+        coded[at] = bits.code(coder, context, wanted(at))?;
     }
     Ok(Some(coded))
 }

@@ -8,6 +8,7 @@ use super::tables as first;
 use crate::entropy::binary::{code_exp_golomb, LearningBits};
 use crate::entropy::probability::Probabilities;
 use crate::entropy::range_coder::SymbolCoder;
+use crate::entropy::region::Region;
 use crate::entropy::EntropyError;
 
 /// How many coefficients are looked at one by one in the choice of a context; the others share one.
@@ -46,10 +47,11 @@ impl Contexts {
     }
 }
 
-/// Codes a unit's residual. A decoder's `map` is overwritten, but for its size.
+/// Codes a unit's residual, or a region of it beyond which the networks paint. A decoder's `map` is overwritten, but for its size.
 pub fn code_residual(
     coder: &mut impl SymbolCoder,
     history: &ResidualContext,
+    region: Region,
     map: &mut ResidualMap,
 ) -> Result<(), EntropyError> {
     if coder.code(&Probabilities::uniform(2), usize::from(map.has_static()))? == 0 {
@@ -61,6 +63,10 @@ pub fn code_residual(
     let mut contexts = Contexts::new();
     let mut lengths = Lengths::new(map.width, map.height);
     for at in 0..map.macroblocks.len() {
+        if !region.contains((at % map.width, at / map.width), map.height) {
+            map.macroblocks[at] = Macroblock::Neural;
+            continue;
+        }
         let near = map.count(at, &[(-1, 0), (0, -1), (1, -1)], Macroblock::is_static);
         let context = 2 * near + usize::from(history.was_static(at));
         if !contexts.is_static.code(coder, context, map.macroblocks[at].is_static())? {
@@ -270,7 +276,7 @@ mod tests {
 
     fn decode(history: &ResidualContext, bytes: &[u8]) -> Result<ResidualMap, EntropyError> {
         let mut map = ResidualMap::none(WIDTH, HEIGHT);
-        code_residual(&mut UnitDecoder::new(bytes), history, &mut map)?;
+        code_residual(&mut UnitDecoder::new(bytes), history, Region::WHOLE, &mut map)?;
         Ok(map)
     }
 
@@ -278,7 +284,7 @@ mod tests {
         #[test]
         fn any_residual_round_trips(map in any_map(), before in prop::collection::vec(any_map(), 0..3)) {
             let (mut coder, history) = (UnitEncoder::new(), history(&before));
-            code_residual(&mut coder, &history, &mut map.clone()).unwrap();
+            code_residual(&mut coder, &history, Region::WHOLE, &mut map.clone()).unwrap();
             prop_assert_eq!(decode(&history, &coder.finish()), Ok(map));
         }
 
@@ -290,7 +296,7 @@ mod tests {
 
     fn bits(history: &ResidualContext, map: &ResidualMap) -> f64 {
         let mut counter = BitCounter::default();
-        code_residual(&mut counter, history, &mut map.clone()).unwrap();
+        code_residual(&mut counter, history, Region::WHOLE, &mut map.clone()).unwrap();
         counter.0
     }
 

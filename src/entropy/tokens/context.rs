@@ -14,6 +14,7 @@ use crate::bitstream::FSQ_LEVELS;
 use crate::entropy::integer_net::{activate, add_rows, Dense};
 use crate::entropy::probability::Probabilities;
 use crate::entropy::range_coder::SymbolCoder;
+use crate::entropy::region::Region;
 use crate::entropy::EntropyError;
 
 /// Codes token maps.
@@ -49,8 +50,8 @@ impl ContextModel {
         &self.weights
     }
 
-    /// Codes a map. An encoder's `map` holds [`MASKED`] where a token is not sent, as `masking` says; a decoder's
-    /// is overwritten. Damaged bytes mostly give a wrong map rather than an error: compare
+    /// Codes a region of a map, beyond which all is masked, as in `history`. An encoder's `map` holds [`MASKED`] where a token is not sent,
+    /// as `masking` says; a decoder's is overwritten. Damaged bytes mostly give a wrong map rather than an error: compare
     /// [`crate::entropy::UnitSymbols::check`].
     ///
     /// Fails if a digit is out of range.
@@ -59,9 +60,10 @@ impl ContextModel {
         coder: &mut impl SymbolCoder,
         history: &TokenContext,
         masking: Masking,
+        region: Region,
         map: &mut TokenMap,
     ) -> Result<(), EntropyError> {
-        code_mask(coder, masking, history, map)?;
+        code_mask(coder, masking, history, region, map)?;
         let mut scratch = self.scratch();
         for phase in 0..2 {
             for y in 0..map.height {
@@ -212,13 +214,13 @@ mod tests {
 
     fn encode(history: &TokenContext, masking: Masking, map: &TokenMap) -> Vec<u8> {
         let mut coder = UnitEncoder::new();
-        model().code(&mut coder, history, masking, &mut map.clone()).unwrap();
+        model().code(&mut coder, history, masking, Region::WHOLE, &mut map.clone()).unwrap();
         coder.finish()
     }
 
     fn decode(history: &TokenContext, width: usize, height: usize, bytes: &[u8]) -> Result<TokenMap, EntropyError> {
         let mut map = TokenMap::zero(width, height);
-        model().code(&mut UnitDecoder::new(bytes), history, Masking::None, &mut map)?;
+        model().code(&mut UnitDecoder::new(bytes), history, Masking::None, Region::WHOLE, &mut map)?;
         Ok(map)
     }
 
@@ -234,7 +236,7 @@ mod tests {
             let (map, history) = (map(width, height, seed), history(width, height, units));
             let bytes = encode(&history, Masking::None, &map);
             let mut counter = BitCounter::default();
-            model().code(&mut counter, &history, Masking::None, &mut map.clone()).unwrap();
+            model().code(&mut counter, &history, Masking::None, Region::WHOLE, &mut map.clone()).unwrap();
             prop_assert!(bytes.len() as f64 * 8.0 <= counter.0 + 33.0, "{} bytes for {} bits", bytes.len(), counter.0);
             prop_assert_eq!(decode(&history, width, height, &bytes).unwrap(), map);
         }

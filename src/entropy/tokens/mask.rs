@@ -5,6 +5,7 @@ use super::map::{TokenContext, TokenMap, DIGITS, MASKED};
 use crate::entropy::binary::AdaptiveBits;
 use crate::entropy::probability::Probabilities;
 use crate::entropy::range_coder::SymbolCoder;
+use crate::entropy::region::Region;
 use crate::entropy::EntropyError;
 
 /// Probabilities in 2^-16 that a token is masked, before any is known: one for each of the contexts.
@@ -50,12 +51,13 @@ pub fn pattern_masks(quarters: u8, unit: u32, x: usize, y: usize) -> bool {
     (ORDER[y % 2][x % 2] + unit) % 4 < u32::from(quarters)
 }
 
-/// Codes the kind of masking and, where it is adaptive, a bit per token. On an encoder's side `map` says what is
+/// Codes the kind of masking and, where it is adaptive, a bit per token of a region; all others are masked. On an encoder's side `map` says what is
 /// masked, on a decoder's it is filled with [`MASKED`] and zeros accordingly.
 pub(super) fn code_mask(
     coder: &mut impl SymbolCoder,
     masking: Masking,
     history: &TokenContext,
+    region: Region,
     map: &mut TokenMap,
 ) -> Result<(), EntropyError> {
     let kind = coder.code(&Probabilities::uniform(Masking::KINDS), masking.index())?;
@@ -64,6 +66,10 @@ pub(super) fn code_mask(
     for y in 0..map.height {
         for x in 0..map.width {
             let at = y * map.width + x;
+            if !region.contains((x, y), map.height) {
+                map.tokens[at] = MASKED;
+                continue;
+            }
             let masked = match masking {
                 Masking::None => false,
                 Masking::Pattern(quarters) => pattern_masks(quarters, history.units, x, y),

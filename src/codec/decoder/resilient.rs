@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Streams of which units or slices may be lost: what has come is decoded, and the rest is concealed.
+
+use super::symbols::{has_check, times};
+use crate::bitstream::{Clock, FrameTimes, Resilience, SequenceHeader, UnitHeader};
+use crate::codec::geometry::{in_macroblocks, in_tokens};
+use crate::codec::CodecError;
+use crate::entropy::{
+    CodingContext, LatentMap, LatentMode, Macroblock, References, Region, ResidualMap, TokenMap, UnitSymbols, MASKED,
+};
+use crate::model::Model;
+
+/// Units that are concealed one after the other, at most: what comes after a second is not what it was before.
+pub const MOST_CONCEALED: usize = 4;
+
+/// A part of an access unit.
+pub struct ReceivedSlice<'a> {
+    pub header: UnitHeader,
+    pub resilience: Resilience,
+    pub payload: &'a [u8],
+}
+
+/// A unit with what was lost of it concealed.
+pub struct Concealed {
+    pub symbols: UnitSymbols,
+    pub times: FrameTimes,
+    /// Share of the positions that were lost, 0 to 1.
+    pub lost: f32,
+}
+
+/// What lasts from unit to unit.
+pub struct Receiver {
+    /// Of the last key unit.
+    group: u8,
+    /// Number of the next unit.
+    next: u8,
+    references: References,
+    /// The last unit, with what was lost of it concealed.
+    last: UnitSymbols,
+}
+
+/// The slices of an access unit: those of the first one's unit that are whole.
+pub fn slices(mut bytes: &[u8]) -> Vec<ReceivedSlice<'_>> {
+    let mut slices: Vec<ReceivedSlice> = Vec::new();
+    while let Ok((header, start)) = UnitHeader::parse(bytes) {
+        let end = start + header.payload_length;
+        let (Some(resilience), Some(payload)) = (header.resilience, bytes.get(start..end)) else {
+            break;
+        };
+        if let Some(first) = slices.first() {
+            let is_same = (resilience.group, resilience.unit) == (first.resilience.group, first.resilience.unit);
+            if !is_same || header.frames != first.header.frames {
+                break;
+            }
+        }
+        slices.push(ReceivedSlice {
+            header,
+            resilience,
+            payload,
+        });
+        bytes = &bytes[end..];
+    }
+    slices
+}
+
+impl Receiver {
+    /// Before the key unit of a stream.
+    pub fn new(model: &Model, sequence: &SequenceHeader) -> Receiver {
+        let (width, height) = in_tokens(model, sequence);
+        let latents = model.latent_context().map(|context| {
+            let zero = LatentMap::zero(width, height, context.weights().channels);
+            (LatentMode::Absent, zero)
+        });
+        let mut tokens = TokenMap::zero(width, height);
+        tokens.tokens.fill(MASKED);
+        Receiver {
+            group: 0,
+            next: 0,
+            references: References::default(),
+            last: UnitSymbols {
+                tokens,
+                latents,
+                residual: None,
+            },
+        }
+    }
+
+    /// Units that are missing before one.
+    pub fn missing_before(&self, unit: &Resilience) -> usize {
+        let missing = match unit.group == self.group {
+            true => unit.unit.saturating_sub(self.next).into(),
+            false => 0,
+        };
+        missing.min(MOST_CONCEALED)
+    }
+
+    /// Whether a part of the key unit is missing, so that its part of all units is.
+    pub fn wants_key(&self) -> bool {
+        !self.references.are_present(0, 0, Region::WHOLE)
+    }
+
+    /// In place of a lost unit: the picture goes on as the predictor expects.
+    pub fn conceal(&mut self) -> UnitSymbols {
+        self.next = self.next.saturating_add(1);
+        self.last = self.expected();
+        self.last.clone()
+    }
+
+    /// Decodes what has come of a unit, at least a slice. An error if none of it is of use in a key unit, for there is nothing to go on from.
+    pub fn decode(
+        &mut self,
+        model: &Model,
+        (sequence, clock): (&SequenceHeader, &mut Clock),
+        slices: &[ReceivedSlice],
+    ) -> Result<Concealed, CodecError> {
+        let first = &slices[0];
+        let (header, resilience) = (&first.header, first.resilience);
+        if header.is_key() || resilience.group != self.group {
+            self.references = References::default();
+            self.group = resilience.group;
+        }
+        let mut symbols = self.expected();
+        if !header.is_key() {
+            let (width, height) = in_macroblocks(sequence);
+            symbols.residual.get_or_insert_with(|| ResidualMap::none(width, height));
+        }
+        let mut present = vec![false; symbols.tokens.tokens.len()];
+        let (mut frame_times, mut error) = (None, None);
+        for slice in slices {
+            match self.slice(model, sequence, &mut clock.clone(), slice) {
+                Ok((decoded, times, clock_after)) => {
+                    let region = Region::of(slice.resilience.slice);
+                    symbols.adopt(&decoded, region);
+                    symbols.latents.as_mut().zip(decoded.latents).into_iter().for_each(|(to, from)| to.0 = from.0);
+                    let (width, height) = (symbols.tokens.width, symbols.tokens.height);
+                    present.iter_mut().zip(region.positions(width, height)).for_each(|(p, is_in)| *p |= is_in);
+                    frame_times = frame_times.or(Some((times, clock_after)));
+                }
+                Err(failed) => error = error.or(Some(failed)),
+            }
+        }
+        let times = match frame_times {
+            Some((times, after)) => {
+                *clock = after;
+                times
+            }
+            None if header.is_key() => return Err(error.unwrap_or(CodecError::NoKeyUnit)),
+            None => clock.pass(header.frames),
+        };
+        self.note(&resilience, &symbols, &present, header.frames == model.group_frames() || header.is_key());
+        let lost = present.iter().filter(|is_present| !**is_present).count() as f32 / present.len() as f32;
+        Ok(Concealed { symbols, times, lost })
+    }
+
+    /// What a unit would be of which nothing has come.
+    fn expected(&self) -> UnitSymbols {
+        let mut symbols = self.last.clone();
+        symbols.tokens.tokens.fill(MASKED);
+        if let Some((mode, _)) = &mut symbols.latents {
+            *mode = LatentMode::Skipped;
+        }
+        for macroblock in symbols.residual.iter_mut().flat_map(|residual| &mut residual.macroblocks) {
+            if macroblock.is_static() {
+                *macroblock = Macroblock::Skip;
+            }
+        }
+        symbols
+    }
+
+    fn slice(
+        &self,
+        model: &Model,
+        sequence: &SequenceHeader,
+        clock: &mut Clock,
+        slice: &ReceivedSlice,
+    ) -> Result<(UnitSymbols, FrameTimes, Clock), CodecError> {
+        let ReceivedSlice { header, resilience, payload } = slice;
+        let region = Region::of(resilience.slice);
+        let context = match header.is_key() {
+            true => CodingContext::default(),
+            false => self.context(resilience, region)?,
+        };
+        let (times, payload) = times(clock, sequence, header, payload)?;
+        let macroblocks = (!header.is_key()).then(|| in_macroblocks(sequence));
+        let sizes = (in_tokens(model, sequence), macroblocks);
+        let symbols = context.decode(model.contexts(), payload, sizes, resilience.slice)?;
+        has_check(header, symbols.check())?;
+        let (width, height) = sizes.0;
+        let mut own = symbols.tokens.tokens.iter().zip(region.positions(width, height));
+        if header.is_key() && own.any(|(token, is_in)| is_in && *token == MASKED) {
+            return Err(CodecError::MaskedKeyUnit);
+        }
+        Ok((symbols, times, clock.clone()))
+    }
+
+    /// What a slice of a delta unit refers to.
+    fn context(&self, resilience: &Resilience, region: Region) -> Result<CodingContext, CodecError> {
+        let Resilience { unit, reference, .. } = *resilience;
+        let context = self.references.context(unit, reference);
+        let is_present = self.references.are_present(unit, reference, region);
+        context.filter(|_| is_present).ok_or(CodecError::LostReference)
+    }
+
+    /// Makes a unit the last one. `goes_on`: whether units can follow that refer to it or to those before.
+    fn note(&mut self, resilience: &Resilience, symbols: &UnitSymbols, present: &[bool], goes_on: bool) {
+        let Resilience { unit, reference, .. } = *resilience;
+        self.next = unit.saturating_add(1);
+        self.last = symbols.clone();
+        if !goes_on {
+            self.references = References::default();
+            return;
+        }
+        let context = match unit {
+            0 => Some(CodingContext::default()),
+            _ => self.references.context(unit, reference),
+        };
+        if let Some(mut context) = context.filter(|_| present.contains(&true)) {
+            context.push(symbols);
+            self.references.push(unit, context, present.to_vec());
+        }
+    }
+}

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: MPL-2.0
+//! A clip from an encoder over a link to a decoder, frame by frame, with what the receiver says on its way back.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::channel::{Channel, LossModel};
+use crate::bitstream::SequenceHeader;
+use crate::codec::{
+    AccessUnit, CodecError, DecoderSettings, Encoder, EncoderSettings, EntropyDecoder, Frame, Painter, ParsedUnit,
+    Wanted,
+};
+use crate::model::Model;
+
+/// Least time between two requests for a key unit.
+const REQUEST_SECONDS: f64 = 0.5;
+
+/// A link that loses packets, and the way back.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LossyLink {
+    /// How packets are lost.
+    pub losses: LossModel,
+    /// Bytes of a packet without IP and UDP headers, at most.
+    pub mtu: usize,
+    /// Of the random numbers.
+    pub seed: u64,
+    /// Seconds from a unit to what the receiver says of it; `None`: nothing comes back.
+    pub round_trip: Option<f64>,
+    /// Whether the receiver acknowledges units.
+    pub acknowledges: bool,
+    /// Whether lost units are shown as the last picture, to see what concealing them is worth.
+    pub repeats: bool,
+}
+
+/// What came of a clip.
+pub struct Received {
+    pub units: Vec<AccessUnit>,
+    /// One for each frame of the clip, in its order; `None`: nothing was shown at its time.
+    pub frames: Vec<Option<Frame>>,
+    pub encoding: Duration,
+    pub decoding: Duration,
+    pub sent: Sent,
+}
+
+/// What the link carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sent {
+    /// With the headers of packets.
+    pub bytes: usize,
+    pub packets: usize,
+    pub lost: usize,
+    /// Key units that the receiver asked for.
+    pub requests: usize,
+}
+
+enum Feedback {
+    Key,
+    Acknowledgement(u8, u8),
+}
+
+struct Session {
+    encoder: Encoder,
+    receiver: Receiver,
+    channel: Option<Channel>,
+    link: Option<LossyLink>,
+    /// With the times at which they are there.
+    feedback: VecDeque<(f64, Feedback)>,
+    last_request: f64,
+    received: Received,
+}
+
+/// Both parts of a decoder.
+struct Receiver {
+    entropy: EntropyDecoder,
+    painter: Painter,
+}
+
+/// Sends frames, one after the other, through encoder, link and decoder. `link`: `None` loses nothing.
+pub fn run(
+    model: &Arc<Model>,
+    sequence: SequenceHeader,
+    (encoder, decoder): (EncoderSettings, DecoderSettings),
+    link: Option<LossyLink>,
+    frames: Vec<Frame>,
+) -> Result<Received> {
+    let (num, den) = sequence.frame_rate;
+    let seconds = f64::from(den) / f64::from(num.max(1));
+    let mut session = Session {
+        encoder: Encoder::new(model.clone(), sequence, encoder)?,
+        receiver: Receiver {
+            entropy: EntropyDecoder::new(model.clone()),
+            painter: Painter::new(model.clone(), decoder),
+        },
+        channel: link.map(|link| Channel::new(link.losses, link.mtu, link.seed)),
+        link,
+        feedback: VecDeque::new(),
+        last_request: f64::NEG_INFINITY,
+        received: Received {
+            units: vec![],
+            frames: vec![None; frames.len()],
+            encoding: Duration::ZERO,
+            decoding: Duration::ZERO,
+            sent: Sent::default(),
+        },
+    };
+    let times: Vec<Option<u64>> = frames.iter().map(|frame| frame.pts).collect();
+    for (number, frame) in frames.into_iter().enumerate() {
+        session.push(frame, number as f64 * seconds, &times)?;
+    }
+    session.drain(times.len() as f64 * seconds, &times)?;
+    Ok(session.finish())
+}
+
+impl Session {
+    fn push(&mut self, frame: Frame, now: f64, times: &[Option<u64>]) -> Result<()> {
+        let mut force_key = false;
+        while let Some((_, feedback)) = self.feedback.pop_front_if(|(due, _)| *due <= now) {
+            match feedback {
+                Feedback::Key => force_key = true,
+                Feedback::Acknowledgement(group, unit) => self.encoder.acknowledge(group, unit),
+            }
+        }
+        let start = Instant::now();
+        let units = self.encoder.push(frame, force_key)?;
+        self.received.encoding += start.elapsed();
+        self.send(units, now, times)
+    }
+
+    fn drain(&mut self, now: f64, times: &[Option<u64>]) -> Result<()> {
+        let start = Instant::now();
+        let units = self.encoder.drain()?;
+        self.received.encoding += start.elapsed();
+        self.send(units, now, times)
+    }
+
+    fn send(&mut self, units: Vec<AccessUnit>, now: f64, times: &[Option<u64>]) -> Result<()> {
+        for unit in units {
+            let bytes = match &mut self.channel {
+                Some(channel) => channel.send(&unit.bytes),
+                None => unit.bytes.clone(),
+            };
+            self.received.units.push(unit);
+            if !bytes.is_empty() {
+                self.receive(&bytes, now, times)?;
+            }
+            self.ask_for_key(now);
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, bytes: &[u8], now: f64, times: &[Option<u64>]) -> Result<()> {
+        let start = Instant::now();
+        for missing in self.receiver.entropy.missing_before(bytes) {
+            if let Some(unit) = self.receiver.entropy.conceal(missing) {
+                self.show(&unit, times)?;
+            }
+        }
+        match self.receiver.entropy.decode(bytes) {
+            Ok(unit) => {
+                self.acknowledge(&unit, now);
+                self.show(&unit, times)?;
+            }
+            // A unit was lost before it.
+            Err(CodecError::NoKeyUnit | CodecError::SymbolCheck { .. } | CodecError::Entropy(_)) => (),
+            Err(error) => return Err(error.into()),
+        }
+        self.received.decoding += start.elapsed();
+        Ok(())
+    }
+
+    /// Puts the frames of a unit to their times.
+    fn show(&mut self, unit: &ParsedUnit, times: &[Option<u64>]) -> Result<()> {
+        let frames = self.receiver.painter.run(unit, Wanted::All)?;
+        let repeats = self.link.is_some_and(|link| link.repeats) && unit.lost == 1.0;
+        for frame in frames.into_iter().flatten().filter(|_| !repeats) {
+            let distance = |at: &usize| times[*at].zip(frame.pts).map_or(u64::MAX, |(a, b)| a.abs_diff(b));
+            if let Some(at) = (0..times.len()).min_by_key(distance) {
+                self.received.frames[at] = Some(frame);
+            }
+        }
+        Ok(())
+    }
+
+    fn acknowledge(&mut self, unit: &ParsedUnit, now: f64) {
+        let link = self.link.filter(|link| link.acknowledges);
+        if let Some(((group, unit), back)) = unit.acknowledgement.zip(link.and_then(|link| link.round_trip)) {
+            self.feedback
+                .push_back((now + back, Feedback::Acknowledgement(group, unit)));
+        }
+    }
+
+    fn ask_for_key(&mut self, now: f64) {
+        let Some(back) = self.link.and_then(|link| link.round_trip) else {
+            return;
+        };
+        if self.receiver.entropy.wants_key() && now - self.last_request >= REQUEST_SECONDS.max(back) {
+            self.last_request = now;
+            self.received.sent.requests += 1;
+            self.feedback.push_back((now + back, Feedback::Key));
+        }
+    }
+
+    fn finish(self) -> Received {
+        let mut received = self.received;
+        if let Some(channel) = self.channel {
+            received.sent = Sent {
+                bytes: channel.bytes,
+                packets: channel.packets,
+                lost: channel.lost,
+                ..received.sent
+            };
+        }
+        received
+    }
+}
