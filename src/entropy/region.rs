@@ -31,7 +31,25 @@ impl Region {
         (x + y) % 2 == parity && rows.contains(&y)
     }
 
-    /// The same for each position of a map, row by row.
+    /// In which of the two phases of a checkerboard the token at a column and row is coded. A slice has every second position, and of those
+    /// every second row makes the board.
+    pub fn phase(self, x: usize, y: usize) -> usize {
+        match self.is_whole() {
+            true => (x + y) % 2,
+            false => y % 2,
+        }
+    }
+
+    /// Where the neighbour is that a position of the second phase has in the place of the upper, left, right or lower one: in a slice on the
+    /// diagonals.
+    pub fn neighbour(self, dx: isize, dy: isize) -> (isize, isize) {
+        match self.is_whole() {
+            true => (dx, dy),
+            false => (dx + dy, dy - dx),
+        }
+    }
+
+    /// The same as [`Region::contains`] for each position of a map, row by row.
     pub fn positions(self, width: usize, height: usize) -> impl Iterator<Item = bool> {
         (0..width * height).map(move |at| self.contains((at % width, at / width), height))
     }

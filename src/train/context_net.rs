@@ -6,7 +6,7 @@ use tch::{nn, Kind, Tensor};
 
 use super::quantized::{activate, set, to_i32, Linear};
 use crate::bitstream::FSQ_LEVELS;
-use crate::entropy::{rows_before, ContextWeights, ACTIVATION_SCALE, DIGITS, LOGIT_SCALE, TABLE_SCALE};
+use crate::entropy::{rows_before, ContextWeights, Region, ACTIVATION_SCALE, DIGITS, LOGIT_SCALE, TABLE_SCALE};
 use crate::model::powers;
 
 const WIDTH: i64 = 96;
@@ -130,7 +130,7 @@ fn earlier_rows(digit: usize) -> i64 {
 
 /// The table rows that the context of every token of a map selects: `[h * w, 84]` i64, row by row. The maps
 /// are `[h, w, 6]` i64; anchors, where column + row is even, do not see their own map.
-pub fn context_rows(map: &Tensor, previous: Option<&Tensor>, older: Option<&Tensor>) -> Tensor {
+pub fn context_rows(map: &Tensor, previous: Option<&Tensor>, older: Option<&Tensor>, region: Region) -> Tensor {
     let (h, w, _) = map.size3().expect("a map has three dimensions");
     let absent: Vec<i64> = FSQ_LEVELS.iter().map(|&l| l.into()).collect();
     let absent = Tensor::from_slice(&absent).to_device(map.device());
@@ -140,8 +140,13 @@ pub fn context_rows(map: &Tensor, previous: Option<&Tensor>, older: Option<&Tens
         padded.narrow(0, 1, h).narrow(1, 1, w).copy_(map);
         padded
     };
-    let ramp = |n: i64| Tensor::arange(n, (Kind::Int64, map.device()));
-    let is_anchor = (ramp(h).unsqueeze(1) + ramp(w)).remainder(2).eq(0).unsqueeze(2);
+    let phases: Vec<i64> = (0..h * w)
+        .map(|at| region.phase((at % w) as usize, (at / w) as usize) as i64)
+        .collect();
+    let is_anchor = Tensor::from_slice(&phases)
+        .to_device(map.device())
+        .view([h, w, 1])
+        .eq(0);
     let units = [Some(map), previous, older].map(|m| m.map_or_else(|| nothing.shallow_clone(), &pad));
     let bases: Vec<i64> = (0..DIGITS).map(|k| rows_before(k) as i64).collect();
     let bases = Tensor::from_slice(&bases).to_device(map.device());
@@ -149,6 +154,7 @@ pub fn context_rows(map: &Tensor, previous: Option<&Tensor>, older: Option<&Tens
         .iter()
         .enumerate()
         .map(|(source, &(unit, dx, dy))| {
+            let (dx, dy) = if unit == 0 { region.neighbour(dx, dy) } else { (dx, dy) };
             let tokens = units[usize::from(unit)]
                 .narrow(0, 1 + dy as i64, h)
                 .narrow(1, 1 + dx as i64, w);
@@ -166,7 +172,7 @@ pub fn context_rows(map: &Tensor, previous: Option<&Tensor>, older: Option<&Tens
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entropy::{BitCounter, ContextModel, Masking, Region, TokenContext, TokenMap};
+    use crate::entropy::{BitCounter, ContextModel, Masking, TokenContext, TokenMap};
     use tch::Device;
 
     #[test]
@@ -201,7 +207,7 @@ mod tests {
         for known in 0..3 {
             let (p, o) = ((known > 0).then_some(&previous), (known > 1).then_some(&older));
             let float = net
-                .bits(&context_rows(&map, p, o), &map.flatten(0, 1), true)
+                .bits(&context_rows(&map, p, o, Region::WHOLE), &map.flatten(0, 1), true)
                 .sum(Kind::Double);
             let float = f64::try_from(float).unwrap();
             let mut history = TokenContext::default();

@@ -14,8 +14,9 @@ use super::latent_context_net::{LatentContextNet, LatentSamples, LatentUnit};
 use super::optimizer::Optimizer;
 use super::progress::Log;
 use super::segments::{learn, Learned, Networks, Options, QuantisedLatents, Segment, MAX_HOLD};
+use crate::bitstream::Slice;
 use crate::codec::{DEFAULT_QUANTIZER, MAX_QUANTIZER};
-use crate::entropy::{LATENT_STEPS, MASKED};
+use crate::entropy::{Region, LATENT_STEPS, MASKED};
 use crate::media::Clip;
 use crate::model::{fill, IntegerModel, ModelConfig, TensorFile};
 
@@ -28,10 +29,19 @@ const MASKED_SHARE: f64 = 0.25;
 /// Share of the units of a step of which no places are skipped.
 const UNSKIPPED_SHARE: f64 = 0.1;
 
+/// Share of the units of a step that refer to one unit further back, as those of resilient streams do: mostly to the key unit.
+const DISTANT_SHARE: f64 = 0.4;
+const KEY_SHARE: f64 = 0.6;
+/// Share of those of which a slice is coded.
+const SLICE_SHARE: f64 = 0.4;
+
 /// What a unit is coded from.
 struct Unit<'a> {
     segment: &'a Segment,
     at: usize,
+    /// The unit that it refers to, in a resilient stream.
+    reference: Option<usize>,
+    region: Region,
     /// Its tokens with [`MASKED`] where they are not sent.
     tokens: Tensor,
     /// The last tokens that were sent, as of the unit before.
@@ -48,6 +58,8 @@ impl Unit<'_> {
         Unit {
             segment,
             at,
+            reference: None,
+            region: Region::WHOLE,
             tokens: segment.tokens[at].shallow_clone(),
             previous: at.checked_sub(1).map(|u| segment.tokens[u].shallow_clone()),
             step,
@@ -69,31 +81,78 @@ impl Unit<'_> {
             true => -1.0,
             false => rng.random_range(0.0..MAX_HOLD),
         };
+        if at > 0 && rng.random_bool(DISTANT_SHARE) {
+            unit.refer_back(rng);
+        }
         let Some(previous) = unit.previous.as_ref().filter(|_| rng.random_bool(MASKED_SHARE)) else {
             return unit;
         };
         let ratio = rng.random_range(0.1..0.9);
         let size = unit.tokens.size();
         let mask = || Tensor::rand([size[0], size[1], 1], (Kind::Float, previous.device())).lt(ratio);
-        let older = &segment.tokens[at.saturating_sub(2)];
+        let older = &segment.tokens[unit.reference.unwrap_or(at.saturating_sub(1)).saturating_sub(1)];
         let last_sent = older.where_self(&mask(), previous);
         let masked = Tensor::from_slice(&MASKED.map(i64::from)).to_device(previous.device());
         unit.tokens = masked.where_self(&mask(), &unit.tokens);
         unit.previous = Some(last_sent);
+        unit.cut();
         unit
+    }
+
+    /// Lets it refer to one unit before the last, and to nothing else; now and then it is a slice.
+    fn refer_back(&mut self, rng: &mut StdRng) {
+        let reference = match rng.random_bool(KEY_SHARE) {
+            true => 0,
+            false => rng.random_range(0..self.at),
+        };
+        self.reference = Some(reference);
+        self.previous = Some(self.segment.tokens[reference].shallow_clone());
+        if rng.random_bool(SLICE_SHARE) {
+            let index = rng.random_range(0..2);
+            self.region = Region::of(Slice { index, count: 2 });
+            self.cut();
+        }
+    }
+
+    /// Masks what is beyond its region.
+    fn cut(&mut self) {
+        if self.region.is_whole() {
+            return;
+        }
+        let (h, w, _) = self.tokens.size3().expect("a map has three dimensions");
+        let is_in: Vec<bool> = self.region.positions(w as usize, h as usize).collect();
+        let is_in = Tensor::from_slice(&is_in)
+            .to_device(self.tokens.device())
+            .view([h, w, 1]);
+        let masked = Tensor::from_slice(&MASKED.map(i64::from)).to_device(self.tokens.device());
+        for map in [Some(&mut self.tokens), self.previous.as_mut()].into_iter().flatten() {
+            *map = map.where_self(&is_in, &masked);
+        }
     }
 
     /// Table rows and digits of the tokens that are sent.
     fn token_samples(&self) -> (Tensor, Tensor) {
         let older = self.at.checked_sub(2).map(|u| &self.segment.tokens[u]);
-        let rows = context_rows(&self.tokens, self.previous.as_ref(), older);
+        let older = older.filter(|_| self.reference.is_none());
+        let rows = context_rows(&self.tokens, self.previous.as_ref(), older, self.region);
         let digits = self.tokens.flatten(0, 1);
         let sent = digits.select(1, 0).lt(i64::from(MASKED[0])).nonzero().squeeze_dim(1);
         (rows.index_select(0, &sent), digits.index_select(0, &sent))
     }
 
     fn latent_samples(&self) -> Option<LatentSamples> {
-        let units = self.segment.quantised(self.at, self.step, self.skip_lambda)?;
+        // What a slice's latents are coded from is what whole units have in their first two phases.
+        if !self.region.is_whole() {
+            return None;
+        }
+        let units = match self.reference {
+            Some(reference) => self
+                .segment
+                .quantised(&[reference, self.at], self.step, self.skip_lambda)?,
+            None => self
+                .segment
+                .quantised(&Vec::from_iter(0..=self.at), self.step, self.skip_lambda)?,
+        };
         let mut latest = units.iter().rev();
         let unit = latest.next()?;
         let values = |unit: &'_ QuantisedLatents| unit.values.shallow_clone();

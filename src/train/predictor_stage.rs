@@ -56,7 +56,7 @@ impl Samples {
 /// The latents of a unit and the two before at some step, or none: `[3, h, w, channels]` f32.
 fn latents(segment: &Segment, at: usize, rng: &mut StdRng) -> Option<Tensor> {
     let step = rng.random_range(0..LATENT_STEPS);
-    let known = segment.quantised(at, step, rng.random_range(0.0..MAX_HOLD))?;
+    let known = segment.quantised(&Vec::from_iter(0..=at), step, rng.random_range(0.0..MAX_HOLD))?;
     let units = [at.saturating_sub(2), at - 1, at].map(|unit| &known[unit].values);
     let stacked = Tensor::stack(&units, 0).to_kind(Kind::Float) / f64::from(LATENT_SCALE);
     Some(match rng.random_bool(WITHOUT_LATENTS) {

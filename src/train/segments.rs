@@ -103,13 +103,13 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// The latents of the units up to one, oldest first, as the codec has them with the step of an index, in 1/256, and which of
+    /// The latents of some units, each of which refers to the one before it here, as the codec has them with the step of an index, in 1/256, and which of
     /// their places are skipped: see [`crate::codec::OperatingPoint::skip_lambda`].
-    pub fn quantised(&self, last: usize, step: usize, skip_lambda: f64) -> Option<Vec<QuantisedLatents>> {
+    pub fn quantised(&self, numbers: &[usize], step: usize, skip_lambda: f64) -> Option<Vec<QuantisedLatents>> {
         let size = f64::from(latent_steps()[step]);
         let latents = self.latents.as_ref()?;
         let mut units: Vec<QuantisedLatents> = Vec::new();
-        for unit in 0..=last {
+        for &unit in numbers {
             let wanted = latents.select(0, unit as i64);
             let mut values = ((&wanted / size).round() * size).to_kind(Kind::Int64);
             let mut skipped = Tensor::zeros(&values.size()[..2], (Kind::Bool, values.device()));

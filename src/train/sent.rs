@@ -183,7 +183,7 @@ mod tests {
                 tokens: vec![],
                 latents: Some(clip(&ys, at) * scale),
             };
-            let units = segment.quantised(3, 30, 0.1).unwrap();
+            let units = segment.quantised(&[0, 1, 2, 3], 30, 0.1).unwrap();
             let values = Tensor::stack(&units.iter().map(|unit| &unit.values).collect::<Vec<_>>(), 0);
             let skipped = Tensor::stack(&units.iter().map(|unit| &unit.skipped).collect::<Vec<_>>(), 0);
             assert!(

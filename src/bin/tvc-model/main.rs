@@ -34,7 +34,7 @@ enum Command {
     /// Compares the Cosmos networks with a vector file of NVIDIA's; fails where they differ.
     Parity(ParityArguments),
     /// Codes clips and prints a line of CSV for each.
-    Eval(EvalArguments),
+    Eval(Box<EvalArguments>),
     /// Compares a clip with what came back of it, from this codec or others.
     Compare(CompareArguments),
     /// Prints hashes of a synthetic clip coded and decoded in many ways: equal before and after a change that is to change nothing. On one

@@ -67,12 +67,13 @@ impl ContextModel {
         let mut scratch = self.scratch();
         for phase in 0..2 {
             for y in 0..map.height {
-                for x in (0..map.width).filter(|x| (x + y) % 2 == phase) {
+                for x in (0..map.width).filter(|&x| region.phase(x, y) == phase) {
                     let at = y * map.width + x;
                     if map.tokens[at] == MASKED {
                         continue;
                     }
-                    self.features(history, map, (x as isize, y as isize), phase == 1, &mut scratch);
+                    let neighbours = (phase == 1).then_some(region);
+                    self.features(history, map, (x as isize, y as isize), neighbours, &mut scratch);
                     map.tokens[at] = self.code_token(map.tokens[at], coder, &mut scratch)?;
                 }
             }
@@ -102,6 +103,7 @@ impl ContextModel {
         let mut recorder = Recorder(Vec::new());
         let token = map.tokens[y * map.width + x];
         let mut scratch = self.scratch();
+        let neighbours = neighbours.then_some(Region::WHOLE);
         self.features(history, map, (x as isize, y as isize), neighbours, &mut scratch);
         self.code_token(token, &mut recorder, &mut scratch)
             .expect("a recorder takes every digit");
@@ -117,19 +119,20 @@ impl ContextModel {
         }
     }
 
-    /// The first two layers: what is the same for all digits of a token.
+    /// The first two layers: what is the same for all digits of a token. `neighbours`: in the second phase, those of a region.
     fn features(
         &self,
         history: &TokenContext,
         map: &TokenMap,
         (x, y): (isize, isize),
-        neighbours: bool,
+        neighbours: Option<Region>,
         scratch: &mut Scratch,
     ) {
         let mut rows = [0; SOURCES.len() * DIGITS];
         for (source, (unit, dx, dy)) in SOURCES.into_iter().enumerate() {
+            let (dx, dy) = neighbours.filter(|_| unit == 0).map_or((dx, dy), |region| region.neighbour(dx, dy));
             let from = match unit {
-                0 => neighbours.then_some(map),
+                0 => neighbours.map(|_| map),
                 1 => history.previous.as_ref(),
                 _ => history.older.as_ref(),
             };
