@@ -61,9 +61,14 @@ mod tests {
         for present in [&[0, 1, 2, 3][..], &[0], &[3], &[1, 2], &[0, 3]] {
             let bytes: Vec<u8> = present.iter().flat_map(|&index| all[index].clone()).collect();
             let found = slices(&bytes).unwrap();
-            let indices: Vec<_> = found.iter().map(|(header, _)| usize::from(header.slice().index)).collect();
+            let indices: Vec<_> = found
+                .iter()
+                .map(|(header, _)| usize::from(header.slice().index))
+                .collect();
             assert_eq!(indices, present);
-            assert!(found.iter().all(|(header, range)| bytes[range.clone()] == all[usize::from(header.slice().index)]));
+            assert!(found
+                .iter()
+                .all(|(header, range)| bytes[range.clone()] == all[usize::from(header.slice().index)]));
             assert_eq!(found.last().unwrap().1.end, bytes.len());
         }
     }

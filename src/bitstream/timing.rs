@@ -284,7 +284,9 @@ mod tests {
     /// Times of whole groups of eight frames that do not follow any rate.
     fn uneven(units: u64) -> Vec<Vec<u64>> {
         let time = |n: u64| 5 + n * 40_000_000 + n * n % 7;
-        (0..units).map(|unit| (1..=8).map(|i| time(unit * 8 + i)).collect()).collect()
+        (0..units)
+            .map(|unit| (1..=8).map(|i| time(unit * 8 + i)).collect())
+            .collect()
     }
 
     #[test]
@@ -300,7 +302,11 @@ mod tests {
             for (unit, (timing, payload), times) in coded.iter().filter(|(unit, ..)| unit % 3 != 1) {
                 decoder.seek_unit(*unit, 8);
                 let (parsed, _) = decoder.parse(*timing, 8, payload).unwrap();
-                assert_eq!(parsed, times.iter().copied().map(Some).collect::<Vec<_>>(), "unit {unit} at {rate:?}");
+                assert_eq!(
+                    parsed,
+                    times.iter().copied().map(Some).collect::<Vec<_>>(),
+                    "unit {unit} at {rate:?}"
+                );
             }
         }
     }
