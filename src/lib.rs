@@ -74,6 +74,8 @@ pub mod eval;
 pub mod media;
 #[cfg(feature = "train")]
 pub mod metrics;
+#[warn(missing_docs)]
+pub mod rtp;
 #[cfg(feature = "train")]
 #[allow(clippy::print_stdout, clippy::print_stderr)]
 pub mod train;

@@ -6,6 +6,7 @@ mod common;
 use common::*;
 use gst::prelude::*;
 use gsttvc::bitstream::{SequenceHeader, Timing, UnitHeader};
+use proptest::prelude::*;
 
 fn unit(key: bool, pts: u64, payload: &[u8]) -> Vec<u8> {
     let sequence = SequenceHeader {
@@ -172,4 +173,95 @@ fn buffers_that_upstream_holds_on_to_are_timed_all_the_same() {
     let times: Vec<_> = drain(&mut harness).iter().map(|b| b.pts().unwrap()).collect();
     assert_eq!(times, [0, 1, 9, 17, 18, 26].map(|n| n * FRAME));
     assert!(held.iter().all(|buffer| buffer.pts().is_none()), "they are upstream's");
+}
+
+/// Times of buffers, in frames.
+fn frames(buffers: &[gst::Buffer]) -> Vec<u64> {
+    let frame = |buffer: &gst::Buffer| buffer.pts().unwrap() / FRAME.nseconds();
+    buffers.iter().map(|buffer| frame(buffer).nseconds()).collect()
+}
+
+#[test]
+fn slices_of_an_access_unit_come_out_as_one_buffer() {
+    let units = common::units::resilient_stream(3, 4, 30);
+    let stream = units.concat();
+    for size in [1, 2, 7, 64, 300, stream.len()] {
+        let (buffers, _) = parse(stream.chunks(size).map(<[u8]>::to_vec));
+        assert_eq!(contents(&buffers), units, "in chunks of {size}");
+        assert_eq!(frames(&buffers), [0, 1, 9, 17, 18, 26, 34, 35, 43]);
+        let keys: Vec<_> = buffers.iter().map(is_key).collect();
+        assert_eq!(keys, [true, false, false].repeat(3));
+    }
+}
+
+#[test]
+fn access_units_are_not_waited_for_beyond_their_buffer() {
+    init();
+    for caps in ["video/x-tvc,alignment=frame", "video/x-gst-fourcc-tvc1"] {
+        let mut harness = gst_check::Harness::new("tvcparse");
+        harness.set_src_caps(caps.parse().unwrap());
+        harness.play();
+        for unit in 0..5 {
+            let slice = common::units::slice(0, unit, (0, 2), 30);
+            harness.push(gst::Buffer::from_mut_slice(slice.clone())).unwrap();
+            let out = harness.try_pull().expect("the unit, of which the last slice is lost");
+            assert_eq!(bytes(&out), slice);
+        }
+    }
+}
+
+#[test]
+fn lost_units_leave_their_time() {
+    let all = common::units::resilient_stream(3, 2, 30);
+    let units = [0, 2, 3, 5, 7, 8].map(|at: usize| all[at].clone());
+    let (buffers, _) = parse(units.clone());
+    assert_eq!(
+        contents(&buffers),
+        units[..4],
+        "a group without its key unit is skipped"
+    );
+    assert_eq!(frames(&buffers), [0, 9, 17, 26]);
+}
+
+#[test]
+fn a_discontinuity_between_whole_units_is_no_end_of_the_group() {
+    init();
+    let resilient = [0, 1, 3, 7].map(|unit| common::units::access_unit(0, unit, 2, 30));
+    let plain = [Some(0), None, None, None].map(|key| common::units::unit(key, 30));
+    for (units, expected) in [(resilient, [0, 1, 17, 49]), (plain, [0, 1, 9, 17])] {
+        let mut harness = gst_check::Harness::new("tvcparse");
+        harness.set_src_caps("video/x-tvc,alignment=frame".parse().unwrap());
+        harness.play();
+        for unit in units {
+            let mut buffer = gst::Buffer::from_mut_slice(unit);
+            buffer.get_mut().unwrap().set_flags(gst::BufferFlags::DISCONT);
+            harness.push(buffer).unwrap();
+        }
+        assert_eq!(frames(&drain(&mut harness)), expected);
+    }
+}
+
+/// Which slices of a stream of three groups of three units of four slices are there; some of each unit and of each key unit.
+fn any_present() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    prop::collection::vec(prop::sample::subsequence(vec![0u8, 1, 2, 3], 1..=4), 9)
+}
+
+fn files(present: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let unit = |(n, indices): (usize, &Vec<u8>)| {
+        let slice = |&index: &u8| common::units::slice(n as u64 / 3, (n % 3) as u8, (index, 4), 20 + n);
+        indices.iter().flat_map(slice).collect()
+    };
+    present.iter().enumerate().map(unit).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn absent_slices_change_nothing_else(present in any_present(), size in 1usize..400) {
+        let units = files(&present);
+        let (buffers, _) = parse(units.concat().chunks(size).map(<[u8]>::to_vec));
+        prop_assert_eq!(contents(&buffers), units);
+        prop_assert_eq!(frames(&buffers), vec![0, 1, 9, 17, 18, 26, 34, 35, 43]);
+    }
 }

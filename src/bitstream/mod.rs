@@ -2,13 +2,17 @@
 //! The token bitstream: headers of access units and the times of their frames. `docs/bitstream.md` is the
 //! specification.
 
+mod access_unit;
 mod fields;
 mod header;
 mod limits;
 mod resilience;
 mod resolution;
+#[cfg(test)]
+pub(crate) mod samples;
 mod timing;
 
+pub use access_unit::slices;
 pub(crate) use header::bytes_to_key_unit;
 pub use header::{find_key_unit, SequenceHeader, UnitHeader, DELTA_FRAMES, MAX_HEADER, MAX_PAYLOAD, SYNC};
 pub use limits::{FSQ_LEVELS, MAX_SIZE, MIN_SIZE};

@@ -86,6 +86,22 @@ impl Clock {
         }
     }
 
+    /// Goes to delta unit `unit`, from 1 on, of a stream with resilience fields, before its times are packed or parsed. Units before it may
+    /// be missing, so that it is found by its number: all before it have `full` frames, those of a full delta unit.
+    pub fn seek_unit(&mut self, unit: u8, full: usize) {
+        self.frames = 1 + u64::from(unit.saturating_sub(1)) * full as u64;
+        let key = self.key.unwrap_or(0);
+        // Explicit times go on from here by the duration of a frame.
+        let before = match self.rate {
+            (0, _) => key,
+            rate => {
+                let since = tick(Timing::Relative, rate, self.frames.into()) as u64;
+                key.wrapping_add(since).wrapping_sub(self.duration())
+            }
+        };
+        self.last = Some(before);
+    }
+
     /// Chooses the cheapest timing that gives exactly `times` (the frames of a delta unit) and appends what it
     /// needs to `payload`. Frames without a time get one by the frame rate.
     pub fn pack(&mut self, times: &[Option<u64>], payload: &mut Vec<u8>) -> Timing {
@@ -274,6 +290,74 @@ mod tests {
         fn any_payload_is_parsed_or_refused(payload: Vec<u8>, frames in 1usize..=8) {
             let _ = clock((25, 1), Some(5)).parse(Timing::Explicit, frames, &payload);
         }
+
+        #[test]
+        fn any_unit_number_has_times(rate in any_rate(), key in any_key(), unit: u8, full in 1usize..=8, timing in 0u8..4) {
+            let mut clock = clock(rate, key);
+            clock.seek_unit(unit, full);
+            let (times, _) = clock.parse(Timing::from_code(timing), 8, &[0; 8]).unwrap();
+            prop_assert!(times.iter().all(|&time| time != Some(NO_TIME)));
+        }
+    }
+
+    /// Times of whole groups of eight frames that do not follow any rate.
+    fn uneven(units: u64) -> Vec<Vec<u64>> {
+        let time = |n: u64| 5 + n * 40_000_000 + n * n % 7;
+        (0..units)
+            .map(|unit| (1..=8).map(|i| time(unit * 8 + i)).collect())
+            .collect()
+    }
+
+    #[test]
+    fn times_need_no_unit_that_is_lost() {
+        for rate in [(25, 1), (30_000, 1001), (0, 1)] {
+            let mut encoder = clock(rate, Some(5));
+            let mut coded = Vec::new();
+            for (unit, times) in (1u8..).zip(uneven(200)) {
+                encoder.seek_unit(unit, 8);
+                coded.push((unit, pack(&mut encoder, &times), times));
+            }
+            let mut decoder = clock(rate, Some(5));
+            for (unit, (timing, payload), times) in coded.iter().filter(|(unit, ..)| unit % 3 != 1) {
+                decoder.seek_unit(*unit, 8);
+                let (parsed, _) = decoder.parse(*timing, 8, payload).unwrap();
+                assert_eq!(
+                    parsed,
+                    times.iter().copied().map(Some).collect::<Vec<_>>(),
+                    "unit {unit} at {rate:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn uniform_times_cost_nothing_where_units_are_found_by_their_number() {
+        let time = |n: u64| n * SECOND as u64 * 1001 / 30_000;
+        let mut clock = clock((30_000, 1001), Some(0));
+        for unit in [1u8, 2, 3, 9, 250] {
+            clock.seek_unit(unit, 8);
+            let first = 1 + 8 * (u64::from(unit) - 1);
+            let times: Vec<_> = (first..first + 8).map(time).collect();
+            assert_eq!(pack(&mut clock, &times), (Timing::Grid, vec![]), "unit {unit}");
+        }
+    }
+
+    #[test]
+    fn explicit_times_of_a_unit_that_is_found_by_its_number_have_these_bytes() {
+        let mut clock = clock((25, 1), Some(1_000));
+        clock.seek_unit(3, 4);
+        // Frame 9 by the rate, 3 ns later; then 40 ms, and 40 ms less 1 ns.
+        let times = [1_003 + 9 * 40_000_000, 1_003 + 10 * 40_000_000, 1_002 + 11 * 40_000_000];
+        assert_eq!(pack(&mut clock, &times), (Timing::Explicit, vec![6, 0, 1]));
+    }
+
+    #[test]
+    fn frames_of_a_variable_rate_have_the_key_units_time_unless_they_say_more() {
+        let mut clock = clock((0, 1), Some(7));
+        clock.seek_unit(1, 8);
+        assert_eq!(clock.parse(Timing::Explicit, 1, &[20]), Ok((vec![Some(17)], 1)));
+        clock.seek_unit(3, 8);
+        assert_eq!(clock.parse(Timing::Grid, 2, &[]), Ok((vec![Some(7); 2], 0)));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 pub mod player;
 #[cfg(feature = "train")]
 pub mod trainer;
+pub mod units;
 
 use std::path::PathBuf;
 use std::sync::Once;

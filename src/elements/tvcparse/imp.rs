@@ -97,21 +97,23 @@ impl BaseParseImpl for TvcParse {
         Ok(())
     }
 
-    fn set_sink_caps(&self, _caps: &gst::Caps) -> Result<(), gst::LoggableError> {
+    fn set_sink_caps(&self, sink: &gst::Caps) -> Result<(), gst::LoggableError> {
+        let mut state = self.state.lock().unwrap();
         // What they say besides the stream is announced with the next unit.
-        self.state.lock().unwrap().announced = None;
+        state.announced = None;
+        state.is_framed = sink.structure(0).is_some_and(is_framed);
         Ok(())
     }
 
     fn handle_frame(&self, mut frame: gst_base::BaseParseFrame) -> Result<(gst::FlowSuccess, u32), gst::FlowError> {
         let place = self.place(frame.offset());
         let action = {
-            let mut state = self.state.lock().unwrap();
-            if self.obj().lost_sync() && state.skipped == 0 {
-                state.restart(self.shift_at(frame.offset()));
-            }
             let buffer = frame.buffer().and_then(|buffer| buffer.map_readable().ok());
             let data = buffer.ok_or(gst::FlowError::Error)?;
+            let mut state = self.state.lock().unwrap();
+            if self.obj().lost_sync() && state.skipped == 0 && !state.goes_on_with(&data) {
+                state.restart(self.shift_at(frame.offset()));
+            }
             state.examine(&data, self.obj().is_draining(), place)
         };
         match action {
@@ -310,6 +312,11 @@ impl TvcParse {
             buffer.set_duration(unit_duration(sequence, times));
         }
     }
+}
+
+/// Whether buffers of these caps hold one access unit each.
+fn is_framed(caps: &gst::StructureRef) -> bool {
+    caps.name() == MP4_SINK_TYPE || caps.get::<&str>("alignment") == Ok("frame")
 }
 
 /// Caps of a stream as a track of an MP4 file.

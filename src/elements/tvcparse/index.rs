@@ -130,6 +130,9 @@ impl Index {
         let unit = UnitHeader::parse(bytes)
             .ok()
             .filter(|(header, _)| self.stream.takes(header));
+        if let Some((header, start)) = unit.filter(|(header, _)| self.stream.goes_on_with(header)) {
+            return self.skip_slice(source, window, &header, start);
+        }
         let times = unit.and_then(|(header, start)| {
             let length = start + header.payload_length;
             let is_whole = self.at + length as u64 <= source.size;
@@ -149,6 +152,27 @@ impl Index {
                 shift,
             });
         }
+        self.at += length as u64;
+        window.is_sparse = length > LARGE_UNIT;
+        Some(())
+    }
+
+    /// Passes over a slice of the access unit that is known by its first one.
+    fn skip_slice<R>(
+        &mut self,
+        source: &Source<R>,
+        window: &mut Window,
+        header: &UnitHeader,
+        start: usize,
+    ) -> Option<()>
+    where
+        R: Fn(u64, usize) -> Option<Vec<u8>>,
+    {
+        let length = start + header.payload_length;
+        if self.at + length as u64 > source.size {
+            return self.resync(source, window);
+        }
+        self.stream.skip_slice(header);
         self.at += length as u64;
         window.is_sparse = length > LARGE_UNIT;
         Some(())
@@ -202,6 +226,7 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bitstream::samples::slice;
     use crate::bitstream::{SequenceHeader, Timing};
     use proptest::prelude::*;
 
@@ -223,6 +248,22 @@ mod tests {
         let mut bytes = header.pack();
         bytes.resize(bytes.len() + payload, 0xd4);
         bytes
+    }
+
+    /// Groups of a key unit and a delta unit in `count` slices each, of which those of `present` are there.
+    fn sliced(groups: u8, count: u8, present: impl Fn(u8, u8, u8) -> bool) -> (Vec<u8>, Vec<u64>) {
+        let (mut bytes, mut offsets) = (Vec::new(), Vec::new());
+        for group in 0..groups {
+            for unit in 0..2 {
+                let slices: Vec<_> = (0..count).filter(|&index| present(group, unit, index)).collect();
+                if unit == 0 && !slices.is_empty() {
+                    offsets.push(bytes.len() as u64);
+                }
+                let cut = |index| slice(group, unit, index, count, 40);
+                slices.into_iter().for_each(|index| bytes.extend(cut(index)));
+            }
+        }
+        (bytes, offsets)
     }
 
     fn index(bytes: &[u8]) -> Index {
@@ -254,6 +295,22 @@ mod tests {
             prop_assert_eq!(index.keys().iter().map(|key| key.offset).collect::<Vec<_>>(), offsets);
             prop_assert_eq!(index.known(), bytes.len() as u64);
             prop_assert_eq!(index.end(), Some(9 * groups.len() as u64 * FRAME));
+        }
+
+        #[test]
+        fn key_units_are_found_at_their_first_slice_that_is_there(
+            groups in 1u8..6,
+            half in 1u8..=8,
+            lost in prop::collection::hash_set((0u8..6, 0u8..2, 0u8..16), 0..20),
+        ) {
+            let has_key = |group| (0..2 * half).any(|index| !lost.contains(&(group, 0, index)));
+            prop_assume!((0..groups).all(has_key));
+            let present = |group, unit, index| !lost.contains(&(group, unit, index));
+            let (bytes, offsets) = sliced(groups, 2 * half, present);
+            let index = index(&bytes);
+            prop_assert_eq!(index.keys().iter().map(|key| key.offset).collect::<Vec<_>>(), offsets);
+            prop_assert_eq!(frames(index.keys()), (0..u64::from(groups)).map(|group| 9 * group).collect::<Vec<_>>());
+            prop_assert_eq!(index.known(), bytes.len() as u64);
         }
 
         #[test]

@@ -409,15 +409,28 @@ impl TvcParse {
     /// A key unit as a buffer of its own.
     fn key_unit(&self, key: Key) -> Result<gst::Buffer, gst::FlowError> {
         let pad = self.obj().sink_pad().clone();
-        let header = pad.pull_range(key.offset, MAX_HEADER as u32)?;
-        let map = header.map_readable().map_err(|_| gst::FlowError::Error)?;
-        let (header, start) = UnitHeader::parse(&map).map_err(|_| gst::FlowError::Error)?;
-        let mut unit = pad.pull_range(key.offset, (start + header.payload_length) as u32)?;
+        let header = |offset| {
+            let bytes = pad.pull_range(offset, MAX_HEADER as u32)?;
+            let map = bytes.map_readable().map_err(|_| gst::FlowError::Error)?;
+            UnitHeader::parse(&map).map_err(|_| gst::FlowError::Error)
+        };
+        let (first, start) = header(key.offset)?;
+        let (mut last, mut length) = (first, start + first.payload_length);
+        while !last.is_last_slice() {
+            match header(key.offset + length as u64) {
+                Ok((next, start)) if next.continues(&last) => {
+                    length += start + next.payload_length;
+                    last = next;
+                }
+                _ => break,
+            }
+        }
+        let mut unit = pad.pull_range(key.offset, length as u32)?;
         let buffer = unit.make_mut();
         buffer.set_flags(gst::BufferFlags::DISCONT);
         buffer.set_pts(caps::time(key.time));
         buffer.set_dts(caps::time(key.time));
-        buffer.set_duration(header.sequence.and_then(|sequence| caps::duration(&sequence, 1)));
+        buffer.set_duration(first.sequence.and_then(|sequence| caps::duration(&sequence, 1)));
         Ok(unit)
     }
 }

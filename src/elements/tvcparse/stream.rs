@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Units of a file and their times, from one end to the other.
+//! Access units of a file and their times, from one end to the other.
 
 use crate::bitstream::{BitstreamError, Clock, FrameTimes, SequenceHeader, UnitHeader};
 use crate::elements::caps;
@@ -10,12 +10,34 @@ pub struct Stream {
     /// Of the last key unit; `None` until one has been seen since the start or a loss of sync.
     group: Option<Group>,
     line: Line,
+    /// What was last followed, for as long as its access unit may go on.
+    last: Option<UnitHeader>,
+    full: FullUnit,
 }
 
 #[derive(Clone)]
 struct Group {
     sequence: SequenceHeader,
     clock: Clock,
+    /// Number of the group, in streams with resilience fields.
+    number: Option<u8>,
+}
+
+/// Frames of a full delta unit, which is for the model to say: the most that were seen.
+#[derive(Clone, Copy, Default)]
+struct FullUnit {
+    model_id: u64,
+    frames: usize,
+}
+
+impl FullUnit {
+    fn note(&mut self, model_id: u64, frames: usize) -> usize {
+        if self.model_id != model_id {
+            *self = FullUnit { model_id, frames: 0 };
+        }
+        self.frames = self.frames.max(frames);
+        self.frames
+    }
 }
 
 /// One line of time for a file of several recordings, as `cat` makes: each begins at a time of its own, mostly 0, and is to be shown when
@@ -71,17 +93,27 @@ impl Stream {
             shift,
             ..Line::default()
         };
-        Stream { group: None, line }
+        Stream {
+            line,
+            ..Stream::default()
+        }
     }
 
     /// Whether a unit can be understood: without its key unit a delta unit is of no use to anyone.
     pub fn takes(&self, header: &UnitHeader) -> bool {
-        header.is_key() || self.group.is_some()
+        let number = header.resilience.map(|resilience| resilience.group);
+        header.is_key() || self.group.as_ref().is_some_and(|group| group.number == number)
+    }
+
+    /// Whether this is one more slice of the access unit that was followed last, and has the same times.
+    pub fn goes_on_with(&self, header: &UnitHeader) -> bool {
+        self.last.is_some_and(|last| header.continues(&last))
     }
 
     /// Only a key unit is a place to go on.
     pub fn lose_sync(&mut self) {
         self.group = None;
+        self.last = None;
     }
 
     /// The header of the group at hand.
@@ -99,15 +131,29 @@ impl Stream {
         self.line.end()
     }
 
-    /// Times of the next unit's frames in the file. `payload`: as much of it as may hold times.
+    /// A slice that [`Stream::goes_on_with`] its access unit.
+    pub fn skip_slice(&mut self, header: &UnitHeader) {
+        self.last = Some(*header);
+    }
+
+    /// Times of the next access unit's frames in the file. `header` and `payload`: those of its first slice, and as much of the payload as
+    /// may hold times.
     pub fn follow(&mut self, header: &UnitHeader, payload: &[u8]) -> Result<FrameTimes, BitstreamError> {
+        self.last = Some(*header);
         if let Some(sequence) = header.sequence {
             self.line.begin_group(&sequence);
-            let clock = Clock::new(&sequence);
-            self.group = Some(Group { sequence, clock });
+            self.group = Some(Group {
+                sequence,
+                clock: Clock::new(&sequence),
+                number: header.resilience.map(|resilience| resilience.group),
+            });
             return Ok(self.line.add(vec![sequence.pts], sequence.frame_rate.0 == 0));
         }
         let group = self.group.as_mut().ok_or(BitstreamError::Incomplete)?;
+        let full = self.full.note(group.sequence.model_id, header.frames);
+        if let Some(resilience) = header.resilience {
+            group.clock.seek_unit(resilience.unit, full);
+        }
         let (times, _) = group.clock.parse(header.timing, header.frames, payload)?;
         Ok(self.line.add(times, group.sequence.frame_rate.0 == 0))
     }
@@ -116,6 +162,7 @@ impl Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bitstream::samples::slice;
     use crate::bitstream::Timing;
 
     const FRAME: u64 = 40_000_000;
@@ -149,6 +196,32 @@ mod tests {
         assert_eq!(firsts(&[Some(0), Some(0), Some(0)]), [0, 1, 2]);
         assert_eq!(firsts(&[Some(500), None, Some(500), None]), [500, 501, 509, 510]);
         assert_eq!(firsts(&[Some(500), None, Some(3), None]), [500, 501, 509, 510]);
+    }
+
+    #[test]
+    fn lost_units_leave_their_time_and_groups_without_their_key_unit_are_not_taken() {
+        let mut stream = Stream::default();
+        let mut first = |group, unit| {
+            let (header, start) = UnitHeader::parse(&slice(group, unit, 0, 2, 0)).unwrap();
+            assert_eq!(start, slice(group, unit, 0, 2, 0).len());
+            let is_taken = stream.takes(&header);
+            is_taken.then(|| stream.follow(&header, &[]).unwrap()[0].unwrap() / FRAME)
+        };
+        let units = [(0, 0), (0, 1), (0, 4), (5, 2), (5, 0), (5, 2)];
+        let times = units.map(|(group, unit)| first(group, unit));
+        assert_eq!(times, [Some(0), Some(1), Some(25), None, Some(45), Some(54)]);
+    }
+
+    #[test]
+    fn units_of_four_frames_are_counted_by_fours() {
+        let mut stream = Stream::default();
+        let (key, _) = UnitHeader::parse(&slice(0, 0, 0, 1, 0)).unwrap();
+        stream.follow(&key, &[]).unwrap();
+        let firsts = [(1, 4), (5, 4), (6, 2)].map(|(unit, frames)| {
+            let (header, _) = UnitHeader::parse(&slice(0, unit, 0, 1, 0)).unwrap();
+            stream.follow(&UnitHeader { frames, ..header }, &[]).unwrap()[0].unwrap() / FRAME
+        });
+        assert_eq!(firsts, [1, 17, 21]);
     }
 
     #[test]

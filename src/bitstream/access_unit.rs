@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Access units of several slices.
+
+use std::ops::Range;
+
+use super::header::malformed;
+use super::{BitstreamError, Slice, UnitHeader};
+
+impl UnitHeader {
+    /// Which slice of its access unit this is; the only one without [`UnitHeader::resilience`].
+    pub fn slice(&self) -> Slice {
+        self.resilience.map_or(Slice::WHOLE, |resilience| resilience.slice)
+    }
+
+    /// Whether no slice of the access unit can follow this one.
+    pub fn is_last_slice(&self) -> bool {
+        let slice = self.slice();
+        slice.index + 1 == slice.count
+    }
+
+    /// Whether this is a later slice of the access unit that `before` is a slice of. Those between may be missing.
+    pub fn continues(&self, before: &UnitHeader) -> bool {
+        let (Some(this), Some(that)) = (self.resilience, before.resilience) else {
+            return false;
+        };
+        let is_same_unit = (this.group, this.unit, this.slice.count) == (that.group, that.unit, that.slice.count);
+        let is_like = (self.frames, self.timing, self.sequence) == (before.frames, before.timing, before.sequence);
+        is_same_unit && is_like && this.slice.index > that.slice.index
+    }
+}
+
+/// Cuts one access unit into its slices. `bytes` must hold all of it and nothing else; slices may be missing. Gives their headers and
+/// where they are.
+pub fn slices(bytes: &[u8]) -> Result<Vec<(UnitHeader, Range<usize>)>, BitstreamError> {
+    let mut slices: Vec<(UnitHeader, Range<usize>)> = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() || slices.is_empty() {
+        let (header, start) = UnitHeader::parse(&bytes[at..])?;
+        let end = at + start + header.payload_length;
+        if end > bytes.len() {
+            return Err(BitstreamError::Incomplete);
+        }
+        if slices.last().is_some_and(|(before, _)| !header.continues(before)) {
+            let legal = "a later slice of the same access unit";
+            return Err(malformed("slice index", header.slice().index.into(), legal));
+        }
+        slices.push((header, at..end));
+        at = end;
+    }
+    Ok(slices)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bitstream::samples::{slice, unit};
+
+    #[test]
+    fn an_access_unit_is_cut_into_the_slices_that_are_there() {
+        let all: Vec<_> = (0..4).map(|index| slice(1, 3, index, 4, 10)).collect();
+        for present in [&[0, 1, 2, 3][..], &[0], &[3], &[1, 2], &[0, 3]] {
+            let bytes: Vec<u8> = present.iter().flat_map(|&index| all[index].clone()).collect();
+            let found = slices(&bytes).unwrap();
+            let indices: Vec<_> = found
+                .iter()
+                .map(|(header, _)| usize::from(header.slice().index))
+                .collect();
+            assert_eq!(indices, present);
+            assert!(found
+                .iter()
+                .all(|(header, range)| bytes[range.clone()] == all[usize::from(header.slice().index)]));
+            assert_eq!(found.last().unwrap().1.end, bytes.len());
+        }
+    }
+
+    #[test]
+    fn a_unit_without_resilience_stands_alone() {
+        let one = unit(None, 20);
+        assert_eq!(slices(&one).unwrap().len(), 1);
+        assert!(slices(&[one.clone(), one].concat()).is_err());
+    }
+
+    #[test]
+    fn what_is_not_one_access_unit_is_refused() {
+        let (first, second) = (slice(1, 3, 0, 2, 10), slice(1, 3, 1, 2, 10));
+        let whole = [first.clone(), second.clone()].concat();
+        assert!(slices(&whole).is_ok());
+        assert_eq!(slices(&[]), Err(BitstreamError::Incomplete));
+        assert_eq!(slices(&whole[..whole.len() - 1]), Err(BitstreamError::Incomplete));
+        let others = [
+            (second, first.clone(), "falling indices"),
+            (first.clone(), first.clone(), "the same slice twice"),
+            (first.clone(), slice(1, 4, 1, 2, 10), "another unit"),
+            (first.clone(), slice(2, 3, 1, 2, 10), "another group"),
+            (first, slice(1, 3, 1, 4, 10), "another number of slices"),
+        ];
+        for (one, two, what) in others {
+            assert!(slices(&[one, two].concat()).is_err(), "{what}");
+        }
+    }
+}
