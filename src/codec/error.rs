@@ -50,6 +50,9 @@ pub enum CodecError {
     /// Malformed: tokens of a key unit are masked, though there is nothing to predict them from.
     #[error("a key unit with masked tokens")]
     MaskedKeyUnit,
+    /// A unit has come already, or something stands in for it.
+    #[error("a unit that has come already, or too late")]
+    Repeated,
     /// What a unit refers to was lost.
     #[error("the unit that this one refers to was lost")]
     LostReference,

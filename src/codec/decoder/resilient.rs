@@ -35,11 +35,13 @@ pub struct Receiver {
     /// Number of the next unit.
     next: u8,
     references: References,
+    /// A short unit has ended the group of pictures: what follows before the next key unit would not line up with the encoder's.
+    is_over: bool,
     /// The last unit, with what was lost of it concealed.
     last: UnitSymbols,
 }
 
-/// The slices of an access unit: those of the first one's unit that are whole.
+/// The slices of an access unit, as far as they are whole.
 pub fn slices(mut bytes: &[u8]) -> Vec<ReceivedSlice<'_>> {
     let mut slices: Vec<ReceivedSlice> = Vec::new();
     while let Ok((header, start)) = UnitHeader::parse(bytes) {
@@ -47,11 +49,8 @@ pub fn slices(mut bytes: &[u8]) -> Vec<ReceivedSlice<'_>> {
         let (Some(resilience), Some(payload)) = (header.resilience, bytes.get(start..end)) else {
             break;
         };
-        if let Some(first) = slices.first() {
-            let is_same = (resilience.group, resilience.unit) == (first.resilience.group, first.resilience.unit);
-            if !is_same || header.frames != first.header.frames {
-                break;
-            }
+        if slices.last().is_some_and(|before| !header.continues(&before.header)) {
+            break;
         }
         slices.push(ReceivedSlice {
             header,
@@ -77,6 +76,7 @@ impl Receiver {
             group: 0,
             next: 0,
             references: References::default(),
+            is_over: false,
             last: UnitSymbols {
                 tokens,
                 latents,
@@ -96,7 +96,7 @@ impl Receiver {
 
     /// Whether a part of the key unit is missing, so that its part of all units is.
     pub fn wants_key(&self) -> bool {
-        !self.references.are_present(0, 0, Region::WHOLE)
+        !self.is_over && !self.references.are_present(0, 0, Region::WHOLE)
     }
 
     /// In place of a lost unit: the picture goes on as the predictor expects.
@@ -117,7 +117,10 @@ impl Receiver {
         let (header, resilience) = (&first.header, first.resilience);
         if header.is_key() || resilience.group != self.group {
             self.references = References::default();
+            self.is_over = false;
             self.group = resilience.group;
+        } else if resilience.unit < self.next {
+            return Err(CodecError::Repeated);
         }
         let mut symbols = self.expected();
         if !header.is_key() {
@@ -180,6 +183,9 @@ impl Receiver {
             true => CodingContext::default(),
             false => self.context(resilience, region)?,
         };
+        if !header.is_key() {
+            clock.seek_unit(resilience.unit, model.group_frames());
+        }
         let (times, payload) = times(clock, sequence, header, payload)?;
         let macroblocks = (!header.is_key()).then(|| in_macroblocks(sequence));
         let sizes = (in_tokens(model, sequence), macroblocks);
@@ -197,7 +203,7 @@ impl Receiver {
     fn context(&self, resilience: &Resilience, region: Region) -> Result<CodingContext, CodecError> {
         let Resilience { unit, reference, .. } = *resilience;
         let context = self.references.context(unit, reference);
-        let is_present = self.references.are_present(unit, reference, region);
+        let is_present = !self.is_over && self.references.are_present(unit, reference, region);
         context.filter(|_| is_present).ok_or(CodecError::LostReference)
     }
 
@@ -206,10 +212,7 @@ impl Receiver {
         let Resilience { unit, reference, .. } = *resilience;
         self.next = unit.saturating_add(1);
         self.last = symbols.clone();
-        if !goes_on {
-            self.references = References::default();
-            return;
-        }
+        self.is_over |= !goes_on;
         let context = match unit {
             0 => Some(CodingContext::default()),
             _ => self.references.context(unit, reference),

@@ -91,6 +91,11 @@ impl EntropyDecoder {
         Ok(unit)
     }
 
+    /// Whether the stream is one whose lost units are concealed.
+    pub fn conceals(&self) -> bool {
+        self.stream.as_ref().is_some_and(|stream| stream.receiver.is_some())
+    }
+
     /// Frames of each unit that is missing before one: see [`EntropyDecoder::conceal`]. Empty where units need each other.
     pub fn missing_before(&self, unit: &[u8]) -> Vec<usize> {
         let header = UnitHeader::parse(unit).map(|(header, _)| header);

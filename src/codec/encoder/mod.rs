@@ -242,6 +242,7 @@ impl Encoder {
         };
         let times: Vec<_> = frames.iter().map(|f| f.pts).collect();
         let mut packed_times = Vec::new();
+        gop.find_time(self.model.group_frames());
         let timing = gop.clock.pack(&times, &mut packed_times);
         let trial = match self.settings.rate_mode {
             RateMode::ConstantQuality { quantizer } => {

@@ -66,6 +66,11 @@ impl Links {
         context.unwrap_or_default()
     }
 
+    /// Of the next unit, since the key unit.
+    pub fn number(&self) -> u8 {
+        self.number
+    }
+
     /// Whether there is no number for a further unit.
     pub fn are_full(&self) -> bool {
         self.number == u8::MAX

@@ -89,6 +89,13 @@ impl Gop {
         }
     }
 
+    /// Before the times of the next delta unit of so many frames are packed: where units may be lost, they follow from its number.
+    pub fn find_time(&mut self, frames: usize) {
+        if let Some(links) = &self.links {
+            self.clock.seek_unit(links.number(), frames);
+        }
+    }
+
     /// The receiver has a unit of a group of pictures.
     pub fn acknowledge(&mut self, group: u8, unit: u8) {
         if let Some(links) = &mut self.links {

@@ -12,6 +12,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use gst::glib;
 use gst::glib::translate::ToGlibPtr;
@@ -22,7 +23,7 @@ use gst_video::subclass::prelude::*;
 use gst_video::VideoCodecFrame;
 
 use super::format::{Follow, Output};
-use super::input::{overtakes_pictures, wants_key_units, Input};
+use super::input::{access_unit, overtakes_pictures, wants_key_units, Input};
 use super::painter::{PaintedUnit, Scheduler, Unit};
 use super::qos::{SinkClock, Stats};
 use super::stages::Stages;
@@ -53,6 +54,8 @@ pub struct TvcDec {
     /// When the last picture was pushed that was too late.
     pub(super) pushed_late: Mutex<Option<gst::ClockTime>>,
     pub(super) stats: Mutex<Stats>,
+    /// When a key unit was asked for.
+    pub(super) last_request: Mutex<Option<Instant>>,
     /// The painter panics at the next unit.
     #[cfg(test)]
     pub(super) painter_dies: AtomicBool,
@@ -80,7 +83,8 @@ impl ObjectImpl for TvcDec {
                     .nick("Statistics")
                     .blurb(
                         "Pictures since the start: painted, skipped = not painted, as they would have been too late, late = painted, \
-                         and too late all the same; and unit-time, the ns that a unit takes",
+                         and too late all the same, concealed = painted, though some or all of their unit was lost, lost = of units that \
+                         could not be decoded; and unit-time, the ns that a unit takes",
                     )
                     .read_only()
                     .build(),
@@ -245,6 +249,8 @@ impl VideoDecoderImpl for TvcDec {
                 self.report_unheard_error();
                 self.parent_sink_event(event)
             }
+            // Something stands in for what is lost.
+            gst::EventType::Gap if self.conceals(&event) => true,
             // Others travel with the frame that follows them.
             _ if overtakes_pictures(&event) => {
                 self.stages.wait_until_idle();
@@ -282,8 +288,12 @@ impl VideoDecoderImpl for TvcDec {
         let (frames, length) = {
             let buffer = adapter.buffer(available).map_err(|_| gst::FlowError::Error)?;
             let data = buffer.map_readable().map_err(|_| gst::FlowError::Error)?;
-            match UnitHeader::parse(&data) {
-                Ok((header, start)) => (header.frames, start + header.payload_length),
+            match access_unit(&data) {
+                Ok((header, length)) => {
+                    let guard = self.input.lock().unwrap();
+                    let input = guard.as_ref().ok_or(gst::FlowError::NotNegotiated)?;
+                    (input.frames(&header, &data[..length.min(data.len())]), length)
+                }
                 Err(BitstreamError::Incomplete) if !at_eos => return self.wait_for_data(),
                 // No unit: all bytes up to the next one go through as a broken unit, to be reported there.
                 Err(_) => (1, bytes_to_key_unit(&data, true)),
@@ -314,7 +324,7 @@ impl VideoDecoderImpl for TvcDec {
         // The frame that carries the bytes has the buffer's time.
         let (number, pts) = (frame.system_frame_number(), frame.pts());
         drop(frame);
-        let unit = {
+        let (units, wants_key) = {
             let mut guard = self.input.lock().unwrap();
             let input = guard.as_mut().ok_or(gst::FlowError::NotNegotiated)?;
             input.waiting.push(number);
@@ -326,9 +336,20 @@ impl VideoDecoderImpl for TvcDec {
             if wants_key_units(&segment) && UnitHeader::parse(&map).is_ok_and(|(header, _)| !header.is_key()) {
                 return Ok(self.leave_out_unit(input));
             }
-            input.decode(&map, pts, &segment)
+            let units = input.decode(&map, pts, &segment);
+            (units, input.decoder.wants_key())
         };
-        self.submit(unit)
+        let is_resilient = units
+            .iter()
+            .any(|unit| unit.symbols.as_ref().is_ok_and(|symbols| symbols.lost > 0.0));
+        if wants_key && is_resilient {
+            self.request_key_unit();
+        }
+        let mut flow = self.stages.flow();
+        for unit in units {
+            flow = self.submit(unit);
+        }
+        flow
     }
 
     fn finish(&self) -> Result<gst::FlowSuccess, gst::FlowError> {

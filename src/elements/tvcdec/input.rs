@@ -2,11 +2,11 @@
 //! The streaming thread's part: buffers to symbols, and when their pictures are to be shown.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::painter::{PictureTime, Unit, LEAD_IN_UNITS};
-use crate::bitstream::UnitHeader;
-use crate::codec::{EntropyDecoder, ParsedUnit};
+use crate::bitstream::{BitstreamError, UnitHeader};
+use crate::codec::{CodecError, EntropyDecoder, ParsedUnit};
 use crate::elements::caps;
 use crate::elements::latency::durations;
 use crate::model::Model;
@@ -50,11 +50,53 @@ impl Input {
         self.duration = None;
     }
 
-    /// The unit of the frames that wait. `pts`: of its buffer.
-    pub fn decode(&mut self, bytes: &[u8], pts: Option<gst::ClockTime>, segment: &gst::Segment) -> Unit {
+    /// Frames that a unit completes: its own, and those of lost units before it.
+    pub fn frames(&self, header: &UnitHeader, bytes: &[u8]) -> usize {
+        header.frames + self.decoder.missing_before(bytes).iter().sum::<usize>()
+    }
+
+    /// The unit of the frames that wait, the last one, and in front of it what stands in for units that were lost. `pts`: of its buffer.
+    pub fn decode(&mut self, bytes: &[u8], pts: Option<gst::ClockTime>, segment: &gst::Segment) -> Vec<Unit> {
+        let mut numbers = std::mem::take(&mut self.waiting);
+        let missing = self.decoder.missing_before(bytes);
+        let concealed: Vec<_> = missing
+            .into_iter()
+            .filter_map(|frames| self.decoder.conceal(frames))
+            .collect();
         let start = Instant::now();
         let symbols = self.decoder.decode(bytes);
-        let numbers = std::mem::take(&mut self.waiting);
+        let decoding = start.elapsed();
+        let first = symbols
+            .as_ref()
+            .ok()
+            .and_then(|symbols| symbols.times.first().copied().flatten());
+        let mut units = Vec::with_capacity(concealed.len() + 1);
+        for symbols in concealed {
+            let behind = numbers.split_off(symbols.times.len().min(numbers.len()));
+            // As far before the buffer's time as it is before the unit's.
+            let before = first.zip(symbols.times.first().copied().flatten());
+            let before = before.and_then(|(first, time)| caps::time(first.checked_sub(time)?));
+            let pts = pts.zip(before).and_then(|(pts, before)| pts.checked_sub(before));
+            units.push(self.unit(
+                Ok(symbols),
+                std::mem::replace(&mut numbers, behind),
+                pts,
+                segment,
+                Duration::ZERO,
+            ));
+        }
+        units.push(self.unit(symbols, numbers, pts, segment, decoding));
+        units
+    }
+
+    fn unit(
+        &mut self,
+        symbols: Result<ParsedUnit, CodecError>,
+        numbers: Vec<u32>,
+        pts: Option<gst::ClockTime>,
+        segment: &gst::Segment,
+        decoding: Duration,
+    ) -> Unit {
         let pictures = match &symbols {
             Ok(symbols) => self.picture_times(symbols, &numbers, pts, segment),
             Err(_) => numbers.into_iter().map(PictureTime::unknown).collect(),
@@ -63,7 +105,7 @@ impl Input {
             is_lead_in: is_lead_in(&pictures, self.group, segment),
             symbols,
             pictures,
-            decoding: start.elapsed(),
+            decoding,
         }
     }
 
@@ -122,7 +164,23 @@ pub fn wants_key_units(segment: &gst::Segment) -> bool {
 /// Whether a buffer is a whole unit and no more.
 pub fn is_one_unit(buffer: &gst::BufferRef) -> bool {
     let Ok(map) = buffer.map_readable() else { return false };
-    UnitHeader::parse(&map).is_ok_and(|(header, start)| start + header.payload_length == map.len())
+    access_unit(&map).is_ok_and(|(_, length)| length == map.len())
+}
+
+/// The first header of the access unit at the front of bytes, and the length of all its slices that are there.
+pub fn access_unit(bytes: &[u8]) -> Result<(UnitHeader, usize), BitstreamError> {
+    let (first, start) = UnitHeader::parse(bytes)?;
+    let (mut last, mut length) = (first, start + first.payload_length);
+    while let Some(rest) = bytes.get(length..).filter(|_| !last.is_last_slice()) {
+        match UnitHeader::parse(rest) {
+            Ok((next, start)) if next.continues(&last) => {
+                length += start + next.payload_length;
+                last = next;
+            }
+            _ => break,
+        }
+    }
+    Ok((first, length))
 }
 
 /// Whether the base class pushes an event at once, or asks for all pictures before it.

@@ -2,7 +2,7 @@
 //! Painted units to buffers downstream: on the source pad's task, or on the streaming thread where that needs them at once.
 
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use gst::subclass::prelude::*;
@@ -21,6 +21,9 @@ type Flow = Result<gst::FlowSuccess, gst::FlowError>;
 
 /// How late a picture without a duration may be.
 const ASSUMED_DURATION: gst::ClockTime = gst::ClockTime::from_mseconds(40);
+
+/// Least time between two requests for a key unit: one needs time to come.
+const REQUEST_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What becomes of a picture.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -183,6 +186,10 @@ impl TvcDec {
                 obj.drop_frame(frame)?;
             }
         }
+        if matches!(error, CodecError::Repeated) {
+            gst::debug!(CAT, imp = self, "{error}");
+            return Ok(gst::FlowSuccess::Ok);
+        }
         let was_broken = self.is_broken.swap(true, Ordering::Relaxed);
         if was_broken && matches!(error, CodecError::NoKeyUnit) {
             gst::debug!(CAT, imp = self, "{error}");
@@ -213,6 +220,13 @@ impl TvcDec {
     }
 
     pub(super) fn request_key_unit(&self) {
+        let now = Instant::now();
+        let mut last = self.last_request.lock().unwrap();
+        if last.is_some_and(|last| now.saturating_duration_since(last) < REQUEST_INTERVAL) {
+            return;
+        }
+        *last = Some(now);
+        drop(last);
         let wish = gst_video::UpstreamForceKeyUnitEvent::builder()
             .all_headers(true)
             .build();

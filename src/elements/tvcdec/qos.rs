@@ -60,6 +60,10 @@ pub struct Stats {
     pub skipped: u64,
     /// Painted, and too late all the same.
     pub late: u64,
+    /// Painted, though a part or all of their unit was lost.
+    pub concealed: u64,
+    /// Of units that could not be decoded.
+    pub lost: u64,
 }
 
 impl Stats {
@@ -67,6 +71,11 @@ impl Stats {
     pub fn count(&mut self, unit: &PaintedUnit) {
         let painted = unit.frames.iter().flatten().count();
         self.painted += painted as u64;
+        match &unit.symbols {
+            Ok(symbols) if symbols.lost > 0.0 => self.concealed += painted as u64,
+            Ok(_) => (),
+            Err(_) => self.lost += unit.pictures.len() as u64,
+        }
         if !unit.is_lead_in {
             self.skipped += (unit.frames.len() - painted) as u64;
         }
@@ -78,6 +87,8 @@ impl Stats {
             .field("painted", self.painted)
             .field("skipped", self.skipped)
             .field("late", self.late)
+            .field("concealed", self.concealed)
+            .field("lost", self.lost)
             .field("unit-time", unit_time.unwrap_or_default().nseconds())
             .build()
     }

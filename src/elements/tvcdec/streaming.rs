@@ -28,6 +28,15 @@ impl TvcDec {
         }
     }
 
+    /// Whether a gap is one of packets that are lost, in a stream whose decoder conceals that.
+    pub(super) fn conceals(&self, event: &gst::Event) -> bool {
+        let gst::EventView::Gap(gap) = event.view() else {
+            return false;
+        };
+        let input = self.input.lock().unwrap();
+        gap.gap_flags().contains(gst::GapFlags::DATA) && input.as_ref().is_some_and(|input| input.decoder.conceals())
+    }
+
     /// Ends the frames of a delta unit where only key units are to be shown. Those after it cannot be decoded, until the next key unit,
     /// which is nothing to report.
     pub(super) fn leave_out_unit(&self, input: &mut Input) -> gst::FlowSuccess {
@@ -60,7 +69,7 @@ impl TvcDec {
                 return Err(gst::FlowError::Error);
             }
             // It is reported when it is its turn, but a sender should know at once.
-            Err(error) if !matches!(error, CodecError::NoKeyUnit) => self.request_key_unit(),
+            Err(error) if !matches!(error, CodecError::NoKeyUnit | CodecError::Repeated) => self.request_key_unit(),
             Ok(symbols) if symbols.is_key => self.guess_latency(&symbols.sequence),
             _ => (),
         }

@@ -5,7 +5,9 @@ use gst::glib;
 use gst::prelude::*;
 
 use crate::bitstream::CodingScale;
-use crate::codec::{EncoderSettings, Link, RateMode, DEFAULT_BUFFER_SECONDS, DEFAULT_QUANTIZER, MAX_QUANTIZER};
+use crate::codec::{
+    EncoderSettings, ErrorResilience, Link, RateMode, DEFAULT_BUFFER_SECONDS, DEFAULT_QUANTIZER, MAX_QUANTIZER,
+};
 use crate::elements::runtime::RuntimeSettings;
 
 const DEFAULT_BITRATE: u32 = 0;
@@ -18,6 +20,9 @@ const MAX_MASK_RATIO: f64 = 0.9;
 const DEFAULT_DETAIL: bool = true;
 const DEFAULT_KEY_INT_MAX: u32 = 0;
 const MAX_KEY_INT_MAX: u32 = 1 << 24;
+/// A packet of 1200 bytes without the headers of RTP and of its payload.
+const DEFAULT_SLICE_SIZE: u32 = 1180;
+const SLICE_SIZES: std::ops::RangeInclusive<u32> = 100..=65_000;
 
 /// How much larger pictures are coded than they are shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
@@ -51,6 +56,22 @@ impl Scale {
     }
 }
 
+/// What of a stream may be lost without the rest being lost with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
+#[enum_type(name = "GstTvcErrorResilience")]
+pub enum Resilience {
+    #[default]
+    #[enum_value(name = "Nothing: each unit needs all units since the key unit", nick = "none")]
+    None,
+    #[enum_value(
+        name = "Units: each needs the key unit alone, or one that the receiver has",
+        nick = "units"
+    )]
+    Units,
+    #[enum_value(name = "Slices: each needs that part of the key unit alone", nick = "slices")]
+    Slices,
+}
+
 #[derive(Clone, Debug)]
 pub struct Settings {
     bitrate: u32,
@@ -60,6 +81,8 @@ pub struct Settings {
     coding_scale: Scale,
     residual: bool,
     key_int_max: u32,
+    error_resilience: Resilience,
+    slice_size: u32,
     pub runtime: RuntimeSettings,
 }
 
@@ -73,6 +96,8 @@ impl Default for Settings {
             coding_scale: Scale::default(),
             residual: DEFAULT_DETAIL,
             key_int_max: DEFAULT_KEY_INT_MAX,
+            error_resilience: Resilience::default(),
+            slice_size: DEFAULT_SLICE_SIZE,
             runtime: RuntimeSettings::default(),
         }
     }
@@ -87,6 +112,13 @@ impl Settings {
             scale: self.coding_scale.coding_scale(),
             residual: self.residual,
             key_int_max: self.key_int_max,
+            error_resilience: match self.error_resilience {
+                Resilience::None => ErrorResilience::None,
+                Resilience::Units => ErrorResilience::Units,
+                Resilience::Slices => ErrorResilience::Slices {
+                    size: self.slice_size as usize,
+                },
+            },
             ..EncoderSettings::default()
         }
     }
@@ -154,6 +186,19 @@ impl Settings {
                 .default_value(DEFAULT_KEY_INT_MAX)
                 .mutable_ready()
                 .build(),
+            glib::ParamSpecEnum::builder_with_default("error-resilience", Resilience::default())
+                .nick("Error resilience")
+                .blurb("What may be lost on the way without the rest being lost with it; without detail, and with more bytes")
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecUInt::builder("slice-size")
+                .nick("Slice size")
+                .blurb("Bytes of a slice at most, used with error-resilience=slices: what a packet carries")
+                .minimum(*SLICE_SIZES.start())
+                .maximum(*SLICE_SIZES.end())
+                .default_value(DEFAULT_SLICE_SIZE)
+                .mutable_ready()
+                .build(),
         ];
         properties.extend(RuntimeSettings::properties());
         properties
@@ -170,6 +215,8 @@ impl Settings {
             "coding-scale" => self.coding_scale = value.get().expect("a scale"),
             "detail" => self.residual = value.get().expect("a boolean"),
             "key-int-max" => self.key_int_max = value.get().expect("a number"),
+            "error-resilience" => self.error_resilience = value.get().expect("a kind of resilience"),
+            "slice-size" => self.slice_size = value.get().expect("a number"),
             name => assert!(self.runtime.set(value, pspec), "no property {name}"),
         }
     }
@@ -185,6 +232,8 @@ impl Settings {
             "coding-scale" => self.coding_scale.to_value(),
             "detail" => self.residual.to_value(),
             "key-int-max" => self.key_int_max.to_value(),
+            "error-resilience" => self.error_resilience.to_value(),
+            "slice-size" => self.slice_size.to_value(),
             name => self.runtime.get(pspec).unwrap_or_else(|| panic!("no property {name}")),
         }
     }

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Streams of which units or slices are lost, through the elements.
+#![cfg(feature = "codec")]
+
+use gst::prelude::*;
+use gsttvc::bitstream::slices;
+
+mod common;
+use common::init;
+
+/// Codes 97 frames and gives the access units.
+fn encode(properties: &str) -> Vec<gst::Buffer> {
+    let pipeline = gst::parse::launch(&format!(
+        "videotestsrc num-buffers=97 pattern=ball ! video/x-raw,format=I420,width=64,height=48,framerate=25/1 ! \
+         tvcenc {properties} ! appsink name=sink sync=false"
+    ));
+    let pipeline = pipeline.unwrap().downcast::<gst::Pipeline>().unwrap();
+    let sink = pipeline
+        .by_name("sink")
+        .unwrap()
+        .downcast::<gst_app::AppSink>()
+        .unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let units = std::iter::from_fn(|| sink.pull_sample().ok()).map(|sample| sample.buffer_owned().unwrap());
+    let units = units.collect();
+    pipeline.set_state(gst::State::Null).unwrap();
+    units
+}
+
+/// What a decoder makes of access units.
+struct Decoded {
+    /// Frame numbers by their times.
+    frames: Vec<u64>,
+    stats: gst::Structure,
+    key_requests: usize,
+}
+
+fn decode(units: &[gst::Buffer]) -> Decoded {
+    let mut harness = gst_check::Harness::new("tvcdec");
+    harness.set_src_caps_str(
+        "video/x-tvc,stream-format=byte-stream,alignment=frame,parsed=true,width=64,height=48,framerate=25/1",
+    );
+    for unit in units {
+        harness.push(unit.clone()).unwrap();
+    }
+    harness.push_event(gst::event::Eos::new());
+    let frames = std::iter::from_fn(|| harness.try_pull());
+    let frames = frames.map(|frame| frame.pts().unwrap().mseconds() / 40).collect();
+    let stats = harness.element().unwrap().property("stats");
+    let events = std::iter::from_fn(|| harness.try_pull_upstream_event());
+    let key_requests = events
+        .filter(|event| gst_video::UpstreamForceKeyUnitEvent::parse(event).is_ok())
+        .count();
+    Decoded {
+        frames,
+        stats,
+        key_requests,
+    }
+}
+
+#[test]
+fn pictures_of_lost_units_are_shown_at_their_times() {
+    init();
+    let mut units = encode("error-resilience=units key-int-max=49");
+    // 49 frames from a key unit on, then the next one; what is lost includes the last unit before that.
+    for lost in [11, 6, 3, 2] {
+        units.remove(lost);
+    }
+    let decoded = decode(&units);
+    assert_eq!(decoded.frames, (0..97).collect::<Vec<_>>());
+    assert_eq!(decoded.stats.get::<u64>("concealed").unwrap(), 32);
+    assert_eq!(decoded.stats.get::<u64>("lost").unwrap(), 0);
+    assert_eq!(decoded.key_requests, 0, "the stream goes on without them");
+}
+
+#[test]
+fn pictures_of_units_with_lost_slices_are_shown() {
+    init();
+    let mut units = encode("error-resilience=slices slice-size=150");
+    for (at, unit) in units.iter_mut().enumerate().skip(1) {
+        let bytes = unit.map_readable().unwrap().to_vec();
+        let ranges = slices(&bytes).unwrap();
+        let (_, kept) = ranges[at % ranges.len()].clone();
+        let mut copy = gst::Buffer::from_slice(bytes[kept].to_vec());
+        let writable = copy.get_mut().unwrap();
+        writable.set_pts(unit.pts());
+        writable.set_flags(unit.flags());
+        *unit = copy;
+    }
+    let decoded = decode(&units);
+    assert_eq!(decoded.frames, (0..97).collect::<Vec<_>>());
+    assert_eq!(decoded.stats.get::<u64>("concealed").unwrap(), 96);
+}
+
+#[test]
+fn a_lost_key_unit_is_asked_for_once_and_pictures_go_on() {
+    init();
+    let mut units = encode("error-resilience=units key-int-max=33");
+    units.remove(5);
+    let decoded = decode(&units);
+    // Nothing tells the times of those after it: they follow each other, and before the next key unit the missing one is made up for.
+    assert_eq!(decoded.frames.len(), 97);
+    assert_eq!(decoded.key_requests, 1);
+}
