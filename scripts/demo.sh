@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MPL-2.0
 # [BITRATE=kbit/s | QUANTIZER=0..63] [PEERS="name ..."] [LPIPS=weights] [YES=1] demo.sh [CLIP]: clip -> demo-out/clip.tvc -> demo-out/decoded.mkv, with
-# GStreamer pipelines as a user types them; the same clip by other codecs in about as many bytes; a table, and demo-out/side-by-side.png.
+# GStreamer pipelines as a user types them; the same clip by other codecs at the rate next to that which they reach; a table, and demo-out/side-by-side.png.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 input=${1:-}
@@ -9,6 +9,7 @@ quantizer=${QUANTIZER:-}
 bitrate=${BITRATE:-}
 peers=${PEERS-svt-av1-half}
 scripts/setup.sh ${peers:+ffmpeg}
+echo "building: some ten minutes on two cores the first time"
 cargo build --release --quiet --features train
 out=demo-out
 mkdir -p "$out"
@@ -25,6 +26,8 @@ if [ -z "$input" ]; then
     fi
 fi
 [ -r "$input" ] || { echo "demo: cannot read $input" >&2; exit 1; }
+# What is there of another clip must not be taken for this one's.
+rm -f "$out"/clip.tvc "$out"/decoded.mkv "$out"/side-by-side.png
 
 now() { date +%s.%N; }
 echo "encoding: filesrc ! decodebin ! videoconvert ! tvcenc ! tvcparse ! filesink"
@@ -38,7 +41,7 @@ gst-launch-1.0 -q filesrc location="$out/clip.tvc" ! tvcparse ! tvcdec ! video/x
 decoded=$(now)
 pairs=(--coded "$out/clip.tvc" "$out/decoded.mkv")
 for peer in $peers; do
-    echo "in as many bytes: $peer"
+    echo "at the rate next to that: $peer"
     scripts/peer.sh "$peer" "$input" "$out/clip.tvc" "$out"
     pairs+=(--coded "$out/$peer.coded" "$out/$peer.mkv")
 done

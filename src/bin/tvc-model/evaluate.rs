@@ -25,7 +25,7 @@ pub struct EvalArguments {
     #[arg(long)]
     model: Option<PathBuf>,
     /// Quantizers to measure, 0 to 63.
-    #[arg(long, value_delimiter = ',', default_values_t = [DEFAULT_QUANTIZER])]
+    #[arg(long, value_delimiter = ',', default_values_t = [DEFAULT_QUANTIZER], value_parser = clap::value_parser!(u32).range(0..=63))]
     quantizer: Vec<u32>,
     /// Rates to measure instead, kbit/s.
     #[arg(long, value_delimiter = ',', conflicts_with_all = ["quantizer", "bpp"])]
@@ -192,7 +192,7 @@ pub fn evaluate(arguments: &EvalArguments) -> Result<()> {
             let settings = (settings, arguments.decoder());
             let (coded, m) = eval::run(&model, &clip, settings, arguments.link(), lpips.as_ref())?;
             println!(
-                "{},{setting},{},{},{:.6},{:.2},{},{:.3},{:.4},{:.4},{:.3},{:.1},{:.1},{:.0},{},{},{},{},{}",
+                "{},{setting},{},{},{:.6},{:.2},{},{:.3},{:.4},{},{:.3},{:.1},{:.1},{:.0},{},{},{},{},{}",
                 clip.name,
                 clip.frames(),
                 coded.bytes,
@@ -201,7 +201,11 @@ pub fn evaluate(arguments: &EvalArguments) -> Result<()> {
                 buffer_columns(coded.buffer),
                 m.psnr,
                 m.ssim,
-                m.lpips,
+                if m.lpips.is_nan() {
+                    String::new()
+                } else {
+                    format!("{:.4}", m.lpips)
+                },
                 m.flicker,
                 coded.encode_rate,
                 coded.decode_rate,

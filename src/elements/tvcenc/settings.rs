@@ -155,7 +155,7 @@ impl Settings {
                 .build(),
             glib::ParamSpecDouble::builder("mask-ratio")
                 .nick("Mask ratio")
-                .blurb("Share of the tokens between key units that the decoder has to predict; -1 = as bitrate or quantizer ask for")
+                .blurb("Share of the tokens between key units that the decoder has to predict; below 0 = as bitrate or quantizer ask for")
                 .minimum(DEFAULT_MASK_RATIO)
                 .maximum(MAX_MASK_RATIO)
                 .default_value(DEFAULT_MASK_RATIO)
