@@ -102,3 +102,37 @@ fn a_lost_key_unit_is_asked_for_once_and_pictures_go_on() {
     assert_eq!(decoded.frames.len(), 97);
     assert_eq!(decoded.key_requests, 1);
 }
+
+#[test]
+fn what_the_decoder_acknowledges_makes_later_units_smaller() {
+    init();
+    let size = |acknowledge: bool| {
+        let pipeline = gst::parse::launch(&format!(
+            "videotestsrc num-buffers=97 pattern=ball ! video/x-raw,format=I420,width=64,height=48,framerate=25/1 ! \
+             tvcenc error-resilience=units quantizer=20 ! identity name=count ! tvcdec acknowledge={acknowledge} ! \
+             appsink name=sink sync=false"
+        ));
+        let pipeline = pipeline.unwrap().downcast::<gst::Pipeline>().unwrap();
+        let size = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let (count, counted) = (pipeline.by_name("count").unwrap(), size.clone());
+        count
+            .static_pad("src")
+            .unwrap()
+            .add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+                let bytes = info.buffer().map_or(0, |buffer| buffer.size());
+                counted.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
+                gst::PadProbeReturn::Ok
+            });
+        let sink = pipeline
+            .by_name("sink")
+            .unwrap()
+            .downcast::<gst_app::AppSink>()
+            .unwrap();
+        pipeline.set_state(gst::State::Playing).unwrap();
+        assert_eq!(std::iter::from_fn(|| sink.pull_sample().ok()).count(), 97);
+        pipeline.set_state(gst::State::Null).unwrap();
+        size.load(std::sync::atomic::Ordering::Relaxed)
+    };
+    let (without, with) = (size(false), size(true));
+    assert!(with < without, "{with} bytes, {without} without");
+}

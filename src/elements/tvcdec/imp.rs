@@ -29,9 +29,9 @@ use super::qos::{SinkClock, Stats};
 use super::stages::Stages;
 use super::threads::assumed_time;
 use crate::bitstream::{bytes_to_key_unit, BitstreamError, UnitHeader};
-use crate::elements::caps;
 use crate::elements::latency::{wants_qos, Latency};
 use crate::elements::runtime::RuntimeSettings;
+use crate::elements::{acknowledge, caps};
 use crate::model::Model;
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> =
@@ -54,6 +54,8 @@ pub struct TvcDec {
     /// When the last picture was pushed that was too late.
     pub(super) pushed_late: Mutex<Option<gst::ClockTime>>,
     pub(super) stats: Mutex<Stats>,
+    /// Whether the sender is told of each unit that has come.
+    pub(super) acknowledges: AtomicBool,
     /// When a key unit was asked for.
     pub(super) last_request: Mutex<Option<Instant>>,
     /// The painter panics at the next unit.
@@ -79,6 +81,13 @@ impl ObjectImpl for TvcDec {
         static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             let mut properties = RuntimeSettings::properties();
             properties.push(
+                glib::ParamSpecBoolean::builder("acknowledge")
+                    .nick("Acknowledge")
+                    .blurb("Tell the sender of each unit that it has come, by an event upstream, so that later units may refer to it")
+                    .mutable_ready()
+                    .build(),
+            );
+            properties.push(
                 glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
                     .nick("Statistics")
                     .blurb(
@@ -95,11 +104,19 @@ impl ObjectImpl for TvcDec {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        if pspec.name() == "acknowledge" {
+            self.acknowledges
+                .store(value.get().expect("a boolean"), Ordering::Relaxed);
+            return;
+        }
         let known = self.settings.lock().unwrap().set(value, pspec);
         assert!(known, "no property {}", pspec.name());
     }
 
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        if pspec.name() == "acknowledge" {
+            return self.acknowledges.load(Ordering::Relaxed).to_value();
+        }
         if pspec.name() == "stats" {
             let unit_time = self.scheduler.lock().unwrap().time.likely();
             return self.stats.lock().unwrap().structure(unit_time).to_value();
@@ -344,6 +361,15 @@ impl VideoDecoderImpl for TvcDec {
             .any(|unit| unit.symbols.as_ref().is_ok_and(|symbols| symbols.lost > 0.0));
         if wants_key && is_resilient {
             self.request_key_unit();
+        }
+        let acknowledged = units
+            .iter()
+            .filter_map(|unit| unit.symbols.as_ref().ok()?.acknowledgement);
+        if let Some((group, unit)) = acknowledged
+            .last()
+            .filter(|_| self.acknowledges.load(Ordering::Relaxed))
+        {
+            self.obj().sink_pad().push_event(acknowledge::event(group, unit));
         }
         let mut flow = self.stages.flow();
         for unit in units {

@@ -15,9 +15,9 @@ use super::settings::Settings;
 use super::timeline::Timeline;
 use crate::bitstream::{SequenceHeader, UnitHeader};
 use crate::codec::{AccessUnit, CodecError, Encoder, EncoderSettings};
-use crate::elements::caps;
 use crate::elements::convert::{progressive, Converter};
 use crate::elements::latency::{check_latency, durations, Latency, SmoothedTime, Spacing};
+use crate::elements::{acknowledge, caps};
 use crate::model::Model;
 
 /// Assumed for the latency where the frame rate is unknown, until two frames are there.
@@ -257,6 +257,12 @@ impl VideoEncoderImpl for TvcEnc {
     fn src_event(&self, event: gst::Event) -> bool {
         if let gst::EventView::Latency(latency) = event.view() {
             self.latency.lock().unwrap().check.configure(latency.latency());
+        }
+        if let Some((group, unit)) = acknowledge::parse(&event) {
+            if let Some(state) = self.state.lock().unwrap().as_mut() {
+                state.encoder.acknowledge(group, unit);
+            }
+            return true;
         }
         self.parent_src_event(event)
     }
