@@ -11,15 +11,20 @@ use tch::{nn, Kind, Tensor};
 use super::checkpoint::Checkpoint;
 use super::optimizer::Optimizer;
 use super::segments::{learn, Learned, Networks, Options, Segment, MAX_HOLD};
-use crate::bitstream::FSQ_LEVELS;
+use crate::bitstream::{Slice, FSQ_LEVELS};
 use crate::codec::{DEFAULT_QUANTIZER, MAX_QUANTIZER};
-use crate::entropy::{pattern_masks, LATENT_SCALE, LATENT_STEPS, MASKED};
+use crate::entropy::{pattern_masks, Region, LATENT_SCALE, LATENT_STEPS, MASKED};
 use crate::media::Clip;
 use crate::model::predictor::{Predictor, PREDICTOR_UNITS};
 use crate::model::PredictorConfig;
 
 /// Share of the samples without latents: masking is for rates at which none are sent.
 const WITHOUT_LATENTS: f64 = 0.6;
+
+/// Share of the samples of which a slice or all is lost: of those the latents are lost as well, and the decoder keeps those of the unit before.
+const LOST_SHARE: f64 = 0.5;
+/// Share of those of which all is lost.
+const WHOLE_SHARE: f64 = 0.5;
 
 /// A batch for the predictor.
 struct Samples {
@@ -36,15 +41,23 @@ impl Samples {
     fn draw(segment: &Segment, count: usize, rng: &mut StdRng) -> Samples {
         let units: Vec<usize> = (0..count).map(|_| rng.random_range(1..segment.tokens.len())).collect();
         let truth: Vec<&Tensor> = units.iter().map(|&at| &segment.tokens[at]).collect();
-        let digits: Vec<Tensor> = units
-            .iter()
-            .map(|&at| {
-                let (older, previous) = (&segment.tokens[at.saturating_sub(2)], &segment.tokens[at - 1]);
-                let masked = draw_mask(&segment.tokens[at], at as u32, rng);
-                Tensor::stack(&[older, previous, &masked], 0)
-            })
-            .collect();
-        let latents: Option<Vec<Tensor>> = units.iter().map(|&at| latents(segment, at, rng)).collect();
+        let (mut digits, mut all_latents) = (vec![], vec![]);
+        for &at in &units {
+            let (older, previous) = (&segment.tokens[at.saturating_sub(2)], &segment.tokens[at - 1]);
+            let lost = rng.random_bool(LOST_SHARE).then(|| draw_loss(&segment.tokens[at], rng));
+            let masked = match &lost {
+                Some(lost) => lost.1.shallow_clone(),
+                None => draw_mask(&segment.tokens[at], at as u32, rng),
+            };
+            digits.push(Tensor::stack(&[older, previous, &masked], 0));
+            if let Some(units) = latents(segment, at, rng) {
+                let last = units.select(0, PREDICTOR_UNITS - 1);
+                let kept = lost.map(|(is_lost, _)| units.select(0, PREDICTOR_UNITS - 2).where_self(&is_lost, &last));
+                let known = units.narrow(0, 0, PREDICTOR_UNITS - 1);
+                all_latents.push(Tensor::cat(&[known, kept.unwrap_or(last).unsqueeze(0)], 0));
+            }
+        }
+        let latents = (!all_latents.is_empty()).then_some(all_latents);
         Samples {
             digits: Tensor::stack(&digits, 0),
             latents: latents.map(|all| Tensor::stack(&all, 0)),
@@ -63,6 +76,23 @@ fn latents(segment: &Segment, at: usize, rng: &mut StdRng) -> Option<Tensor> {
         true => stacked.zeros_like(),
         false => stacked,
     })
+}
+
+/// Loses every second of the tokens `[h, w, 6]`, as of two slices one may be, or all: which ones, `[h, w, 1]`, and the map without them.
+fn draw_loss(tokens: &Tensor, rng: &mut StdRng) -> (Tensor, Tensor) {
+    let (h, w, _) = tokens.size3().expect("a map has three dimensions");
+    let lost = match rng.random_bool(WHOLE_SHARE) {
+        true => Region::WHOLE,
+        false => Region::of(Slice {
+            index: rng.random_range(0..2),
+            count: 2,
+        }),
+    };
+    let is_lost: Vec<bool> = lost.positions(w as usize, h as usize).collect();
+    let is_lost = Tensor::from_slice(&is_lost).view([h, w, 1]).to_device(tokens.device());
+    let masked = Tensor::from_slice(&MASKED.map(i64::from)).to_device(tokens.device());
+    let left = masked.where_self(&is_lost, tokens);
+    (is_lost, left)
 }
 
 /// Masks tokens `[h, w, 6]`: scattered, in a pattern, or in blobs.
