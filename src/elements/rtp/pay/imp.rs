@@ -89,6 +89,12 @@ impl ObjectImpl for RtpTvcPay {
     fn constructed(&self) {
         self.parent_constructed();
         self.obj().set_mtu(DEFAULT_MTU);
+        // The base class asks for nothing that comes from downstream.
+        let query = |pad: &gst::Pad, parent: Option<&gst::Object>, query: &mut gst::QueryRef| {
+            RtpTvcPay::catch_panic_pad_function(parent, || false, |this| this.src_query(pad, query))
+        };
+        // SAFETY: the pad is new, and nobody queries it yet.
+        unsafe { self.obj().src_pad().set_query_function(query) };
     }
 }
 
@@ -154,18 +160,6 @@ impl RTPBasePayloadImpl for RtpTvcPay {
         }
     }
 
-    fn query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool {
-        if !RTPBasePayloadImplExt::parent_query(self, pad, query) {
-            return false;
-        }
-        if let gst::QueryViewMut::Latency(latency) = query.view_mut() {
-            let added = self.settings.lock().unwrap().max_aggregation_time();
-            let (live, min, max) = latency.result();
-            latency.set(live, min + added, max.map(|max| max + added));
-        }
-        true
-    }
-
     fn sink_event(&self, event: gst::Event) -> bool {
         match event.type_() {
             gst::EventType::FlushStop => self.state.lock().unwrap().aggregator = Aggregator::default(),
@@ -181,6 +175,18 @@ impl RTPBasePayloadImpl for RtpTvcPay {
 }
 
 impl RtpTvcPay {
+    fn src_query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool {
+        if !gst::Pad::query_default(pad, Some(&*self.obj()), query) {
+            return false;
+        }
+        if let gst::QueryViewMut::Latency(latency) = query.view_mut() {
+            let added = self.settings.lock().unwrap().max_aggregation_time();
+            let (live, min, max) = latency.result();
+            latency.set(live, min + added, max.map(|max| max + added));
+        }
+        true
+    }
+
     /// Bytes of a packet behind the RTP header.
     fn room(&self) -> usize {
         gst_rtp::calc_payload_len(self.obj().mtu(), 0, 0) as usize
