@@ -8,6 +8,7 @@ pub mod caps;
 mod convert;
 #[cfg(feature = "codec")]
 mod latency;
+pub mod rtp;
 #[cfg(feature = "codec")]
 mod runtime;
 #[cfg(feature = "codec")]
@@ -33,5 +34,6 @@ pub fn register_codec(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
 )]
 pub fn register_stream(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     tvcparse::register(plugin)?;
+    rtp::register(plugin)?;
     typefind::register(plugin)
 }

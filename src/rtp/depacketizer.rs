@@ -21,6 +21,8 @@ pub struct Packet<'a> {
     pub time: Option<u64>,
     /// Marker bit.
     pub marker: bool,
+    /// Whether the receiver knows that something is missing before it; sequence numbers do not show it where they were made anew.
+    pub discont: bool,
     /// What follows the RTP header.
     pub payload: &'a [u8],
 }
@@ -200,7 +202,7 @@ impl Depacketizer {
         let (header, rest) = PayloadHeader::parse(packet.payload)?;
         self.begin(header.number, packet, missing, out);
         let receiving = self.receiving.as_mut().expect("it has just begun");
-        if missing > 0 {
+        if missing > 0 || packet.discont {
             receiving.fragments = None;
         }
         if receiving.is_over {

@@ -18,7 +18,8 @@
 //!
 //! let (mut depacketizer, mut units) = (Depacketizer::default(), Vec::new());
 //! for (sequence, payload) in (0..).zip(&payloads) {
-//!     let packet = Packet { sequence, timestamp: 0, time: None, marker: payload.marker, payload: &payload.bytes };
+//!     let (marker, payload) = (payload.marker, &payload.bytes);
+//!     let packet = Packet { sequence, timestamp: 0, time: None, marker, discont: false, payload };
 //!     depacketizer.push(&packet, &mut units).unwrap();
 //! }
 //! assert_eq!(units[0].bytes, unit);

@@ -23,6 +23,7 @@ impl Sent {
             timestamp: self.timestamp,
             time: Some(u64::from(self.timestamp) * 100_000 / 9),
             marker: self.marker,
+            discont: false,
             payload: &self.payload,
         };
         depacketizer.push(&packet, out)
@@ -190,7 +191,7 @@ proptest! {
         let mut packets = send(&units, 2000);
         prop_assert_eq!(packets.len(), 8 * usize::from(count));
         // Key units stay: without them nothing is passed on.
-        let is_key = |at: usize| at / usize::from(count) % 4 == 0;
+        let is_key = |at: usize| (at / usize::from(count)).is_multiple_of(4);
         let is_lost = |at: usize| lost.contains(&at) && !is_key(at);
         let left: usize = (0..packets.len()).filter(|&at| !is_lost(at)).count();
         let mut at = 0..;
@@ -423,6 +424,7 @@ fn endless_fragments_are_bounded() {
             timestamp: 0,
             time: None,
             marker: false,
+            discont: false,
             payload,
         };
         depacketizer.push(&packet, &mut out)

@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: MPL-2.0
+//! RTP through sockets, sessions, forward error correction and retransmission, as GStreamer's own elements do them.
+
+mod common;
+
+use std::sync::mpsc;
+
+use common::units::*;
+use common::*;
+use gst::prelude::*;
+use gst_app::{AppSink, AppSrc};
+
+/// So long nothing in these tests takes, on any machine.
+const PATIENCE: gst::ClockTime = gst::ClockTime::from_seconds(30);
+/// Between two access units.
+const STEP: gst::ClockTime = gst::ClockTime::from_mseconds(20);
+const CAPS: &str = "application/x-rtp,media=video,clock-rate=90000,encoding-name=TVC,payload=96";
+
+/// A pipeline that stops with the test.
+struct Running(gst::Pipeline);
+
+impl Running {
+    fn new(text: &str) -> Running {
+        init();
+        Running(gst::parse::launch(text).unwrap().downcast().unwrap())
+    }
+
+    fn get<T: IsA<gst::Element>>(&self, name: &str) -> T {
+        self.0.by_name(name).unwrap().downcast().unwrap()
+    }
+
+    fn set_state(&self, state: gst::State) -> &Self {
+        self.0.set_state(state).unwrap();
+        self
+    }
+
+    /// The port that a `udpsrc port=0` has got.
+    fn port(&self, name: &str) -> i32 {
+        self.get::<gst::Element>(name).property("port")
+    }
+
+    fn pull(&self) -> gst::Buffer {
+        let sample = self.get::<AppSink>("sink").try_pull_sample(PATIENCE);
+        let fault = || error(&self.0.bus().unwrap());
+        let sample = sample.unwrap_or_else(|| panic!("nothing comes: {:?}", fault()));
+        sample.buffer_owned().unwrap()
+    }
+
+    fn pull_all(&self, count: usize) -> Vec<Vec<u8>> {
+        (0..count).map(|_| bytes(&self.pull())).collect()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.set_state(gst::State::Null);
+    }
+}
+
+/// Gives the units to a source named `src`, the first one as number `first`.
+fn feed(pipeline: &Running, units: &[Vec<u8>], first: u64) {
+    let source = pipeline.get::<AppSrc>("src");
+    for (n, unit) in (first..).zip(units) {
+        let mut buffer = gst::Buffer::from_mut_slice(unit.clone());
+        let writable = buffer.get_mut().unwrap();
+        writable.set_pts(n * STEP);
+        writable.set_duration(STEP);
+        source.push_buffer(buffer).unwrap();
+    }
+}
+
+/// A source of units in the time of `tvc_caps`.
+fn source() -> String {
+    format!("appsrc name=src format=time is-live=true caps=\"{}\"", tvc_caps())
+}
+
+/// Drops packets at a pad; `is_lost` gets the number of each that comes.
+fn lose(element: &gst::Element, pad: &str, is_lost: impl Fn(usize) -> bool + Send + Sync + 'static) {
+    let count = std::sync::atomic::AtomicUsize::new(0);
+    let pad = element.static_pad(pad).unwrap();
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        let n = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        match is_lost(n) {
+            true => gst::PadProbeReturn::Drop,
+            false => gst::PadProbeReturn::Ok,
+        }
+    });
+}
+
+#[test]
+fn units_go_through_sockets() {
+    let text = format!("udpsrc name=rtp port=0 address=127.0.0.1 caps={CAPS} ! rtpjitterbuffer ! rtptvcdepay ! tvcparse ! appsink name=sink sync=false");
+    let receiver = Running::new(&text);
+    receiver.set_state(gst::State::Playing);
+    let text = format!(
+        "{} ! rtptvcpay mtu=300 ! udpsink host=127.0.0.1 port={}",
+        source(),
+        receiver.port("rtp")
+    );
+    let sender = Running::new(&text);
+    sender.set_state(gst::State::Playing);
+    let units = resilient_stream(3, 2, 500);
+    feed(&sender, &units, 0);
+    assert_eq!(receiver.pull_all(9), units);
+}
+
+/// Two sessions that hear each other, through sockets.
+fn sessions() -> (Running, Running) {
+    let receiver = Running::new(&format!(
+        "rtpbin name=bin latency=100 rtp-profile=avpf \
+         udpsrc name=rtp port=0 address=127.0.0.1 caps=\"{CAPS},rtcp-fb-nack-pli=(boolean)true\" ! bin.recv_rtp_sink_0 \
+         udpsrc name=rtcp port=0 address=127.0.0.1 ! bin.recv_rtcp_sink_0 \
+         bin.send_rtcp_src_0 ! udpsink name=reports host=127.0.0.1 sync=false async=false \
+         bin. ! rtptvcdepay name=depay request-keyframe=true ! tvcparse ! appsink name=sink sync=false"
+    ));
+    receiver.set_state(gst::State::Ready);
+    let sender = Running::new(&format!(
+        "rtpbin name=bin rtp-profile=avpf {} ! rtptvcpay name=pay ! bin.send_rtp_sink_0 \
+         bin.send_rtp_src_0 ! identity name=line ! udpsink host=127.0.0.1 port={} async=false \
+         bin.send_rtcp_src_0 ! udpsink host=127.0.0.1 port={} sync=false async=false \
+         udpsrc name=rtcp port=0 address=127.0.0.1 ! bin.recv_rtcp_sink_0",
+        source(),
+        receiver.port("rtp"),
+        receiver.port("rtcp"),
+    ));
+    sender.set_state(gst::State::Ready);
+    receiver
+        .get::<gst::Element>("reports")
+        .set_property("port", sender.port("rtcp"));
+    (sender, receiver)
+}
+
+#[test]
+fn a_lost_unit_makes_the_sender_send_a_key_unit() {
+    let (sender, receiver) = sessions();
+    let (asked, requests) = mpsc::channel();
+    let pad = sender.get::<gst::Element>("src").static_pad("src").unwrap();
+    pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
+        if info
+            .event()
+            .is_some_and(|event| gst_video::ForceKeyUnitEvent::is(event))
+        {
+            let _ = asked.send(());
+        }
+        gst::PadProbeReturn::Ok
+    });
+    lose(&sender.get("line"), "sink", |n| n == 3);
+    receiver.set_state(gst::State::Playing);
+    sender.set_state(gst::State::Playing);
+    let units: Vec<_> = (0..6).map(|n| unit((n == 0).then_some(0), 100 + n)).collect();
+    feed(&sender, &units, 0);
+    assert_eq!(receiver.pull_all(3), units[..3]);
+    let patience = std::time::Duration::from_nanos(PATIENCE.nseconds());
+    requests.recv_timeout(patience).expect("an event reaches the source");
+    let key = unit(Some(48), 300);
+    feed(&sender, std::slice::from_ref(&key), 50);
+    assert_eq!(receiver.pull_all(1), [key]);
+}
+
+#[test]
+fn forward_error_correction_mends_what_is_lost_and_its_packets_are_no_losses() {
+    let receiver = Running::new(&format!(
+        "udpsrc name=rtp port=0 address=127.0.0.1 caps=\"{CAPS},ssrc=(uint)7\" ! rtpstorage size-time=1000000000 name=storage \
+         ! rtpssrcdemux name=ssrc ssrc. ! application/x-rtp,payload=96 ! rtpjitterbuffer latency=500 do-lost=true \
+         ! rtpulpfecdec name=fec pt=122 ! rtptvcdepay name=depay ! tvcparse ! appsink name=sink sync=false"
+    ));
+    let storage: gst::glib::Object = receiver.get::<gst::Element>("storage").property("internal-storage");
+    receiver.get::<gst::Element>("fec").set_property("storage", &storage);
+    receiver.set_state(gst::State::Playing);
+    let sender = Running::new(&format!(
+        "{} ! rtptvcpay ssrc=7 seqnum-offset=0 ! rtpulpfecenc percentage=100 pt=122 ! identity name=line ! udpsink host=127.0.0.1 port={}",
+        source(),
+        receiver.port("rtp"),
+    ));
+    // A packet of media and one of redundancy follow each other.
+    lose(&sender.get("line"), "sink", |n| n % 10 == 4);
+    sender.set_state(gst::State::Playing);
+    let units = plain_stream(10, 100);
+    feed(&sender, &units, 0);
+    assert_eq!(receiver.pull_all(28), units[..28]);
+    let recovered: u32 = receiver.get::<gst::Element>("fec").property("recovered");
+    assert!(recovered > 0);
+}
+
+#[test]
+fn retransmission_mends_what_is_lost() {
+    let map = "payload-type-map=\"application/x-rtp-pt-map,96=(uint)97\"";
+    let receiver = Running::new(&format!(
+        "rtpsession name=session rtp-profile=avpf udpsrc name=rtp port=0 address=127.0.0.1 caps={CAPS} ! session.recv_rtp_sink \
+         session.recv_rtp_src ! rtprtxreceive {map} ! rtpssrcdemux ! rtpjitterbuffer latency=2000 do-retransmission=true \
+         ! rtptvcdepay ! tvcparse ! appsink name=sink sync=false \
+         session.send_rtcp_src ! udpsink name=reports host=127.0.0.1 sync=false async=false \
+         udpsrc name=rtcp port=0 address=127.0.0.1 ! session.recv_rtcp_sink"
+    ));
+    receiver.set_state(gst::State::Ready);
+    let sender = Running::new(&format!(
+        "rtpsession name=session rtp-profile=avpf {} ! rtptvcpay ! rtprtxsend name=again {map} ! session.send_rtp_sink \
+         session.send_rtp_src ! identity name=line ! udpsink host=127.0.0.1 port={} async=false \
+         session.send_rtcp_src ! udpsink host=127.0.0.1 port={} sync=false async=false \
+         udpsrc name=rtcp port=0 address=127.0.0.1 ! session.recv_rtcp_sink",
+        source(),
+        receiver.port("rtp"),
+        receiver.port("rtcp"),
+    ));
+    sender.set_state(gst::State::Ready);
+    receiver
+        .get::<gst::Element>("reports")
+        .set_property("port", sender.port("rtcp"));
+    lose(&sender.get("line"), "sink", |n| n == 4);
+    receiver.set_state(gst::State::Playing);
+    sender.set_state(gst::State::Playing);
+    let units = plain_stream(10, 100);
+    feed(&sender, &units, 0);
+    assert_eq!(receiver.pull_all(30), units);
+    let requests: u32 = sender.get::<gst::Element>("again").property("num-rtx-packets");
+    assert!(requests > 0);
+}
+
+/// Tells of the elements that are plugged into a bin until the depayloader and the parser are there.
+fn wait_until_plugged(bin: &gst::Bin) -> impl FnOnce() {
+    let (sender, plugged) = mpsc::channel();
+    let sender = std::sync::Mutex::new(sender);
+    bin.connect_deep_element_added(move |_, _, element| {
+        let name = element.factory().map(|factory| factory.name().to_string());
+        let _ = sender.lock().unwrap().send(name.unwrap_or_default());
+    });
+    move || {
+        let patience = std::time::Duration::from_nanos(PATIENCE.nseconds());
+        let mut names = Vec::new();
+        while !["rtptvcdepay", "tvcparse"]
+            .iter()
+            .all(|wanted| names.iter().any(|name| name == wanted))
+        {
+            let name = plugged.recv_timeout(patience);
+            names.push(name.unwrap_or_else(|_| panic!("only {names:?} were plugged")));
+        }
+    }
+}
+
+#[test]
+fn decodebin_plugs_depayloader_and_parser() {
+    let text = format!("udpsrc name=rtp port=0 address=127.0.0.1 caps={CAPS} ! decodebin name=decoder");
+    let receiver = Running::new(&text);
+    let wait = wait_until_plugged(&receiver.get("decoder"));
+    receiver.set_state(gst::State::Playing);
+    let text = format!(
+        "{} ! rtptvcpay ! udpsink host=127.0.0.1 port={}",
+        source(),
+        receiver.port("rtp")
+    );
+    let sender = Running::new(&text);
+    sender.set_state(gst::State::Playing);
+    feed(&sender, &plain_stream(2, 100), 0);
+    wait();
+}
+
+/// A port that is free, and so is the next one.
+fn free_ports() -> u16 {
+    let bind = |port| std::net::UdpSocket::bind(("0.0.0.0", port));
+    let pair = |_| {
+        let first = bind(0).unwrap();
+        let port = first.local_addr().unwrap().port() & !1;
+        drop(first);
+        (bind(port).is_ok() && bind(port + 1).is_ok()).then_some(port)
+    };
+    (0..100).find_map(pair).expect("two free ports")
+}
+
+#[test]
+fn an_sdp_description_is_all_that_a_receiver_needs() {
+    let port = free_ports();
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("tvc.sdp");
+    let description = format!(
+        "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=TVC\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
+         m=video {port} RTP/AVP 96\r\na=rtpmap:96 TVC/90000\r\na=framesize:96 64-48\r\na=framerate:25\r\n"
+    );
+    std::fs::write(&file, description).unwrap();
+    let receiver = Running::new(&format!(
+        "filesrc location={} ! sdpdemux latency=100 name=demux demux. ! decodebin name=decoder",
+        file.display()
+    ));
+    let wait = wait_until_plugged(&receiver.get("decoder"));
+    receiver.set_state(gst::State::Playing);
+    let sender = Running::new(&format!(
+        "{} ! rtptvcpay ! udpsink host=127.0.0.1 port={port}",
+        source()
+    ));
+    sender.set_state(gst::State::Playing);
+    // Sockets open when the description has been read: what comes before is lost.
+    let (done, is_done) = mpsc::channel::<()>();
+    let feeding = std::thread::spawn(move || {
+        for group in 0.. {
+            feed(&sender, &[unit(Some(9 * group), 100), unit(None, 100)], 2 * group);
+            let step = std::time::Duration::from_nanos(STEP.nseconds());
+            if is_done.recv_timeout(step) != Err(mpsc::RecvTimeoutError::Timeout) {
+                break;
+            }
+        }
+    });
+    wait();
+    drop(done);
+    feeding.join().unwrap();
+}
