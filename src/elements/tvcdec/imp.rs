@@ -364,11 +364,9 @@ impl VideoDecoderImpl for TvcDec {
         }
         let acknowledged = units
             .iter()
-            .filter_map(|unit| unit.symbols.as_ref().ok()?.acknowledgement);
-        if let Some((group, unit)) = acknowledged
-            .last()
-            .filter(|_| self.acknowledges.load(Ordering::Relaxed))
-        {
+            .rev()
+            .find_map(|unit| unit.symbols.as_ref().ok()?.acknowledgement);
+        if let Some((group, unit)) = acknowledged.filter(|_| self.acknowledges.load(Ordering::Relaxed)) {
             self.obj().sink_pad().push_event(acknowledge::event(group, unit));
         }
         let mut flow = self.stages.flow();
