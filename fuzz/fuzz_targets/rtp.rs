@@ -120,7 +120,7 @@ fuzz_target!(|input: Input| {
             Step::Send(unit, room) => packetizer.packetize(&access_unit(unit), (*room).into()).unwrap(),
             Step::Aggregate(units) => {
                 let units: Vec<_> = units.iter().take(4).map(|(unit, offset)| (access_unit(unit), *offset)).collect();
-                if units.iter().any(|(bytes, _)| bytes.len() > u16::MAX.into()) {
+                if units.iter().any(|(bytes, _)| bytes.len() > usize::from(u16::MAX)) {
                     continue;
                 }
                 let units: Vec<_> = units.iter().map(|(bytes, offset)| AggregatedUnit { offset: *offset, bytes }).collect();
