@@ -19,8 +19,8 @@ meson install -C "$scratch/build" --quiet >"$scratch/log" 2>&1 || { cat "$scratc
 
 export GST_PLUGIN_PATH=$prefix/lib/gstreamer-1.0 GST_REGISTRY=$scratch/registry.bin
 unset LIBTORCH LD_LIBRARY_PATH
-features() { gst-inspect-1.0 "$1" | grep -oE '^  (tvc[a-z_]+)' | tr -d ' ' | sort | tr '\n' ' '; }
-[ "$(features tvc)" = "tvc_typefind tvcparse " ] || fail "libgsttvc.so has $(features tvc)"
+features() { gst-inspect-1.0 "$1" | grep -oE '^  ((rtp)?tvc[a-z_]+)' | tr -d ' ' | sort | tr '\n' ' '; }
+[ "$(features tvc)" = "rtptvcdepay rtptvcpay tvc_typefind tvcparse " ] || fail "libgsttvc.so has $(features tvc)"
 [ "$(features tvccodec)" = "tvcdec tvcenc " ] || fail "libgsttvccodec.so has $(features tvccodec)"
 # Into files first: a grep that ends early would break the pipe, and hide what it found.
 ldd "$GST_PLUGIN_PATH/libgsttvc.so" >"$scratch/ldd"

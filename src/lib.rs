@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Tokenized Video Compression (TVC): watchable video at 3 to 60 kbit/s.
 //!
-//! Most users want the GStreamer elements: `tvcenc`, `tvcdec` and `tvcparse`. An application that links this crate registers them with
+//! Most users want the GStreamer elements: `tvcenc`, `tvcdec`, `tvcparse`, `rtptvcpay` and `rtptvcdepay`. An application that links this crate registers them with
 //! [`plugin_register_static`] after `gst::init`. Without GStreamer's pipelines, `Encoder` and `Decoder` turn frames into access units
 //! and back:
 //!
@@ -33,7 +33,7 @@
 //! # }
 //! ```
 //!
-//! Features: `codec` (default) is everything that needs libtorch; without it there are `tvcparse`, the typefinder and [`bitstream`].
+//! Features: `codec` (default) is everything that needs libtorch; without it there are `tvcparse`, the RTP elements, the typefinder, [`bitstream`] and [`rtp`].
 //! `train` adds the trainer and the tools, for which the inner modules become public. They may change with any release.
 
 // A plugin writes to the log of the application, never to its terminal.

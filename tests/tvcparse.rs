@@ -241,6 +241,58 @@ fn a_discontinuity_between_whole_units_is_no_end_of_the_group() {
     }
 }
 
+/// A file through the parser, after a seek from its beginning.
+fn play_file(units: &[Vec<u8>], seek: gst::Event) -> Vec<gst::Buffer> {
+    init();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), units.concat()).unwrap();
+    let path = file.path().display();
+    let pipeline = gst::parse::launch(&format!(
+        "filesrc location={path} ! tvcparse ! appsink name=sink sync=false"
+    ));
+    let pipeline = pipeline.unwrap().downcast::<gst::Pipeline>().unwrap();
+    let sink = pipeline
+        .by_name("sink")
+        .unwrap()
+        .downcast::<gst_app::AppSink>()
+        .unwrap();
+    pipeline.set_state(gst::State::Paused).unwrap();
+    pipeline.state(gst::ClockTime::from_seconds(20)).0.unwrap();
+    let duration = pipeline.query_duration::<gst::ClockTime>();
+    assert_eq!(
+        duration,
+        Some(17 * (units.len() as u64 / 3) * FRAME),
+        "access units are counted, not slices"
+    );
+    assert!(pipeline.send_event(seek));
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let buffers = std::iter::from_fn(|| sink.pull_sample().ok().and_then(|sample| sample.buffer_owned()));
+    let buffers = buffers.collect();
+    pipeline.set_state(gst::State::Null).unwrap();
+    buffers
+}
+
+#[test]
+fn seeks_and_playing_backwards_find_whole_access_units() {
+    let units = common::units::resilient_stream(5, 4, 30);
+    let flush = gst::SeekFlags::FLUSH;
+    let seek = |rate, flags, start: u64, stop: Option<u64>| {
+        let stop_type = if stop.is_some() {
+            gst::SeekType::Set
+        } else {
+            gst::SeekType::None
+        };
+        let stop = stop.map(|frame| frame * FRAME);
+        gst::event::Seek::new(rate, flags, gst::SeekType::Set, start * FRAME, stop_type, stop)
+    };
+    let forwards = play_file(&units, seek(1.0, flush | gst::SeekFlags::KEY_UNIT, 40, None));
+    assert_eq!(contents(&forwards), units[6..], "the key unit of frame 34");
+    let trick = flush | gst::SeekFlags::TRICKMODE | gst::SeekFlags::TRICKMODE_KEY_UNITS;
+    let backwards = play_file(&units, seek(-1.0, trick, 0, Some(85)));
+    let keys: Vec<_> = units.iter().step_by(3).rev().cloned().collect();
+    assert_eq!(contents(&backwards), keys);
+}
+
 /// Which slices of a stream of three groups of three units of four slices are there; some of each unit and of each key unit.
 fn any_present() -> impl Strategy<Value = Vec<Vec<u8>>> {
     prop::collection::vec(prop::sample::subsequence(vec![0u8, 1, 2, 3], 1..=4), 9)

@@ -88,6 +88,7 @@ pub fn register(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bitstream::samples::slice;
     use crate::bitstream::{SequenceHeader, Timing};
 
     fn key_unit() -> Vec<u8> {
@@ -110,6 +111,21 @@ mod tests {
         assert!(starts_with_key_unit(&unit));
         for length in 0..unit.len() {
             assert!(!starts_with_key_unit(&unit[..length]), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn streams_of_slices_are_found_wherever_they_begin() {
+        let units: Vec<_> = [(3, 4), (4, 0), (4, 1)]
+            .into_iter()
+            .flat_map(|(group, unit)| (0..4).map(move |index| slice(group, unit, index, 4, 20)))
+            .collect();
+        for first in 0..8 {
+            let bytes = units[first..].concat();
+            match first {
+                4.. => assert!(starts_with_key_unit(&bytes), "slice {first}"),
+                _ => assert_eq!(cut_stream(&bytes), Some(gst::TypeFindProbability::NearlyCertain)),
+            }
         }
     }
 }

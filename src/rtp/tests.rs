@@ -234,6 +234,39 @@ fn payloads_have_the_documented_bytes() {
 }
 
 #[test]
+fn the_examples_of_the_specification_are_what_is_sent() {
+    let mut packetizer = Packetizer::default();
+    let mut send = |unit: &[u8]| packetizer.packetize(unit, 1200).unwrap();
+    let beginnings = |payloads: &[Payload]| -> Vec<_> {
+        let beginning = |payload: &Payload| (payload.bytes[..4].to_vec(), payload.bytes.len(), payload.marker);
+        payloads.iter().map(beginning).collect()
+    };
+    let key = unit(Some(0), 59);
+    assert_eq!(beginnings(&send(&key)), [(vec![0xd0, 0xd4, 0x80, 0x3b], 96, true)]);
+    let delta = unit(None, 2399);
+    assert_eq!(
+        beginnings(&send(&delta)),
+        [
+            (vec![0x81, 0xd4, 0x70, 0xdf], 803, false),
+            ([&[0x01][..], &delta[802..805]].concat(), 803, false),
+            ([&[0x41][..], &delta[1604..1607]].concat(), 803, true)
+        ]
+    );
+    let slices = send(&access_unit(0, 1, 2, 10));
+    assert_eq!(
+        beginnings(&slices),
+        [
+            (vec![0xc2, 0xd4, 0x72, 10], 20, false),
+            (vec![0xc2, 0xd4, 0x72, 10], 20, true)
+        ]
+    );
+    let (one, other) = (unit(None, 10), unit(None, 11));
+    let units = [(0, &one), (24_000, &other)].map(|(offset, bytes)| AggregatedUnit { offset, bytes });
+    let expected = [&[0xe3, 0, 16][..], &one, &[0x5d, 0xc0, 0, 17], &other].concat();
+    assert_eq!(packetizer.aggregate(&units, false).bytes, expected);
+}
+
+#[test]
 fn each_slice_has_packets_of_its_own() {
     let units = vec![access_unit(0, 0, 4, 100)];
     let packets = send(&units, 1200);

@@ -182,7 +182,11 @@ impl RtpTvcPay {
         if let gst::QueryViewMut::Latency(latency) = query.view_mut() {
             let added = self.settings.lock().unwrap().max_aggregation_time();
             let (live, min, max) = latency.result();
-            latency.set(live, min + added, max.map(|max| max + added));
+            latency.set(
+                live,
+                min.saturating_add(added),
+                max.map(|max| max.saturating_add(added)),
+            );
         }
         true
     }
