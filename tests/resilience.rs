@@ -136,3 +136,46 @@ fn what_the_decoder_acknowledges_makes_later_units_smaller() {
     let (without, with) = (size(false), size(true));
     assert!(with < without, "{with} bytes, {without} without");
 }
+
+#[test]
+fn pictures_of_lost_packets_are_shown() {
+    init();
+    let pipeline = gst::parse::launch(
+        "videotestsrc num-buffers=97 pattern=ball ! video/x-raw,format=I420,width=64,height=48,framerate=25/1 ! \
+         tvcenc error-resilience=slices ! rtptvcpay name=pay ! rtptvcdepay ! tvcdec name=decoder ! appsink name=sink sync=false",
+    );
+    let pipeline = pipeline.unwrap().downcast::<gst::Pipeline>().unwrap();
+    let (packets, packet_pad) = (std::sync::atomic::AtomicUsize::new(0), pipeline.by_name("pay").unwrap());
+    packet_pad.static_pad("src").unwrap().add_probe(
+        gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST,
+        move |_, info| {
+            if let Some(gst::PadProbeData::BufferList(list)) = &mut info.data {
+                // Of the key unit both packets come; then every third is lost.
+                list.make_mut().foreach_mut(|packet, _| {
+                    let number = packets.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    std::ops::ControlFlow::Continue((number < 2 || number % 3 != 0).then_some(packet))
+                });
+            } else if info.buffer().is_some() {
+                let number = packets.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                if number >= 2 && number.is_multiple_of(3) {
+                    return gst::PadProbeReturn::Drop;
+                }
+            }
+            gst::PadProbeReturn::Ok
+        },
+    );
+    let sink = pipeline
+        .by_name("sink")
+        .unwrap()
+        .downcast::<gst_app::AppSink>()
+        .unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let times: Vec<u64> = std::iter::from_fn(|| sink.pull_sample().ok())
+        .map(|sample| (sample.buffer().unwrap().pts().unwrap().mseconds() + 20) / 40)
+        .collect();
+    let stats = pipeline.by_name("decoder").unwrap().property::<gst::Structure>("stats");
+    pipeline.set_state(gst::State::Null).unwrap();
+    assert_eq!(times.len(), 97);
+    assert!(times.is_sorted_by(|a, b| a < b), "{times:?}");
+    assert!(stats.get::<u64>("concealed").unwrap() >= 32);
+}
