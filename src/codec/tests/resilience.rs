@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
+use proptest::prelude::*;
+
 use super::*;
-use crate::bitstream::UnitHeader;
+use crate::bitstream::{Resilience, Slice, UnitHeader};
 use crate::codec::ErrorResilience;
 
 const SIZE: (usize, usize) = (96, 80);
@@ -213,4 +215,83 @@ fn damaged_slices_count_as_lost() {
     let lost: Vec<f32> = all.iter().map(|unit| decoder.decode(unit).unwrap().lost).collect();
     assert!(lost[2] > 0.0 && lost[2] < 1.0, "{lost:?}");
     assert!(lost.iter().enumerate().all(|(at, lost)| at == 2 || *lost == 0.0), "{lost:?}");
+}
+
+/// What becomes of a slice on the way.
+#[derive(Clone, Debug)]
+enum Fate {
+    Whole,
+    Lost,
+    Twice,
+    /// A byte has another value.
+    Damaged(prop::sample::Index, u8),
+    /// The header, which has a right check value, says something else.
+    Forged(u8, u8, u8, u8, u8),
+}
+
+fn any_fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![
+        4 => Just(Fate::Whole),
+        2 => Just(Fate::Lost),
+        1 => Just(Fate::Twice),
+        1 => (any::<prop::sample::Index>(), any::<u8>()).prop_map(|(at, value)| Fate::Damaged(at, value)),
+        2 => (0u8..16, 0u8..16, any::<u8>(), 0u8..8, 0u8..16)
+            .prop_map(|(group, reference, unit, half, index)| Fate::Forged(group, reference, unit, half, index)),
+    ]
+}
+
+fn meet(slice: &[u8], fate: &Fate) -> Vec<u8> {
+    match fate {
+        Fate::Whole => slice.to_vec(),
+        Fate::Lost => vec![],
+        Fate::Twice => slice.repeat(2),
+        Fate::Damaged(at, value) => {
+            let mut damaged = slice.to_vec();
+            damaged[at.index(slice.len())] = *value;
+            damaged
+        }
+        Fate::Forged(group, reference, unit, half, index) => {
+            let (mut header, start) = UnitHeader::parse(slice).unwrap();
+            let count = (2 * half).max(1);
+            let unit = if header.is_key() { 0 } else { (*unit).max(1) };
+            header.resilience = Some(Resilience {
+                group: *group,
+                reference: (*reference).min(unit),
+                unit,
+                slice: Slice { index: index % count, count },
+            });
+            [header.pack(), slice[start..].to_vec()].concat()
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    #[test]
+    fn whatever_becomes_of_slices_the_next_whole_stream_decodes(
+        fates in prop::collection::vec(any_fate(), 40), swap in any::<[prop::sample::Index; 2]>(), slices: bool,
+    ) {
+        use std::sync::OnceLock;
+        static STREAMS: OnceLock<(Arc<Model>, [Vec<Vec<u8>>; 2])> = OnceLock::new();
+        let (model, streams) = STREAMS.get_or_init(|| {
+            let model = tiny_model();
+            let streams = [units(&model, ErrorResilience::Units), units(&model, SLICES)];
+            (model, streams)
+        });
+        let whole = &streams[usize::from(slices)];
+        let mut fates = fates.iter().cycle();
+        let mut hurt: Vec<Vec<u8>> = whole
+            .iter()
+            .map(|unit| cut(unit).iter().flat_map(|slice| meet(slice, fates.next().unwrap())).collect())
+            .collect();
+        hurt.swap(swap[0].index(whole.len()), swap[1].index(whole.len()));
+        let mut decoder = Decoder::new(model.clone());
+        for unit in hurt.iter().filter(|unit| !unit.is_empty()) {
+            if let Ok(decoded) = decoder.decode(unit) {
+                prop_assert!(decoded.frames.len() <= 8 * 5, "{} frames", decoded.frames.len());
+            }
+        }
+        let frames: usize = whole.iter().map(|unit| decoder.decode(unit).unwrap().frames.len()).sum();
+        prop_assert!(frames >= 41);
+    }
 }
