@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::header::malformed;
-use super::{BitstreamError, Slice, UnitHeader};
+use super::{BitstreamError, Resilience, Slice, UnitHeader};
 
 impl UnitHeader {
     /// Which slice of its access unit this is; the only one without [`UnitHeader::resilience`].
@@ -23,10 +23,35 @@ impl UnitHeader {
         let (Some(this), Some(that)) = (self.resilience, before.resilience) else {
             return false;
         };
-        let is_same_unit = (this.group, this.unit, this.slice.count) == (that.group, that.unit, that.slice.count);
+        let place = |resilience: Resilience| {
+            (
+                resilience.group,
+                resilience.unit,
+                resilience.reference,
+                resilience.slice.count,
+            )
+        };
+        let is_same_unit = place(this) == place(that);
         let is_like = (self.frames, self.timing, self.sequence) == (before.frames, before.timing, before.sequence);
         is_same_unit && is_like && this.slice.index > that.slice.index
     }
+}
+
+/// The first header of the access unit at the front of bytes, and the length of all its slices that are there; of the last one by its header.
+#[cfg(feature = "codec")]
+pub(crate) fn first_access_unit(bytes: &[u8]) -> Result<(UnitHeader, usize), BitstreamError> {
+    let (first, start) = UnitHeader::parse(bytes)?;
+    let (mut last, mut length) = (first, start + first.payload_length);
+    while let Some(rest) = bytes.get(length..).filter(|_| !last.is_last_slice()) {
+        match UnitHeader::parse(rest) {
+            Ok((next, start)) if next.continues(&last) => {
+                length += start + next.payload_length;
+                last = next;
+            }
+            _ => break,
+        }
+    }
+    Ok((first, length))
 }
 
 /// Cuts one access unit into its slices. `bytes` must hold all of it and nothing else; slices may be missing. Gives their headers and

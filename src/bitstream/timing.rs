@@ -73,6 +73,8 @@ pub struct Clock {
     frames: u64,
     /// Time of the last frame.
     last: Option<u64>,
+    /// How long after the one before it, in ns; 0 if that is not known.
+    distance: u64,
 }
 
 impl Clock {
@@ -83,6 +85,7 @@ impl Clock {
             key: sequence.pts,
             frames: 1,
             last: sequence.pts,
+            distance: 0,
         }
     }
 
@@ -149,17 +152,24 @@ impl Clock {
         times
     }
 
-    /// How many frames are missing between the last one and a time, as the frame rate says.
+    /// How many frames are missing between the last one and a time, as the frame rate says, or the distance of the last frames if they are
+    /// further apart.
     pub fn missing_before(&self, time: u64) -> u64 {
         let since = self.last.and_then(|last| time.checked_sub(last));
         match (since, self.duration()) {
-            (Some(since), duration) if duration > 0 => ((since + duration / 2) / duration).saturating_sub(1),
+            (Some(since), duration) if duration > 0 => {
+                let distance = duration.max(self.distance);
+                (since.saturating_add(distance / 2) / distance).saturating_sub(1)
+            }
             _ => 0,
         }
     }
 
     fn advance(&mut self, times: &[Option<u64>]) {
         self.frames += times.len() as u64;
+        if let [.., Some(before), Some(last)] = times {
+            self.distance = last.saturating_sub(*before);
+        }
         self.last = times.last().copied().flatten().or(self.last);
     }
 
@@ -228,6 +238,7 @@ mod tests {
             key,
             frames: 1,
             last: key,
+            distance: 0,
         }
     }
 
@@ -289,6 +300,13 @@ mod tests {
         #[test]
         fn any_payload_is_parsed_or_refused(payload: Vec<u8>, frames in 1usize..=8) {
             let _ = clock((25, 1), Some(5)).parse(Timing::Explicit, frames, &payload);
+        }
+
+        #[test]
+        fn any_time_has_a_number_of_frames_before_it(rate in any_rate(), key in any_key(), time: u64, count in 2usize..9) {
+            let mut clock = clock(rate, key);
+            clock.pass(count);
+            prop_assert!(clock.missing_before(time) <= time);
         }
 
         #[test]

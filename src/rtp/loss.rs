@@ -90,7 +90,9 @@ impl Losses {
         } else {
             self.needs_key |= self.group != Some(group);
             self.is_wanted |= self.needs_key;
-            if self.needs_key && self.waits_for_key {
+            // A decoder that has seen resilient units shows something in place of those that it cannot decode.
+            let are_concealed = group.is_some() && matches!(self.group, Some(Some(_)));
+            if self.needs_key && self.waits_for_key && !are_concealed {
                 self.statistics.dropped += 1;
                 return None;
             }
@@ -136,15 +138,26 @@ mod tests {
     }
 
     #[test]
-    fn with_resilience_units_pass_behind_a_loss_unless_it_was_the_key_unit() {
+    fn with_resilience_units_pass_behind_a_loss_and_a_lost_key_unit_is_asked_for() {
         let unit = |group, number| header(slice(group, number, 0, 1, 5));
         let mut losses = Losses::default();
+        assert_eq!(
+            losses.pass(&unit(2, 2), true),
+            None,
+            "there is nothing to conceal it with"
+        );
         assert_eq!(losses.pass(&unit(3, 0), true), Some(false));
         losses.note_lost(1);
         assert_eq!(losses.pass(&unit(3, 2), true), Some(true));
         assert_eq!(losses.pass(&unit(3, 3), false), Some(true), "slices are missing");
         assert_eq!(losses.pass(&unit(3, 4), true), Some(false));
-        assert_eq!(losses.pass(&unit(4, 2), true), None, "its key unit is missing");
+        assert!(!losses.take_request(0));
+        assert_eq!(
+            losses.pass(&unit(4, 2), true),
+            Some(false),
+            "its key unit is missing, and it is concealed"
+        );
+        assert!(losses.take_request(0));
         assert_eq!(losses.pass(&unit(5, 0), true), Some(false));
     }
 

@@ -2,7 +2,7 @@
 //! Streams of which units or slices may be lost: what has come is decoded, and the rest is concealed.
 
 use super::symbols::{has_check, times};
-use crate::bitstream::{Clock, FrameTimes, Resilience, SequenceHeader, UnitHeader};
+use crate::bitstream::{Clock, FrameTimes, Resilience, GROUPS, SequenceHeader, UnitHeader};
 use crate::codec::geometry::{in_macroblocks, in_tokens};
 use crate::codec::CodecError;
 use crate::entropy::{
@@ -12,6 +12,9 @@ use crate::model::Model;
 
 /// Units that are concealed one after the other, at most: what comes after a second is not what it was before.
 pub const MOST_CONCEALED: usize = 4;
+
+/// Units that may fail one after the other before a key unit is worth it.
+const MOST_FAILURES: u8 = 2;
 
 /// A part of an access unit.
 pub struct ReceivedSlice<'a> {
@@ -37,6 +40,8 @@ pub struct Receiver {
     references: References,
     /// A short unit has ended the group of pictures: what follows before the next key unit would not line up with the encoder's.
     is_over: bool,
+    /// Units one after the other of which nothing could be decoded though what they refer to is there: that is another stream's.
+    failures: u8,
     /// The last unit, with what was lost of it concealed.
     last: UnitSymbols,
 }
@@ -77,6 +82,7 @@ impl Receiver {
             next: 0,
             references: References::default(),
             is_over: false,
+            failures: 0,
             last: UnitSymbols {
                 tokens,
                 latents,
@@ -96,7 +102,12 @@ impl Receiver {
 
     /// Whether a part of the key unit is missing, so that its part of all units is.
     pub fn wants_key(&self) -> bool {
-        !self.is_over && !self.references.are_present(0, 0, Region::WHOLE)
+        self.failures >= MOST_FAILURES || !self.is_over && !self.references.are_present(0, 0, Region::WHOLE)
+    }
+
+    /// Whether the key unit of a group of pictures is known to come next.
+    pub fn is_followed_by(&self, key: &Resilience) -> bool {
+        self.is_over && key.group == (self.group + 1) % GROUPS
     }
 
     /// In place of a lost unit: the picture goes on as the predictor expects.
@@ -148,7 +159,17 @@ impl Receiver {
                 times
             }
             None if header.is_key() => return Err(error.unwrap_or(CodecError::NoKeyUnit)),
-            None => clock.pass(header.frames),
+            None => {
+                if resilience.unit > 0 && self.references.context(0, 0).is_some() {
+                    clock.seek_unit(resilience.unit, model.group_frames());
+                }
+                clock.pass(header.frames)
+            }
+        };
+        let has_failed = matches!(error, Some(CodecError::SymbolCheck { .. } | CodecError::Entropy(_)));
+        self.failures = match present.contains(&true) {
+            true => 0,
+            false => self.failures.saturating_add(has_failed.into()),
         };
         self.note(&resilience, &symbols, &present, header.frames == model.group_frames() || header.is_key());
         let lost = present.iter().filter(|is_present| !**is_present).count() as f32 / present.len() as f32;

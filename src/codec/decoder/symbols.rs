@@ -67,7 +67,11 @@ impl EntropyDecoder {
     /// Decodes one access unit, `unit` being exactly its bytes. After an error nothing can be decoded until
     /// the next key unit.
     pub fn decode(&mut self, unit: &[u8]) -> Result<ParsedUnit, CodecError> {
-        let (header, length) = UnitHeader::parse(unit)?;
+        let parsed = UnitHeader::parse(unit);
+        if parsed.is_err() && !self.conceals() {
+            self.reset();
+        }
+        let (header, length) = parsed?;
         if header.resilience.is_some() {
             return self.decode_resilient(unit, &header);
         }
@@ -222,7 +226,9 @@ impl Stream {
         match header.sequence {
             None => vec![group; receiver.missing_before(resilience)],
             Some(sequence) => {
-                let missing = sequence.pts.map_or(0, |time| self.clock.missing_before(time));
+                // A short unit stands before a key unit alone.
+                let is_next = receiver.is_followed_by(resilience);
+                let missing = sequence.pts.filter(|_| !is_next).map_or(0, |time| self.clock.missing_before(time));
                 let missing = missing.min((MOST_CONCEALED * group) as u64) as usize;
                 let whole = vec![group; missing / group];
                 let rest = missing % group;

@@ -29,7 +29,7 @@ impl Encoder {
         let wants_key = self.wants_key(is_cut);
         let has_room = self.has_key_room();
         self.late_cut = wants_key && is_cut && !force_key && !has_room;
-        if force_key || wants_key && has_room {
+        if force_key || wants_key && has_room || self.are_full() {
             let is_new = is_cut || !self.is_running();
             return Role::Key { is_new };
         }
@@ -49,10 +49,15 @@ impl Encoder {
         }
         let coded = self.gop.as_ref().map_or(1, |gop| gop.frames);
         let frames = coded + self.pending.len() as u32;
-        let are_full = self.gop.as_ref().and_then(|gop| gop.links.as_ref()).is_some_and(Links::are_full);
         frames >= self.key_distance()
-            || are_full
+            || self.are_full()
             || is_cut && frames >= AUTOMATIC_KEY_MIN_DISTANCE && self.settings.key_int_max == 0
+    }
+
+    /// Whether there is no number for a further unit.
+    fn are_full(&self) -> bool {
+        let links = self.gop.as_ref().and_then(|gop| gop.links.as_ref());
+        links.is_some_and(Links::are_full)
     }
 
     /// Whether a key unit would fit into the buffer. One that nobody has asked for waits for that.

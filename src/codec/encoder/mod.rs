@@ -170,6 +170,11 @@ impl Encoder {
         }
     }
 
+    /// Counts groups of pictures on from those of an encoder that this one takes the place of: receivers tell streams apart by that.
+    pub(crate) fn follow(&mut self, before: &Encoder) {
+        self.group = before.group;
+    }
+
     /// Forgets what is pending; the next frame starts anew with a key unit.
     pub fn reset(&mut self) {
         self.pending.clear();
@@ -244,6 +249,7 @@ impl Encoder {
         let mut packed_times = Vec::new();
         gop.find_time(self.model.group_frames());
         let timing = gop.clock.pack(&times, &mut packed_times);
+        gop.time_bytes = packed_times.len();
         let trial = match self.settings.rate_mode {
             RateMode::ConstantQuality { quantizer } => {
                 self.code_at_quality(UnitKind::Delta, (&gop, &unit), quantizer, packed_times.len())?

@@ -36,6 +36,8 @@ pub(super) struct Gop {
     pub frames: u32,
     /// Where units may be lost.
     pub links: Option<Links>,
+    /// Bytes of the next unit's times, in each of its slices.
+    pub time_bytes: usize,
 }
 
 /// Whether residuals may be sent at all. Cosmos networks are too slow to paint in the encoder as well, and residuals add to pictures that
@@ -76,6 +78,7 @@ impl Gop {
             clock: Clock::new(&sequence),
             frames: 1,
             links,
+            time_bytes: 0,
         }
     }
 
@@ -215,7 +218,7 @@ impl Gop {
             return self.context.encode(model.contexts(), wanted, 1);
         };
         let header = self.package(1, Timing::Grid).header_length(0, 2, size);
-        let room = size.saturating_sub(header).max(1);
+        let room = size.saturating_sub(header + self.time_bytes).max(1);
         let mut count = 2;
         loop {
             let coded = self.context.encode(model.contexts(), wanted.clone(), count as u8)?;

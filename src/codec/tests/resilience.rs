@@ -217,6 +217,9 @@ fn damaged_slices_count_as_lost() {
     assert!(lost.iter().enumerate().all(|(at, lost)| at == 2 || *lost == 0.0), "{lost:?}");
 }
 
+/// A model, and the units of a stream that may lose units, and of one that may lose slices.
+type Streams = (Arc<Model>, [Vec<Vec<u8>>; 2]);
+
 /// What becomes of a slice on the way.
 #[derive(Clone, Debug)]
 enum Fate {
@@ -272,7 +275,7 @@ proptest! {
         fates in prop::collection::vec(any_fate(), 40), swap in any::<[prop::sample::Index; 2]>(), slices: bool,
     ) {
         use std::sync::OnceLock;
-        static STREAMS: OnceLock<(Arc<Model>, [Vec<Vec<u8>>; 2])> = OnceLock::new();
+        static STREAMS: OnceLock<Streams> = OnceLock::new();
         let (model, streams) = STREAMS.get_or_init(|| {
             let model = tiny_model();
             let streams = [units(&model, ErrorResilience::Units), units(&model, SLICES)];

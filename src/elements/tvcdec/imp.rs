@@ -23,12 +23,12 @@ use gst_video::subclass::prelude::*;
 use gst_video::VideoCodecFrame;
 
 use super::format::{Follow, Output};
-use super::input::{access_unit, overtakes_pictures, wants_key_units, Input};
+use super::input::{overtakes_pictures, wants_key_units, Input};
 use super::painter::{PaintedUnit, Scheduler, Unit};
 use super::qos::{SinkClock, Stats};
 use super::stages::Stages;
 use super::threads::assumed_time;
-use crate::bitstream::{bytes_to_key_unit, BitstreamError, UnitHeader};
+use crate::bitstream::{bytes_to_key_unit, first_access_unit, BitstreamError, UnitHeader};
 use crate::elements::latency::{wants_qos, Latency};
 use crate::elements::runtime::RuntimeSettings;
 use crate::elements::{acknowledge, caps};
@@ -305,11 +305,12 @@ impl VideoDecoderImpl for TvcDec {
         let (frames, length) = {
             let buffer = adapter.buffer(available).map_err(|_| gst::FlowError::Error)?;
             let data = buffer.map_readable().map_err(|_| gst::FlowError::Error)?;
-            match access_unit(&data) {
+            match first_access_unit(&data) {
                 Ok((header, length)) => {
                     let guard = self.input.lock().unwrap();
                     let input = guard.as_ref().ok_or(gst::FlowError::NotNegotiated)?;
-                    (input.frames(&header, &data[..length.min(data.len())]), length)
+                    let frames = input.frames(&header, &data[..length.min(data.len())], &obj.input_segment());
+                    (frames, length)
                 }
                 Err(BitstreamError::Incomplete) if !at_eos => return self.wait_for_data(),
                 // No unit: all bytes up to the next one go through as a broken unit, to be reported there.
@@ -371,7 +372,7 @@ impl VideoDecoderImpl for TvcDec {
         }
         let mut flow = self.stages.flow();
         for unit in units {
-            flow = self.submit(unit);
+            flow = flow.and(self.submit(unit));
         }
         flow
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::painter::{PictureTime, Unit, LEAD_IN_UNITS};
-use crate::bitstream::{BitstreamError, UnitHeader};
+use crate::bitstream::{first_access_unit, UnitHeader};
 use crate::codec::{CodecError, EntropyDecoder, ParsedUnit};
 use crate::elements::caps;
 use crate::elements::latency::durations;
@@ -51,14 +51,22 @@ impl Input {
     }
 
     /// Frames that a unit completes: its own, and those of lost units before it.
-    pub fn frames(&self, header: &UnitHeader, bytes: &[u8]) -> usize {
-        header.frames + self.decoder.missing_before(bytes).iter().sum::<usize>()
+    pub fn frames(&self, header: &UnitHeader, bytes: &[u8], segment: &gst::Segment) -> usize {
+        header.frames + self.missing_before(bytes, segment).iter().sum::<usize>()
+    }
+
+    /// Frames of each lost unit before one that something is to stand in for: not where units are left out, or come in another order.
+    fn missing_before(&self, bytes: &[u8], segment: &gst::Segment) -> Vec<usize> {
+        match segment.rate() > 0.0 && !wants_key_units(segment) {
+            true => self.decoder.missing_before(bytes),
+            false => vec![],
+        }
     }
 
     /// The unit of the frames that wait, the last one, and in front of it what stands in for units that were lost. `pts`: of its buffer.
     pub fn decode(&mut self, bytes: &[u8], pts: Option<gst::ClockTime>, segment: &gst::Segment) -> Vec<Unit> {
         let mut numbers = std::mem::take(&mut self.waiting);
-        let missing = self.decoder.missing_before(bytes);
+        let missing = self.missing_before(bytes, segment);
         let concealed: Vec<_> = missing
             .into_iter()
             .filter_map(|frames| self.decoder.conceal(frames))
@@ -76,7 +84,7 @@ impl Input {
             // As far before the buffer's time as it is before the unit's.
             let before = first.zip(symbols.times.first().copied().flatten());
             let before = before.and_then(|(first, time)| caps::time(first.checked_sub(time)?));
-            let pts = pts.zip(before).and_then(|(pts, before)| pts.checked_sub(before));
+            let pts = pts.zip(before).map(|(pts, before)| pts.saturating_sub(before));
             units.push(self.unit(
                 Ok(symbols),
                 std::mem::replace(&mut numbers, behind),
@@ -164,23 +172,7 @@ pub fn wants_key_units(segment: &gst::Segment) -> bool {
 /// Whether a buffer is a whole unit and no more.
 pub fn is_one_unit(buffer: &gst::BufferRef) -> bool {
     let Ok(map) = buffer.map_readable() else { return false };
-    access_unit(&map).is_ok_and(|(_, length)| length == map.len())
-}
-
-/// The first header of the access unit at the front of bytes, and the length of all its slices that are there.
-pub fn access_unit(bytes: &[u8]) -> Result<(UnitHeader, usize), BitstreamError> {
-    let (first, start) = UnitHeader::parse(bytes)?;
-    let (mut last, mut length) = (first, start + first.payload_length);
-    while let Some(rest) = bytes.get(length..).filter(|_| !last.is_last_slice()) {
-        match UnitHeader::parse(rest) {
-            Ok((next, start)) if next.continues(&last) => {
-                length += start + next.payload_length;
-                last = next;
-            }
-            _ => break,
-        }
-    }
-    Ok((first, length))
+    first_access_unit(&map).is_ok_and(|(_, length)| length == map.len())
 }
 
 /// Whether the base class pushes an event at once, or asks for all pictures before it.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::imp::TvcDec;
 use super::painter::PaintedUnit;
+use crate::codec::CodecError;
 
 /// How long an event counts. A sink that is silent for longer may not be running.
 const STALE: Duration = Duration::from_secs(3);
@@ -73,7 +74,7 @@ impl Stats {
         self.painted += painted as u64;
         match &unit.symbols {
             Ok(symbols) if symbols.lost > 0.0 => self.concealed += painted as u64,
-            Ok(_) => (),
+            Ok(_) | Err(CodecError::Repeated) => (),
             Err(_) => self.lost += unit.pictures.len() as u64,
         }
         if !unit.is_lead_in {

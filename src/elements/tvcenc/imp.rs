@@ -222,7 +222,13 @@ impl VideoEncoderImpl for TvcEnc {
             gst::info!(CAT, imp = self, "fields are coded together, as in progressive pictures");
         }
         let coded = progressive(&info, VideoFormat::Encoded)?;
-        *self.state.lock().unwrap() = Some(State::new(model, info, settings)?);
+        let mut new = State::new(model, info, settings)?;
+        let mut state = self.state.lock().unwrap();
+        if let Some(state) = &*state {
+            new.encoder.follow(&state.encoder);
+        }
+        *state = Some(new);
+        drop(state);
 
         let obj = self.obj();
         let output = obj.set_output_state(caps::from_sequence(&sequence), Some(format));
