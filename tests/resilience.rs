@@ -36,10 +36,18 @@ struct Decoded {
 }
 
 fn decode(units: &[gst::Buffer]) -> Decoded {
+    decode_in(units, gst::SegmentFlags::empty())
+}
+
+/// The same in a segment with flags.
+fn decode_in(units: &[gst::Buffer], flags: gst::SegmentFlags) -> Decoded {
     let mut harness = gst_check::Harness::new("tvcdec");
     harness.set_src_caps_str(
         "video/x-tvc,stream-format=byte-stream,alignment=frame,parsed=true,width=64,height=48,framerate=25/1",
     );
+    let mut segment = gst::FormattedSegment::<gst::ClockTime>::new();
+    segment.set_flags(flags);
+    harness.push_event(gst::event::Segment::new(&segment));
     for unit in units {
         harness.push(unit.clone()).unwrap();
     }
@@ -90,6 +98,16 @@ fn pictures_of_units_with_lost_slices_are_shown() {
     let decoded = decode(&units);
     assert_eq!(decoded.frames, (0..97).collect::<Vec<_>>());
     assert_eq!(decoded.stats.get::<u64>("concealed").unwrap(), 96);
+}
+
+#[test]
+fn nothing_stands_in_for_units_that_are_left_out() {
+    init();
+    let units = encode("error-resilience=units key-int-max=49");
+    let is_key = |unit: &&gst::Buffer| !unit.flags().contains(gst::BufferFlags::DELTA_UNIT);
+    let keys: Vec<gst::Buffer> = units.iter().filter(is_key).cloned().collect();
+    let decoded = decode_in(&keys, gst::SegmentFlags::TRICKMODE_KEY_UNITS);
+    assert_eq!(decoded.frames, [0, 49]);
 }
 
 #[test]
