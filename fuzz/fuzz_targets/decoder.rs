@@ -6,7 +6,7 @@
 use std::sync::{Arc, OnceLock};
 
 use gsttvc::bitstream::SequenceHeader;
-use gsttvc::{Decoder, Encoder, EncoderSettings, Frame, Model, ModelSource};
+use gsttvc::{Decoder, Encoder, EncoderSettings, ErrorResilience, Frame, Model, ModelSource};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
@@ -18,6 +18,8 @@ const FRAMES: usize = 13;
 /// Changes to the units of the stream.
 #[derive(Arbitrary, Debug)]
 struct Damage {
+    /// Which stream: one that must not lose anything, units, or slices.
+    stream: u8,
     /// Unit, position, new value.
     bytes: Vec<(u8, u16, u8)>,
     /// Unit and how long it is from then on.
@@ -26,20 +28,37 @@ struct Damage {
     lost: Option<u8>,
 }
 
-/// The model, and a stream that was made with it.
-fn stream() -> &'static (Arc<Model>, Vec<Vec<u8>>) {
-    static STREAM: OnceLock<(Arc<Model>, Vec<Vec<u8>>)> = OnceLock::new();
-    STREAM.get_or_init(|| {
+/// The units of a stream.
+type Units = Vec<Vec<u8>>;
+
+/// The model, and streams that were made with it.
+fn streams() -> &'static (Arc<Model>, [Units; 3]) {
+    static STREAMS: OnceLock<(Arc<Model>, [Units; 3])> = OnceLock::new();
+    STREAMS.get_or_init(|| {
         let model = Model::load(&ModelSource::Embedded, "cpu").expect("the embedded model");
-        let sequence = SequenceHeader::new(WIDTH as u32, HEIGHT as u32, (25, 1));
-        let mut encoder = Encoder::new(model.clone(), sequence, EncoderSettings::default()).expect("an encoder");
-        let mut units = Vec::new();
-        for t in 0..FRAMES {
-            units.extend(encoder.push(frame(t), false).expect("units"));
-        }
-        units.extend(encoder.drain().expect("units"));
-        (model, units.into_iter().map(|unit| unit.bytes).collect())
+        let kinds = [
+            ErrorResilience::None,
+            ErrorResilience::Units,
+            ErrorResilience::Slices { size: 100 },
+        ];
+        let streams = kinds.map(|kind| encode(&model, kind));
+        (model, streams)
     })
+}
+
+fn encode(model: &Arc<Model>, error_resilience: ErrorResilience) -> Units {
+    let sequence = SequenceHeader::new(WIDTH as u32, HEIGHT as u32, (25, 1));
+    let settings = EncoderSettings {
+        error_resilience,
+        ..EncoderSettings::default()
+    };
+    let mut encoder = Encoder::new(model.clone(), sequence, settings).expect("an encoder");
+    let mut units = Vec::new();
+    for t in 0..FRAMES {
+        units.extend(encoder.push(frame(t), false).expect("units"));
+    }
+    units.extend(encoder.drain().expect("units"));
+    units.into_iter().map(|unit| unit.bytes).collect()
 }
 
 fn frame(t: usize) -> Frame {
@@ -56,7 +75,8 @@ fn frame(t: usize) -> Frame {
 }
 
 fuzz_target!(|damage: Damage| {
-    let (model, good) = stream();
+    let (model, streams) = streams();
+    let good = &streams[usize::from(damage.stream) % streams.len()];
     let mut units = good.clone();
     for (unit, position, value) in damage.bytes {
         let unit = &mut units[usize::from(unit) % good.len()];
