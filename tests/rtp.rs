@@ -348,19 +348,35 @@ fn requests_are_bounded_however_much_is_lost() {
     assert!((1..=most).contains(&asked), "{asked} requests, {most} may be");
 }
 
+/// What a jitter buffer says of a packet that it has given up.
+fn lost(fec: bool) -> gst::Event {
+    let structure = gst::Structure::builder("GstRTPPacketLost")
+        .field("timestamp", UNIT.nseconds())
+        .field("duration", 0u64)
+        .field("might-have-been-fec", fec);
+    gst::event::CustomDownstream::new(structure.build())
+}
+
+#[test]
+fn a_key_unit_is_asked_for_as_soon_as_a_packet_is_given_up() {
+    for (fec, asked) in [(false, 1), (true, 0)] {
+        let mut harness = depayloader("request-keyframe=true");
+        push_all(&mut harness, &pay("", &plain_stream(1, 100)));
+        harness.push_event(lost(fec));
+        assert_eq!(
+            requests(&mut harness),
+            asked,
+            "packets of error correction are none of the stream"
+        );
+    }
+}
+
 #[test]
 fn the_last_slice_is_not_waited_for_once_it_is_known_to_be_lost() {
     let packets = pay("", &resilient_stream(1, 2, 100));
     let mut harness = depayloader("");
     push_all(&mut harness, &packets[..3]);
     assert_eq!(drain(&mut harness).len(), 1);
-    let lost = |fec: bool| {
-        let structure = gst::Structure::builder("GstRTPPacketLost")
-            .field("timestamp", UNIT.nseconds())
-            .field("duration", 0u64)
-            .field("might-have-been-fec", fec);
-        gst::event::CustomDownstream::new(structure.build())
-    };
     harness.push_event(lost(true));
     assert_eq!(drain(&mut harness).len(), 0);
     harness.push_event(lost(false));

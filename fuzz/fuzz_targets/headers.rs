@@ -3,7 +3,7 @@
 //! check value after every one of its bytes: few would get past it otherwise.
 #![no_main]
 
-use gsttvc::bitstream::{find_key_unit, UnitHeader};
+use gsttvc::bitstream::{find_key_unit, slices, UnitHeader};
 use libfuzzer_sys::fuzz_target;
 
 /// More than the longest header.
@@ -12,6 +12,9 @@ const LONGEST: usize = 128;
 fn parse(bytes: &[u8]) {
     if let Some(at) = find_key_unit(bytes) {
         assert!(at < bytes.len());
+    }
+    if let Ok(slices) = slices(bytes) {
+        assert_eq!(slices.iter().map(|(_, range)| range.len()).sum::<usize>(), bytes.len());
     }
     if let Ok((header, length)) = UnitHeader::parse(bytes) {
         assert!(length <= bytes.len());

@@ -52,7 +52,12 @@ struct Input {
 
 fn slice(unit: &Unit, index: u8, count: u8) -> Vec<u8> {
     let number = if unit.is_key { 0 } else { unit.number.max(1) };
-    let resilience = Resilience { group: unit.group % 16, reference: number.min(1), unit: number, slice: Slice { index, count } };
+    let resilience = Resilience {
+        group: unit.group % 16,
+        reference: number.min(1),
+        unit: number,
+        slice: Slice { index, count },
+    };
     let header = UnitHeader {
         sequence: unit.is_key.then(|| SequenceHeader::new(64, 48, (25, 1))),
         frames: if unit.is_key { 1 } else { 8 },
@@ -67,11 +72,18 @@ fn slice(unit: &Unit, index: u8, count: u8) -> Vec<u8> {
 }
 
 fn access_unit(unit: &Unit) -> Vec<u8> {
-    let count = if unit.is_resilient { (unit.half_count % 9 * 2).max(1) } else { 1 };
+    let count = if unit.is_resilient {
+        (unit.half_count % 9 * 2).max(1)
+    } else {
+        1
+    };
     let present: Vec<_> = (0..count).filter(|index| unit.slices >> index & 1 == 1).collect();
     // A unit has at least one.
     let present = if present.is_empty() { vec![0] } else { present };
-    present.into_iter().flat_map(|index| slice(unit, index, count)).collect()
+    present
+        .into_iter()
+        .flat_map(|index| slice(unit, index, count))
+        .collect()
 }
 
 #[derive(Default)]
@@ -86,7 +98,14 @@ struct Receiver {
 impl Receiver {
     fn push(&mut self, payload: &[u8], timestamp: u32, marker: bool, discont: bool) {
         self.came += payload.len();
-        let packet = Packet { sequence: self.sequence, timestamp, time: Some(timestamp.into()), marker, discont, payload };
+        let packet = Packet {
+            sequence: self.sequence,
+            timestamp,
+            time: Some(timestamp.into()),
+            marker,
+            discont,
+            payload,
+        };
         let _ = self.depacketizer.push(&packet, &mut self.units);
         self.now += 1;
         self.depacketizer.take_key_unit_request(self.now);
@@ -112,18 +131,28 @@ impl Receiver {
 
 fuzz_target!(|input: Input| {
     let mut packetizer = Packetizer::default();
-    let mut receiver = Receiver { depacketizer: Depacketizer::new(true, input.max_reorder), ..Receiver::default() };
+    let mut receiver = Receiver {
+        depacketizer: Depacketizer::new(true, input.max_reorder),
+        ..Receiver::default()
+    };
     let mut harms = input.harms.iter();
     for (n, step) in (0u32..).zip(&input.steps) {
         let timestamp = n.wrapping_mul(24_000);
         let payloads = match step {
             Step::Send(unit, room) => packetizer.packetize(&access_unit(unit), (*room).into()).unwrap(),
             Step::Aggregate(units) => {
-                let units: Vec<_> = units.iter().take(4).map(|(unit, offset)| (access_unit(unit), *offset)).collect();
+                let units: Vec<_> = units
+                    .iter()
+                    .take(4)
+                    .map(|(unit, offset)| (access_unit(unit), *offset))
+                    .collect();
                 if units.iter().any(|(bytes, _)| bytes.len() > usize::from(u16::MAX)) {
                     continue;
                 }
-                let units: Vec<_> = units.iter().map(|(bytes, offset)| AggregatedUnit { offset: *offset, bytes }).collect();
+                let units: Vec<_> = units
+                    .iter()
+                    .map(|(bytes, offset)| AggregatedUnit { offset: *offset, bytes })
+                    .collect();
                 vec![packetizer.aggregate(&units, false)]
             }
             Step::Forge(sequence, timestamp, marker, payload) => {
