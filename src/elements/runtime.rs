@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What encoder and decoder share: where the networks come from and where they run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gst::glib;
@@ -96,17 +96,18 @@ impl RuntimeSettings {
             None => ModelSource::Embedded,
             Some(path) => ModelSource::File(path.clone()),
         };
-        Model::load(&source, &self.device).map_err(|error| message(&error))
+        Model::load(&source, &self.device).map_err(|error| message(&error, self.model_file.as_deref()))
     }
 }
 
-fn message(error: &ModelError) -> gst::ErrorMessage {
+fn message(error: &ModelError, file: Option<&Path>) -> gst::ErrorMessage {
+    let file = file.map_or(String::new(), |file| format!("{}: ", file.display()));
     match error {
         ModelError::Io { .. } => gst::error_msg!(
             gst::ResourceError::NotFound,
             ["{error}; set model-file to a TVC model, or to NULL for the built-in one"]
         ),
         ModelError::Device(..) => gst::error_msg!(gst::ResourceError::NotFound, ["{error}; device=cpu always works"]),
-        _ => gst::error_msg!(gst::LibraryError::Init, ["{error}"]),
+        _ => gst::error_msg!(gst::LibraryError::Init, ["{file}{error}"]),
     }
 }
