@@ -13,9 +13,9 @@ mod tests;
 
 pub use decoder::{Decoded, Decoder, DecoderSettings, EntropyDecoder, Painter, ParsedUnit};
 pub use encoder::{
-    operating_point, scale_of, AccessUnit, Encoder, EncoderAblation, EncoderSettings, ErrorResilience, Link, MaskingStrategy, OperatingPoint, RateMode,
-    Rdoq, CHANGE_BITS, COARSEST_WITH_SKIP_MAP, DEFAULT_BUFFER_SECONDS, DEFAULT_QUANTIZER, MAX_QUANTIZER, POSITION_BITS,
-    SKIP_HYSTERESIS,
+    operating_point, scale_of, AccessUnit, Encoder, EncoderAblation, EncoderSettings, ErrorResilience, Link,
+    MaskingStrategy, OperatingPoint, RateMode, Rdoq, CHANGE_BITS, COARSEST_WITH_SKIP_MAP, DEFAULT_BUFFER_SECONDS,
+    DEFAULT_QUANTIZER, MAX_QUANTIZER, POSITION_BITS, SKIP_HYSTERESIS,
 };
 #[cfg(test)]
 pub(crate) use encoder::{skip_map, Analysis};

@@ -98,7 +98,10 @@ fn every_operating_point_decodes() {
         for masking in [MaskingStrategy::Adaptive, MaskingStrategy::Pattern] {
             for mask_ratio in [None, Some(0.5)] {
                 let settings = EncoderSettings {
-                    ablation: EncoderAblation { masking, ..EncoderAblation::default() },
+                    ablation: EncoderAblation {
+                        masking,
+                        ..EncoderAblation::default()
+                    },
                     mask_ratio,
                     ..EncoderSettings::at_quantizer(quantizer)
                 };
@@ -161,10 +164,13 @@ fn latents_of_a_still_picture_cost_next_to_nothing() {
     let model = tiny_model();
     let sizes = |latent_step| -> Vec<usize> {
         let settings = EncoderSettings {
-            ablation: EncoderAblation { point: Some(OperatingPoint {
-                latent_step,
-                ..operating_point(20, CodingScale::Single)
-            }), ..EncoderAblation::default() },
+            ablation: EncoderAblation {
+                point: Some(OperatingPoint {
+                    latent_step,
+                    ..operating_point(20, CodingScale::Single)
+                }),
+                ..EncoderAblation::default()
+            },
             key_int_max: 1000,
             ..EncoderSettings::default()
         };
@@ -194,10 +200,13 @@ fn what_stands_still_beside_something_that_moves_is_held() {
     };
     let size = |hold| {
         let settings = EncoderSettings {
-            ablation: EncoderAblation { point: Some(OperatingPoint {
-                skip_lambda: hold,
-                ..operating_point(20, CodingScale::Single)
-            }), ..EncoderAblation::default() },
+            ablation: EncoderAblation {
+                point: Some(OperatingPoint {
+                    skip_lambda: hold,
+                    ..operating_point(20, CodingScale::Single)
+                }),
+                ..EncoderAblation::default()
+            },
             key_int_max: 1000,
             ..EncoderSettings::default()
         };
@@ -231,10 +240,13 @@ fn still(
     frames: impl Iterator<Item = Frame>,
 ) -> (Vec<AccessUnit>, Vec<Frame>) {
     let settings = EncoderSettings {
-        ablation: EncoderAblation { point: Some(OperatingPoint {
-            residual_step,
-            ..operating_point(16, CodingScale::Single)
-        }), ..EncoderAblation::default() },
+        ablation: EncoderAblation {
+            point: Some(OperatingPoint {
+                residual_step,
+                ..operating_point(16, CodingScale::Single)
+            }),
+            ..EncoderAblation::default()
+        },
         scale: Some(CodingScale::Single),
         key_int_max: 1000,
         ..EncoderSettings::default()

@@ -50,9 +50,15 @@ impl References {
         let Some(Reference { context, present, .. }) = self.reference(number, back) else {
             return false;
         };
-        let size = context.tokens.previous.as_ref().map_or((0, 0), |map| (map.width, map.height));
+        let size = context
+            .tokens
+            .previous
+            .as_ref()
+            .map_or((0, 0), |map| (map.width, map.height));
         let positions = region.positions(size.0, size.1);
-        positions.zip(present).all(|(is_needed, &is_present)| is_present || !is_needed)
+        positions
+            .zip(present)
+            .all(|(is_needed, &is_present)| is_present || !is_needed)
     }
 
     fn reference(&self, number: u8, back: u8) -> Option<&Reference> {

@@ -166,7 +166,9 @@ impl CodingContext {
             latents: None,
             residual: macroblocks.map(|(width, height)| ResidualMap::none(width, height)),
         };
-        Ok(self.code(models, &mut UnitDecoder::new(payload), nothing, Region::of(slice))?.0)
+        Ok(self
+            .code(models, &mut UnitDecoder::new(payload), nothing, Region::of(slice))?
+            .0)
     }
 
     /// The order of the payload: tokens, latents, residual. A decoder's `wanted` gives the sizes alone. A slice sees nothing of what is
@@ -185,7 +187,9 @@ impl CodingContext {
             latents,
             mut residual,
         } = wanted;
-        models.tokens.code(coder, &context.tokens, masking, region, &mut tokens)?;
+        models
+            .tokens
+            .code(coder, &context.tokens, masking, region, &mut tokens)?;
         let seen = (&tokens, &context.tokens);
         let latents = models
             .latents
@@ -210,16 +214,25 @@ impl CodingContext {
             return Cow::Borrowed(self);
         }
         let mut seen = self.clone();
-        for map in [&mut seen.tokens.previous, &mut seen.tokens.older].into_iter().flatten() {
+        for map in [&mut seen.tokens.previous, &mut seen.tokens.older]
+            .into_iter()
+            .flatten()
+        {
             let positions = region.positions(map.width, map.height);
             for (token, _) in map.tokens.iter_mut().zip(positions).filter(|(_, is_in)| !is_in) {
                 *token = MASKED;
             }
         }
-        for map in [&mut seen.latents.previous, &mut seen.latents.older].into_iter().flatten() {
+        for map in [&mut seen.latents.previous, &mut seen.latents.older]
+            .into_iter()
+            .flatten()
+        {
             let positions = region.positions(map.width, map.height);
             let values = map.values.chunks_mut(map.channels);
-            values.zip(positions).filter(|(_, is_in)| !is_in).for_each(|(values, _)| values.fill(0));
+            values
+                .zip(positions)
+                .filter(|(_, is_in)| !is_in)
+                .for_each(|(values, _)| values.fill(0));
         }
         Cow::Owned(seen)
     }

@@ -2,7 +2,7 @@
 //! Streams of which units or slices may be lost: what has come is decoded, and the rest is concealed.
 
 use super::symbols::{has_check, times};
-use crate::bitstream::{Clock, FrameTimes, Resilience, GROUPS, SequenceHeader, UnitHeader};
+use crate::bitstream::{Clock, FrameTimes, Resilience, SequenceHeader, UnitHeader, GROUPS};
 use crate::codec::geometry::{in_macroblocks, in_tokens};
 use crate::codec::CodecError;
 use crate::entropy::{
@@ -145,9 +145,17 @@ impl Receiver {
                 Ok((decoded, times, clock_after)) => {
                     let region = Region::of(slice.resilience.slice);
                     symbols.adopt(&decoded, region);
-                    symbols.latents.as_mut().zip(decoded.latents).into_iter().for_each(|(to, from)| to.0 = from.0);
+                    symbols
+                        .latents
+                        .as_mut()
+                        .zip(decoded.latents)
+                        .into_iter()
+                        .for_each(|(to, from)| to.0 = from.0);
                     let (width, height) = (symbols.tokens.width, symbols.tokens.height);
-                    present.iter_mut().zip(region.positions(width, height)).for_each(|(p, is_in)| *p |= is_in);
+                    present
+                        .iter_mut()
+                        .zip(region.positions(width, height))
+                        .for_each(|(p, is_in)| *p |= is_in);
                     frame_times = frame_times.or(Some((times, clock_after)));
                 }
                 Err(failed) => error = error.or(Some(failed)),
@@ -171,7 +179,12 @@ impl Receiver {
             true => 0,
             false => self.failures.saturating_add(has_failed.into()),
         };
-        self.note(&resilience, &symbols, &present, header.frames == model.group_frames() || header.is_key());
+        self.note(
+            &resilience,
+            &symbols,
+            &present,
+            header.frames == model.group_frames() || header.is_key(),
+        );
         let lost = present.iter().filter(|is_present| !**is_present).count() as f32 / present.len() as f32;
         Ok(Concealed { symbols, times, lost })
     }
@@ -183,7 +196,11 @@ impl Receiver {
         if let Some((mode, _)) = &mut symbols.latents {
             *mode = LatentMode::Skipped;
         }
-        for macroblock in symbols.residual.iter_mut().flat_map(|residual| &mut residual.macroblocks) {
+        for macroblock in symbols
+            .residual
+            .iter_mut()
+            .flat_map(|residual| &mut residual.macroblocks)
+        {
             if macroblock.is_static() {
                 *macroblock = Macroblock::Skip;
             }
@@ -198,7 +215,11 @@ impl Receiver {
         clock: &mut Clock,
         slice: &ReceivedSlice,
     ) -> Result<(UnitSymbols, FrameTimes, Clock), CodecError> {
-        let ReceivedSlice { header, resilience, payload } = slice;
+        let ReceivedSlice {
+            header,
+            resilience,
+            payload,
+        } = slice;
         let region = Region::of(resilience.slice);
         let context = match header.is_key() {
             true => CodingContext::default(),

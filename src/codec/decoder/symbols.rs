@@ -87,7 +87,9 @@ impl EntropyDecoder {
         if let Some(sequence) = header.sequence {
             stream = Some(self.start(sequence)?);
         }
-        let mut stream = stream.filter(|stream| stream.receiver.is_none()).ok_or(CodecError::NoKeyUnit)?;
+        let mut stream = stream
+            .filter(|stream| stream.receiver.is_none())
+            .ok_or(CodecError::NoKeyUnit)?;
         let unit = stream.decode(&self.model, &header, payload)?;
         // A short unit ends the group of pictures: what follows would not line up with the encoder's.
         let goes_on = unit.is_key || header.frames == self.model.group_frames();
@@ -176,7 +178,9 @@ impl Stream {
         let (times, payload) = times(&mut self.clock, &self.sequence, header, payload)?;
         let macroblocks = (!header.is_key()).then(|| in_macroblocks(&self.sequence));
         let tokens = in_tokens(model, &self.sequence);
-        let symbols = self.context.decode(model.contexts(), payload, (tokens, macroblocks), Slice::WHOLE)?;
+        let symbols = self
+            .context
+            .decode(model.contexts(), payload, (tokens, macroblocks), Slice::WHOLE)?;
         has_check(header, symbols.check())?;
         if header.is_key() && symbols.tokens.tokens.contains(&MASKED) {
             return Err(CodecError::MaskedKeyUnit);
@@ -205,7 +209,9 @@ impl Stream {
             false => self.receiver.as_mut().ok_or(CodecError::NoKeyUnit)?,
         };
         let unit = receiver.decode(model, (&self.sequence, &mut self.clock), slices)?;
-        let Resilience { group, unit: number, .. } = slices[0].resilience;
+        let Resilience {
+            group, unit: number, ..
+        } = slices[0].resilience;
         let starts_static = self.starts_static(&unit.symbols);
         if let Some(residual) = &unit.symbols.residual {
             self.context.residual.push(residual);
@@ -228,7 +234,10 @@ impl Stream {
             Some(sequence) => {
                 // A short unit stands before a key unit alone.
                 let is_next = receiver.is_followed_by(resilience);
-                let missing = sequence.pts.filter(|_| !is_next).map_or(0, |time| self.clock.missing_before(time));
+                let missing = sequence
+                    .pts
+                    .filter(|_| !is_next)
+                    .map_or(0, |time| self.clock.missing_before(time));
                 let missing = missing.min((MOST_CONCEALED * group) as u64) as usize;
                 let whole = vec![group; missing / group];
                 let rest = missing % group;
@@ -312,7 +321,7 @@ mod tests {
                 timing: Timing::Grid,
                 payload_length: slice.payload.len(),
                 symbol_check: slice.check,
- resilience: None,
+                resilience: None,
             };
             EntropyDecoder::new(model.clone()).decode(&[header.pack(), slice.payload.clone()].concat())
         };

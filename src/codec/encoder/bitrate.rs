@@ -166,12 +166,7 @@ impl Encoder {
     }
 
     /// The key unit of a scene in the room that there is.
-    fn fit_key(
-        &self,
-        scene: &mut Scene,
-        wanted: f64,
-        room: Room,
-    ) -> Result<(Sized<TrialUnit>, Quality), CodecError> {
+    fn fit_key(&self, scene: &mut Scene, wanted: f64, room: Room) -> Result<(Sized<TrialUnit>, Quality), CodecError> {
         let mut tried = scene.coded.take();
         fit(UnitKind::Key, wanted.into(), room, |quality| {
             match tried.take().filter(|coded| coded.unit.quality == quality) {

@@ -36,7 +36,7 @@ use scene_cut::SceneDetector;
 use unit::{may_refine, Gop, TrialUnit};
 
 use super::{CodecError, Frame};
-use crate::bitstream::{CodingScale, GROUPS, SequenceHeader, Timing, MAX_PAYLOAD, MAX_SIZE, MIN_SIZE};
+use crate::bitstream::{CodingScale, SequenceHeader, Timing, GROUPS, MAX_PAYLOAD, MAX_SIZE, MIN_SIZE};
 use crate::model::Model;
 
 /// Assumed where neither times nor a frame rate tell how long a frame lasts, in seconds.
@@ -254,7 +254,9 @@ impl Encoder {
             RateMode::ConstantQuality { quantizer } => {
                 self.code_at_quality(UnitKind::Delta, (&gop, &unit), quantizer, packed_times.len())?
             }
-            RateMode::Bitrate(link) => self.delta_at_rate(link, (&gop, &unit), &frames, (timing, packed_times.len()))?,
+            RateMode::Bitrate(link) => {
+                self.delta_at_rate(link, (&gop, &unit), &frames, (timing, packed_times.len()))?
+            }
         };
         let package = gop.package(frames.len(), timing);
         let unit = package.access_unit(&trial.coded, &packed_times, self.max_payload)?;

@@ -18,8 +18,8 @@ use crate::codec::geometry::{in_macroblocks, Tile};
 use crate::codec::recon::{Reconstruction, ReconstructionSettings, Wanted};
 use crate::codec::{CodecError, Frame};
 use crate::entropy::{
-    CodedUnit, CodingContext, EntropyError, LatentMap, LatentMode, Masking, Quantization, ResidualMap, TokenMap, UnitSymbols,
-    WantedLatents, WantedUnit,
+    CodedUnit, CodingContext, EntropyError, LatentMap, LatentMode, Masking, Quantization, ResidualMap, TokenMap,
+    UnitSymbols, WantedLatents, WantedUnit,
 };
 use crate::model::Model;
 
@@ -174,7 +174,10 @@ impl Gop {
         quality: Quality,
     ) -> Result<TrialUnit, CodecError> {
         let (quantizer, scale) = (quality.quantizer, self.sequence.coding_scale);
-        let mut point = settings.ablation.point.unwrap_or_else(|| point_between(quantizer, scale));
+        let mut point = settings
+            .ablation
+            .point
+            .unwrap_or_else(|| point_between(quantizer, scale));
         if quality.repeats {
             point.hysteresis = f64::INFINITY;
         }
@@ -208,12 +211,7 @@ impl Gop {
     }
 
     /// Cut into as many slices as the settings ask for.
-    fn encode(
-        &self,
-        model: &Model,
-        settings: &EncoderSettings,
-        wanted: WantedUnit,
-    ) -> Result<CodedUnit, EntropyError> {
+    fn encode(&self, model: &Model, settings: &EncoderSettings, wanted: WantedUnit) -> Result<CodedUnit, EntropyError> {
         let (ErrorResilience::Slices { size }, Some(_)) = (settings.error_resilience, &self.links) else {
             return self.context.encode(model.contexts(), wanted, 1);
         };

@@ -76,12 +76,24 @@ fn a_limit_that_nothing_meets_is_an_error_and_the_stream_goes_on_after_it() {
 fn what_an_application_gets_wrong_is_an_error() {
     let model = tiny_model();
     for wrong in [
-        SequenceHeader { frame_rate: (25, 0), ..sequence() },
-        SequenceHeader { frame_rate: (u32::MAX, 1), ..sequence() },
-        SequenceHeader { pixel_aspect_ratio: (0, 1), ..sequence() },
+        SequenceHeader {
+            frame_rate: (25, 0),
+            ..sequence()
+        },
+        SequenceHeader {
+            frame_rate: (u32::MAX, 1),
+            ..sequence()
+        },
+        SequenceHeader {
+            pixel_aspect_ratio: (0, 1),
+            ..sequence()
+        },
         SequenceHeader { width: 8, ..sequence() },
     ] {
-        assert!(Encoder::new(model.clone(), wrong, EncoderSettings::default()).is_err(), "{wrong:?}");
+        assert!(
+            Encoder::new(model.clone(), wrong, EncoderSettings::default()).is_err(),
+            "{wrong:?}"
+        );
     }
     let mut encoder = Encoder::new(model, sequence(), EncoderSettings::default()).unwrap();
     let mut short = frame(0, 0);

@@ -115,7 +115,13 @@ fn units_before_a_key_unit_are_concealed_up_to_its_time() {
     let mut encoder = encoder(&model, ErrorResilience::Units);
     let mut units = vec![];
     for t in 0..41 {
-        units.extend(encoder.push(frame(t), t == 20).unwrap().into_iter().map(|unit| unit.bytes));
+        units.extend(
+            encoder
+                .push(frame(t), t == 20)
+                .unwrap()
+                .into_iter()
+                .map(|unit| unit.bytes),
+        );
     }
     // One frame, two units, a short one of three frames, and the next key unit.
     let left = [&units[..2], &units[4..]].concat();
@@ -148,7 +154,12 @@ fn slices_are_as_short_as_they_are_asked_to_be() {
     let model = model();
     let longest = |size| {
         let units = units(&model, ErrorResilience::Slices { size });
-        units.iter().flat_map(|unit| cut(unit)).map(|slice| slice.len()).max().unwrap()
+        units
+            .iter()
+            .flat_map(|unit| cut(unit))
+            .map(|slice| slice.len())
+            .max()
+            .unwrap()
     };
     assert!(longest(100) <= 100 && longest(100_000) > 100, "{} bytes", longest(100));
 }
@@ -186,7 +197,12 @@ fn what_the_receiver_has_makes_later_units_smaller() {
         }
         size
     };
-    assert!(sizes(true) < sizes(false), "{} bytes, {} without", sizes(true), sizes(false));
+    assert!(
+        sizes(true) < sizes(false),
+        "{} bytes, {} without",
+        sizes(true),
+        sizes(false)
+    );
 }
 
 #[test]
@@ -195,7 +211,13 @@ fn units_of_a_group_whose_key_unit_was_lost_go_on_with_what_there_is() {
     let mut encoder = encoder(&model, ErrorResilience::Units);
     let mut units = vec![];
     for t in 0..33 {
-        units.extend(encoder.push(frame(t), t == 9).unwrap().into_iter().map(|unit| unit.bytes));
+        units.extend(
+            encoder
+                .push(frame(t), t == 9)
+                .unwrap()
+                .into_iter()
+                .map(|unit| unit.bytes),
+        );
     }
     let mut decoder = EntropyDecoder::new(model);
     decoder.decode(&units[0]).unwrap();
@@ -214,7 +236,10 @@ fn damaged_slices_count_as_lost() {
     let mut decoder = EntropyDecoder::new(model);
     let lost: Vec<f32> = all.iter().map(|unit| decoder.decode(unit).unwrap().lost).collect();
     assert!(lost[2] > 0.0 && lost[2] < 1.0, "{lost:?}");
-    assert!(lost.iter().enumerate().all(|(at, lost)| at == 2 || *lost == 0.0), "{lost:?}");
+    assert!(
+        lost.iter().enumerate().all(|(at, lost)| at == 2 || *lost == 0.0),
+        "{lost:?}"
+    );
 }
 
 /// A model, and the units of a stream that may lose units, and of one that may lose slices.
@@ -261,7 +286,10 @@ fn meet(slice: &[u8], fate: &Fate) -> Vec<u8> {
                 group: *group,
                 reference: (*reference).min(unit),
                 unit,
-                slice: Slice { index: index % count, count },
+                slice: Slice {
+                    index: index % count,
+                    count,
+                },
             });
             [header.pack(), slice[start..].to_vec()].concat()
         }

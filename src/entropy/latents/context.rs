@@ -168,7 +168,10 @@ impl LatentContextModel {
     ) -> Result<(LatentMode, LatentMap), EntropyError> {
         let mode = code_mode(coder, wanted.map_or(LatentMode::Absent, |(mode, _)| mode))?;
         let source = wanted.map(|(_, wanted)| wanted);
-        Ok((mode, self.code_values(coder, history, (tokens, before), (region, mode), source)?))
+        Ok((
+            mode,
+            self.code_values(coder, history, (tokens, before), (region, mode), source)?,
+        ))
     }
 
     fn code_values(
@@ -425,7 +428,11 @@ fn table_rows(known: &Known, (x, y): (isize, isize)) -> [usize; POSITION_ROWS] {
         rows[DIGITS + i] = CHANGE_ROWS + i * ROWS_PER_CHANGE + change;
     }
     // A slice of odd positions knows as much in its two phases as the first two of a whole unit do.
-    let phases = if known.region.is_whole() { LATENT_PHASES } else { LATENT_PHASES / 2 };
+    let phases = if known.region.is_whole() {
+        LATENT_PHASES
+    } else {
+        LATENT_PHASES / 2
+    };
     rows[POSITION_ROWS - 2] = PHASE_ROWS + latent_phase(x, y) % phases;
     rows[POSITION_ROWS - 1] =
         SKIP_ROWS + skipped_around(&known.skipped, tokens.width, y as usize * tokens.width + x as usize);
@@ -487,7 +494,13 @@ mod tests {
         wanted: WantedLatents,
     ) -> LatentMap {
         let (history, latent_history) = histories(units);
-        let coded = model().code(coder, &latent_history, (tokens, &history), Region::WHOLE, Some((mode, wanted)));
+        let coded = model().code(
+            coder,
+            &latent_history,
+            (tokens, &history),
+            Region::WHOLE,
+            Some((mode, wanted)),
+        );
         coded.unwrap().1
     }
 

@@ -39,7 +39,11 @@ pub(super) fn code_skip_map(
         return Ok(None);
     };
     let wanted = |at: usize| skipped.get(at).copied().unwrap_or(false);
-    let positions: Vec<usize> = region.positions(tokens.width, tokens.height).enumerate().filter_map(|(at, is_in)| is_in.then_some(at)).collect();
+    let positions: Vec<usize> = region
+        .positions(tokens.width, tokens.height)
+        .enumerate()
+        .filter_map(|(at, is_in)| is_in.then_some(at))
+        .collect();
     let any = positions.iter().any(|&at| wanted(at));
     if coder.code(&Probabilities::uniform(2), usize::from(any))? == 0 {
         return Ok(None);

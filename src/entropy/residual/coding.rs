@@ -69,7 +69,10 @@ pub fn code_residual(
         }
         let near = map.count(at, &[(-1, 0), (0, -1), (1, -1)], Macroblock::is_static);
         let context = 2 * near + usize::from(history.was_static(at));
-        if !contexts.is_static.code(coder, context, map.macroblocks[at].is_static())? {
+        if !contexts
+            .is_static
+            .code(coder, context, map.macroblocks[at].is_static())?
+        {
             map.macroblocks[at] = Macroblock::Neural;
             continue;
         }

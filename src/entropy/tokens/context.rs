@@ -130,7 +130,9 @@ impl ContextModel {
     ) {
         let mut rows = [0; SOURCES.len() * DIGITS];
         for (source, (unit, dx, dy)) in SOURCES.into_iter().enumerate() {
-            let (dx, dy) = neighbours.filter(|_| unit == 0).map_or((dx, dy), |region| region.neighbour(dx, dy));
+            let (dx, dy) = neighbours
+                .filter(|_| unit == 0)
+                .map_or((dx, dy), |region| region.neighbour(dx, dy));
             let from = match unit {
                 0 => neighbours.map(|_| map),
                 1 => history.previous.as_ref(),
@@ -217,13 +219,21 @@ mod tests {
 
     fn encode(history: &TokenContext, masking: Masking, map: &TokenMap) -> Vec<u8> {
         let mut coder = UnitEncoder::new();
-        model().code(&mut coder, history, masking, Region::WHOLE, &mut map.clone()).unwrap();
+        model()
+            .code(&mut coder, history, masking, Region::WHOLE, &mut map.clone())
+            .unwrap();
         coder.finish()
     }
 
     fn decode(history: &TokenContext, width: usize, height: usize, bytes: &[u8]) -> Result<TokenMap, EntropyError> {
         let mut map = TokenMap::zero(width, height);
-        model().code(&mut UnitDecoder::new(bytes), history, Masking::None, Region::WHOLE, &mut map)?;
+        model().code(
+            &mut UnitDecoder::new(bytes),
+            history,
+            Masking::None,
+            Region::WHOLE,
+            &mut map,
+        )?;
         Ok(map)
     }
 

@@ -58,7 +58,11 @@ impl CosmosConfig {
                 self.trained_frames,
             ],
         ];
-        let mut bytes: Vec<u8> = numbers.iter().flatten().flat_map(|number| number.to_be_bytes()).collect();
+        let mut bytes: Vec<u8> = numbers
+            .iter()
+            .flatten()
+            .flat_map(|number| number.to_be_bytes())
+            .collect();
         bytes.extend(self.checkpoint.as_bytes());
         bytes
     }

@@ -211,7 +211,11 @@ impl StaticMacroblock {
         if bits == 0.0 || self.noise + left > bound {
             return None;
         }
-        let before = if self.is_known { self.static_error() } else { self.painted };
+        let before = if self.is_known {
+            self.static_error()
+        } else {
+            self.painted
+        };
         Some(Refinement {
             levels: Box::new(levels),
             gain: before - self.noise - left,

@@ -221,7 +221,10 @@ mod tests {
                 assert_eq!(point(0.0), operating_point(quantizer, scale));
                 assert_eq!(point(1.0), operating_point(quantizer + 1, scale));
                 let ratios = [0.0, 0.5, 1.0].map(|share| point(share).mask_ratio);
-                assert!(ratios[0] <= ratios[1] && ratios[1] <= ratios[2], "{scale:?} {quantizer}");
+                assert!(
+                    ratios[0] <= ratios[1] && ratios[1] <= ratios[2],
+                    "{scale:?} {quantizer}"
+                );
             }
         }
     }
@@ -230,7 +233,9 @@ mod tests {
     fn every_scale_goes_down_to_the_smallest() {
         for scale in CodingScale::ALL {
             let table = positions(scale);
-            let positions: Vec<_> = (0..=MAX_QUANTIZER).map(|quantizer| position(table, quantizer)).collect();
+            let positions: Vec<_> = (0..=MAX_QUANTIZER)
+                .map(|quantizer| position(table, quantizer))
+                .collect();
             assert!(positions.is_sorted(), "{positions:?}");
             assert_eq!(positions[63], MAX_QUANTIZER);
             assert!(table.iter().all(|&(quantizer, at)| positions[quantizer as usize] == at));
