@@ -37,21 +37,20 @@ impl UnitHeader {
     }
 }
 
-/// The first header of the access unit at the front of bytes, and the length of all its slices that are there; of the last one by its header.
+/// The slices of the access unit at the front of bytes that are there, up to the first thing that is none of it: the header, where its payload
+/// begins, and where it ends by its header, which may be beyond the bytes.
 #[cfg(feature = "codec")]
-pub(crate) fn first_access_unit(bytes: &[u8]) -> Result<(UnitHeader, usize), BitstreamError> {
-    let (first, start) = UnitHeader::parse(bytes)?;
-    let (mut last, mut length) = (first, start + first.payload_length);
-    while let Some(rest) = bytes.get(length..).filter(|_| !last.is_last_slice()) {
-        match UnitHeader::parse(rest) {
-            Ok((next, start)) if next.continues(&last) => {
-                length += start + next.payload_length;
-                last = next;
-            }
-            _ => break,
+pub(crate) fn slices_at_front(bytes: &[u8]) -> impl Iterator<Item = (UnitHeader, Range<usize>)> + '_ {
+    let (mut at, mut before) = (0, None::<UnitHeader>);
+    std::iter::from_fn(move || {
+        let (header, start) = UnitHeader::parse(bytes.get(at..)?).ok()?;
+        if before.is_some_and(|before| !header.continues(&before)) {
+            return None;
         }
-    }
-    Ok((first, length))
+        let payload = at + start..at + start + header.payload_length;
+        (at, before) = (payload.end, Some(header));
+        Some((header, payload))
+    })
 }
 
 /// Cuts one access unit into its slices. `bytes` must hold all of it and nothing else; slices may be missing. Gives their headers and
@@ -96,6 +95,22 @@ mod tests {
                 .all(|(header, range)| bytes[range.clone()] == all[usize::from(header.slice().index)]));
             assert_eq!(found.last().unwrap().1.end, bytes.len());
         }
+    }
+
+    #[cfg(feature = "codec")]
+    #[test]
+    fn what_follows_the_access_unit_at_the_front_is_none_of_it() {
+        let all: Vec<_> = (0..4).map(|index| slice(1, 3, index, 4, 10)).collect();
+        let bytes = [all[0].clone(), all[2].clone(), slice(1, 4, 3, 4, 10)].concat();
+        let found: Vec<_> = slices_at_front(&bytes).collect();
+        assert_eq!(
+            found.iter().map(|(header, _)| header.slice().index).collect::<Vec<_>>(),
+            [0, 2]
+        );
+        assert_eq!(found[1].1.end, all[0].len() + all[2].len());
+        let cut = slices_at_front(&bytes[..all[0].len() - 1]).last().unwrap();
+        assert_eq!(cut.1.end, all[0].len(), "as long as its header says");
+        assert_eq!(slices_at_front(b"nothing").count(), 0);
     }
 
     #[test]

@@ -12,9 +12,9 @@ mod resolution;
 pub(crate) mod samples;
 mod timing;
 
-#[cfg(feature = "codec")]
-pub(crate) use access_unit::first_access_unit;
 pub use access_unit::slices;
+#[cfg(feature = "codec")]
+pub(crate) use access_unit::slices_at_front;
 pub(crate) use header::bytes_to_key_unit;
 pub use header::{find_key_unit, SequenceHeader, UnitHeader, DELTA_FRAMES, MAX_HEADER, MAX_PAYLOAD, SYNC};
 pub use limits::{FSQ_LEVELS, MAX_SIZE, MIN_SIZE};

@@ -4,7 +4,7 @@
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::bitstream::UnitHeader;
+use crate::bitstream::slices_at_front;
 
 /// Bytes of a packet that are not of the stream: IPv4, UDP, RTP and the payload header.
 pub const PACKET_HEADERS: usize = 20 + 8 + 12 + 1;
@@ -53,17 +53,18 @@ impl Channel {
 
     /// Sends an access unit, each slice in packets of its own; what of it comes through.
     pub fn send(&mut self, unit: &[u8]) -> Vec<u8> {
-        let mut rest = unit;
-        let mut received = Vec::new();
-        while let Ok((header, start)) = UnitHeader::parse(rest) {
-            let (slice, behind) = rest.split_at((start + header.payload_length).min(rest.len()));
-            let packets = slice.chunks(self.payload);
+        let (mut received, mut at) = (Vec::new(), 0);
+        for (_, payload) in slices_at_front(unit) {
+            let slice = &unit[at..payload.end];
+            at = payload.end;
             // All packets are sent, whatever became of the first.
-            let lost = packets.filter(|packet| self.loses(packet.len())).count();
+            let lost = slice
+                .chunks(self.payload)
+                .filter(|packet| self.loses(packet.len()))
+                .count();
             if lost == 0 {
                 received.extend_from_slice(slice);
             }
-            rest = behind;
         }
         received
     }
@@ -87,7 +88,7 @@ impl Channel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bitstream::Timing;
+    use crate::bitstream::{Timing, UnitHeader};
 
     fn unit(payload: usize) -> Vec<u8> {
         let header = UnitHeader {

@@ -14,9 +14,7 @@ use crate::codec::{
     Wanted,
 };
 use crate::model::Model;
-
-/// Least time between two requests for a key unit.
-const REQUEST_SECONDS: f64 = 0.5;
+use crate::rtp::REQUEST_INTERVAL_MS;
 
 /// A link that loses packets, and the way back.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -153,10 +151,9 @@ impl Session {
 
     fn receive(&mut self, bytes: &[u8], now: f64, times: &[Option<u64>]) -> Result<()> {
         let start = Instant::now();
-        for missing in self.receiver.entropy.missing_before(bytes) {
-            if let Some(unit) = self.receiver.entropy.conceal(missing) {
-                self.show(&unit, times)?;
-            }
+        let missing = self.receiver.entropy.missing_before(bytes);
+        for unit in self.receiver.entropy.conceal(missing) {
+            self.show(&unit, times)?;
         }
         match self.receiver.entropy.decode(bytes) {
             Ok(unit) => {
@@ -196,7 +193,9 @@ impl Session {
         let Some(back) = self.link.and_then(|link| link.round_trip) else {
             return;
         };
-        if self.receiver.entropy.wants_key() && now - self.last_request >= REQUEST_SECONDS.max(back) {
+        if self.receiver.entropy.wants_key()
+            && now - self.last_request >= (REQUEST_INTERVAL_MS as f64 / 1000.0).max(back)
+        {
             self.last_request = now;
             self.received.sent.requests += 1;
             self.feedback.push_back((now + back, Feedback::Key));

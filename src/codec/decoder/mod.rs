@@ -74,10 +74,9 @@ impl Decoder {
     /// for units that were lost before it.
     pub fn decode(&mut self, unit: &[u8]) -> Result<Decoded, CodecError> {
         let mut frames = Vec::new();
-        for missing in self.entropy.missing_before(unit) {
-            if let Some(symbols) = self.entropy.conceal(missing) {
-                frames.extend(self.paint(&symbols)?);
-            }
+        let missing = self.entropy.missing_before(unit);
+        for symbols in self.entropy.conceal(missing) {
+            frames.extend(self.paint(&symbols)?);
         }
         let symbols = self.entropy.decode(unit)?;
         frames.extend(self.paint(&symbols)?);

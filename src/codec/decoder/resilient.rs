@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Streams of which units or slices may be lost: what has come is decoded, and the rest is concealed.
 
+use std::ops::Range;
+
 use super::symbols::{has_check, times};
-use crate::bitstream::{Clock, FrameTimes, Resilience, SequenceHeader, UnitHeader, GROUPS};
+use crate::bitstream::{slices_at_front, Clock, FrameTimes, Resilience, SequenceHeader, UnitHeader, GROUPS};
 use crate::codec::geometry::{in_macroblocks, in_tokens};
 use crate::codec::CodecError;
 use crate::entropy::{
@@ -47,24 +49,15 @@ pub struct Receiver {
 }
 
 /// The slices of an access unit, as far as they are whole.
-pub fn slices(mut bytes: &[u8]) -> Vec<ReceivedSlice<'_>> {
-    let mut slices: Vec<ReceivedSlice> = Vec::new();
-    while let Ok((header, start)) = UnitHeader::parse(bytes) {
-        let end = start + header.payload_length;
-        let (Some(resilience), Some(payload)) = (header.resilience, bytes.get(start..end)) else {
-            break;
-        };
-        if slices.last().is_some_and(|before| !header.continues(&before.header)) {
-            break;
-        }
-        slices.push(ReceivedSlice {
+pub fn slices(bytes: &[u8]) -> Vec<ReceivedSlice<'_>> {
+    let received = |(header, payload): (UnitHeader, Range<usize>)| {
+        Some(ReceivedSlice {
             header,
-            resilience,
-            payload,
-        });
-        bytes = &bytes[end..];
-    }
-    slices
+            resilience: header.resilience?,
+            payload: bytes.get(payload)?,
+        })
+    };
+    slices_at_front(bytes).map_while(received).collect()
 }
 
 impl Receiver {

@@ -112,19 +112,13 @@ impl EntropyDecoder {
         stream.missing_before(header, &resilience, self.model.group_frames())
     }
 
-    /// A unit of so many frames in place of one that is lost; `None` where there is nothing to go on from.
-    pub fn conceal(&mut self, frames: usize) -> Option<ParsedUnit> {
-        let stream = self.stream.as_mut()?;
-        let symbols = stream.receiver.as_mut()?.conceal();
-        Some(ParsedUnit {
-            sequence: stream.sequence,
-            is_key: false,
-            times: stream.clock.pass(frames),
-            starts_static: false,
-            lost: 1.0,
-            acknowledgement: None,
-            symbols,
-        })
+    /// Units in place of lost ones, of so many frames each; none where there is nothing to go on from.
+    pub fn conceal(&mut self, missing: Vec<usize>) -> Vec<ParsedUnit> {
+        let Some(stream) = &mut self.stream else { return vec![] };
+        missing
+            .into_iter()
+            .filter_map(|frames| stream.conceal(frames))
+            .collect()
     }
 
     /// Of a stream of which units may be lost: an error, too, leaves it as it was.
@@ -224,6 +218,19 @@ impl Stream {
             lost: unit.lost,
             acknowledgement: (unit.lost == 0.0).then_some((group, number)),
             symbols: unit.symbols,
+        })
+    }
+
+    fn conceal(&mut self, frames: usize) -> Option<ParsedUnit> {
+        let symbols = self.receiver.as_mut()?.conceal();
+        Some(ParsedUnit {
+            sequence: self.sequence,
+            is_key: false,
+            times: self.clock.pass(frames),
+            starts_static: false,
+            lost: 1.0,
+            acknowledgement: None,
+            symbols,
         })
     }
 

@@ -28,7 +28,7 @@ use super::painter::{PaintedUnit, Scheduler, Unit};
 use super::qos::{SinkClock, Stats};
 use super::stages::Stages;
 use super::threads::assumed_time;
-use crate::bitstream::{bytes_to_key_unit, first_access_unit, BitstreamError, UnitHeader};
+use crate::bitstream::{bytes_to_key_unit, slices_at_front, BitstreamError, UnitHeader};
 use crate::elements::latency::{wants_qos, Latency};
 use crate::elements::runtime::RuntimeSettings;
 use crate::elements::{acknowledge, caps};
@@ -305,11 +305,12 @@ impl VideoDecoderImpl for TvcDec {
         let (frames, length) = {
             let buffer = adapter.buffer(available).map_err(|_| gst::FlowError::Error)?;
             let data = buffer.map_readable().map_err(|_| gst::FlowError::Error)?;
-            match first_access_unit(&data) {
-                Ok((header, length)) => {
+            match UnitHeader::parse(&data) {
+                Ok((header, _)) => {
                     let guard = self.input.lock().unwrap();
                     let input = guard.as_ref().ok_or(gst::FlowError::NotNegotiated)?;
-                    let frames = input.frames(&header, &data[..length.min(data.len())], &obj.input_segment());
+                    let length = slices_at_front(&data).last().map_or(0, |(_, payload)| payload.end);
+                    let frames = input.frames(&header, &data, &obj.input_segment());
                     (frames, length)
                 }
                 Err(BitstreamError::Incomplete) if !at_eos => return self.wait_for_data(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::painter::{PictureTime, Unit, LEAD_IN_UNITS};
-use crate::bitstream::{first_access_unit, UnitHeader};
+use crate::bitstream::{slices_at_front, UnitHeader};
 use crate::codec::{CodecError, EntropyDecoder, ParsedUnit};
 use crate::elements::caps;
 use crate::elements::latency::durations;
@@ -67,10 +67,7 @@ impl Input {
     pub fn decode(&mut self, bytes: &[u8], pts: Option<gst::ClockTime>, segment: &gst::Segment) -> Vec<Unit> {
         let mut numbers = std::mem::take(&mut self.waiting);
         let missing = self.missing_before(bytes, segment);
-        let concealed: Vec<_> = missing
-            .into_iter()
-            .filter_map(|frames| self.decoder.conceal(frames))
-            .collect();
+        let concealed = self.decoder.conceal(missing);
         let start = Instant::now();
         let symbols = self.decoder.decode(bytes);
         let decoding = start.elapsed();
@@ -172,7 +169,9 @@ pub fn wants_key_units(segment: &gst::Segment) -> bool {
 /// Whether a buffer is a whole unit and no more.
 pub fn is_one_unit(buffer: &gst::BufferRef) -> bool {
     let Ok(map) = buffer.map_readable() else { return false };
-    first_access_unit(&map).is_ok_and(|(_, length)| length == map.len())
+    slices_at_front(&map)
+        .last()
+        .is_some_and(|(_, payload)| payload.end == map.len())
 }
 
 /// Whether the base class pushes an event at once, or asks for all pictures before it.

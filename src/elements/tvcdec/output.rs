@@ -16,14 +16,12 @@ use super::stages::Ticket;
 use crate::codec::{CodecError, Frame};
 use crate::elements::caps;
 use crate::elements::latency::wants_qos;
+use crate::rtp::REQUEST_INTERVAL_MS;
 
 type Flow = Result<gst::FlowSuccess, gst::FlowError>;
 
 /// How late a picture without a duration may be.
 const ASSUMED_DURATION: gst::ClockTime = gst::ClockTime::from_mseconds(40);
-
-/// Least time between two requests for a key unit: one needs time to come.
-const REQUEST_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What becomes of a picture.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -222,7 +220,7 @@ impl TvcDec {
     pub(super) fn request_key_unit(&self) {
         let now = Instant::now();
         let mut last = self.last_request.lock().unwrap();
-        if last.is_some_and(|last| now.saturating_duration_since(last) < REQUEST_INTERVAL) {
+        if last.is_some_and(|last| now.saturating_duration_since(last) < Duration::from_millis(REQUEST_INTERVAL_MS)) {
             return;
         }
         *last = Some(now);
