@@ -6,25 +6,17 @@ use gst::prelude::*;
 use gsttvc::bitstream::slices;
 
 mod common;
-use common::init;
+use common::{bytes, decoder, drain, init, is_key, launch, play_to_end, push_all};
+
+const SOURCE: &str =
+    "videotestsrc num-buffers=97 pattern=ball ! video/x-raw,format=I420,width=64,height=48,framerate=25/1";
 
 /// Codes 97 frames and gives the access units.
 fn encode(properties: &str) -> Vec<gst::Buffer> {
-    let pipeline = gst::parse::launch(&format!(
-        "videotestsrc num-buffers=97 pattern=ball ! video/x-raw,format=I420,width=64,height=48,framerate=25/1 ! \
-         tvcenc {properties} ! appsink name=sink sync=false"
+    let (pipeline, sink) = launch(&format!(
+        "{SOURCE} ! tvcenc {properties} ! appsink name=sink sync=false"
     ));
-    let pipeline = pipeline.unwrap().downcast::<gst::Pipeline>().unwrap();
-    let sink = pipeline
-        .by_name("sink")
-        .unwrap()
-        .downcast::<gst_app::AppSink>()
-        .unwrap();
-    pipeline.set_state(gst::State::Playing).unwrap();
-    let units = std::iter::from_fn(|| sink.pull_sample().ok()).map(|sample| sample.buffer_owned().unwrap());
-    let units = units.collect();
-    pipeline.set_state(gst::State::Null).unwrap();
-    units
+    play_to_end(&pipeline, &sink)
 }
 
 /// What a decoder makes of access units.
@@ -41,19 +33,14 @@ fn decode(units: &[gst::Buffer]) -> Decoded {
 
 /// The same in a segment with flags.
 fn decode_in(units: &[gst::Buffer], flags: gst::SegmentFlags) -> Decoded {
-    let mut harness = gst_check::Harness::new("tvcdec");
-    harness.set_src_caps_str(
-        "video/x-tvc,stream-format=byte-stream,alignment=frame,parsed=true,width=64,height=48,framerate=25/1",
-    );
+    let mut harness = decoder();
     let mut segment = gst::FormattedSegment::<gst::ClockTime>::new();
     segment.set_flags(flags);
     harness.push_event(gst::event::Segment::new(&segment));
-    for unit in units {
-        harness.push(unit.clone()).unwrap();
-    }
+    push_all(&mut harness, units);
     harness.push_event(gst::event::Eos::new());
-    let frames = std::iter::from_fn(|| harness.try_pull());
-    let frames = frames.map(|frame| frame.pts().unwrap().mseconds() / 40).collect();
+    let number = |frame: gst::Buffer| frame.pts().unwrap().mseconds() / 40;
+    let frames = drain(&mut harness).into_iter().map(number).collect();
     let stats = harness.element().unwrap().property("stats");
     let events = std::iter::from_fn(|| harness.try_pull_upstream_event());
     let key_requests = events
@@ -86,7 +73,7 @@ fn pictures_of_units_with_lost_slices_are_shown() {
     init();
     let mut units = encode("error-resilience=slices slice-size=150");
     for (at, unit) in units.iter_mut().enumerate().skip(1) {
-        let bytes = unit.map_readable().unwrap().to_vec();
+        let bytes = bytes(unit);
         let ranges = slices(&bytes).unwrap();
         let (_, kept) = ranges[at % ranges.len()].clone();
         let mut copy = gst::Buffer::from_slice(bytes[kept].to_vec());
@@ -104,8 +91,7 @@ fn pictures_of_units_with_lost_slices_are_shown() {
 fn nothing_stands_in_for_units_that_are_left_out() {
     init();
     let units = encode("error-resilience=units key-int-max=49");
-    let is_key = |unit: &&gst::Buffer| !unit.flags().contains(gst::BufferFlags::DELTA_UNIT);
-    let keys: Vec<gst::Buffer> = units.iter().filter(is_key).cloned().collect();
+    let keys: Vec<gst::Buffer> = units.into_iter().filter(is_key).collect();
     let decoded = decode_in(&keys, gst::SegmentFlags::TRICKMODE_KEY_UNITS);
     assert_eq!(decoded.frames, [0, 49]);
 }
@@ -125,12 +111,10 @@ fn a_lost_key_unit_is_asked_for_once_and_pictures_go_on() {
 fn what_the_decoder_acknowledges_makes_later_units_smaller() {
     init();
     let size = |acknowledge: bool| {
-        let pipeline = gst::parse::launch(&format!(
-            "videotestsrc num-buffers=97 pattern=ball ! video/x-raw,format=I420,width=64,height=48,framerate=25/1 ! \
-             tvcenc error-resilience=units quantizer=20 ! identity name=count ! tvcdec acknowledge={acknowledge} ! \
-             appsink name=sink sync=false"
+        let (pipeline, sink) = launch(&format!(
+            "{SOURCE} ! tvcenc error-resilience=units quantizer=20 ! identity name=count ! tvcdec acknowledge={acknowledge} \
+             ! appsink name=sink sync=false"
         ));
-        let pipeline = pipeline.unwrap().downcast::<gst::Pipeline>().unwrap();
         let size = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let (count, counted) = (pipeline.by_name("count").unwrap(), size.clone());
         count
@@ -141,14 +125,7 @@ fn what_the_decoder_acknowledges_makes_later_units_smaller() {
                 counted.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
                 gst::PadProbeReturn::Ok
             });
-        let sink = pipeline
-            .by_name("sink")
-            .unwrap()
-            .downcast::<gst_app::AppSink>()
-            .unwrap();
-        pipeline.set_state(gst::State::Playing).unwrap();
-        assert_eq!(std::iter::from_fn(|| sink.pull_sample().ok()).count(), 97);
-        pipeline.set_state(gst::State::Null).unwrap();
+        assert_eq!(play_to_end(&pipeline, &sink).len(), 97);
         size.load(std::sync::atomic::Ordering::Relaxed)
     };
     let (without, with) = (size(false), size(true));
@@ -158,11 +135,10 @@ fn what_the_decoder_acknowledges_makes_later_units_smaller() {
 #[test]
 fn pictures_of_lost_packets_are_shown() {
     init();
-    let pipeline = gst::parse::launch(
-        "videotestsrc num-buffers=97 pattern=ball ! video/x-raw,format=I420,width=64,height=48,framerate=25/1 ! \
-         tvcenc error-resilience=slices ! rtptvcpay name=pay ! rtptvcdepay ! tvcdec name=decoder ! appsink name=sink sync=false",
-    );
-    let pipeline = pipeline.unwrap().downcast::<gst::Pipeline>().unwrap();
+    let (pipeline, sink) = launch(&format!(
+        "{SOURCE} ! tvcenc error-resilience=slices ! rtptvcpay name=pay ! rtptvcdepay ! tvcdec name=decoder \
+         ! appsink name=sink sync=false"
+    ));
     let (packets, packet_pad) = (std::sync::atomic::AtomicUsize::new(0), pipeline.by_name("pay").unwrap());
     packet_pad.static_pad("src").unwrap().add_probe(
         gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST,
@@ -182,17 +158,10 @@ fn pictures_of_lost_packets_are_shown() {
             gst::PadProbeReturn::Ok
         },
     );
-    let sink = pipeline
-        .by_name("sink")
-        .unwrap()
-        .downcast::<gst_app::AppSink>()
-        .unwrap();
-    pipeline.set_state(gst::State::Playing).unwrap();
-    let times: Vec<u64> = std::iter::from_fn(|| sink.pull_sample().ok())
-        .map(|sample| (sample.buffer().unwrap().pts().unwrap().mseconds() + 20) / 40)
-        .collect();
-    let stats = pipeline.by_name("decoder").unwrap().property::<gst::Structure>("stats");
-    pipeline.set_state(gst::State::Null).unwrap();
+    let decoder = pipeline.by_name("decoder").unwrap();
+    let number = |frame: &gst::Buffer| (frame.pts().unwrap().mseconds() + 20) / 40;
+    let times: Vec<u64> = play_to_end(&pipeline, &sink).iter().map(number).collect();
+    let stats = decoder.property::<gst::Structure>("stats");
     assert_eq!(times.len(), 97);
     assert!(times.is_sorted_by(|a, b| a < b), "{times:?}");
     assert!(stats.get::<u64>("concealed").unwrap() >= 32);

@@ -163,6 +163,24 @@ pub fn tool(name: &str, scratch: &std::path::Path) -> std::process::Command {
     command
 }
 
+/// A pipeline that ends in an appsink of the name `sink`, and that.
+pub fn launch(description: &str) -> (gst::Pipeline, gst_app::AppSink) {
+    init();
+    let pipeline = gst::parse::launch(description).unwrap();
+    let pipeline = pipeline.downcast::<gst::Pipeline>().unwrap();
+    let sink = pipeline.by_name("sink").unwrap();
+    (pipeline, sink.downcast().unwrap())
+}
+
+/// Plays a pipeline to its end: what comes to its appsink.
+pub fn play_to_end(pipeline: &gst::Pipeline, sink: &gst_app::AppSink) -> Vec<gst::Buffer> {
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let buffers = std::iter::from_fn(|| sink.pull_sample().ok().and_then(|sample| sample.buffer_owned()));
+    let buffers = buffers.collect();
+    pipeline.set_state(gst::State::Null).unwrap();
+    buffers
+}
+
 /// The first error on the bus, as domain-independent text, and its code's debug name.
 pub fn error(bus: &gst::Bus) -> Option<gst::glib::Error> {
     let message = bus.pop_filtered(&[gst::MessageType::Error])?;

@@ -4,31 +4,10 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+pub use super::units::unit;
+use super::{init, is_key, FRAME};
 use gst::prelude::*;
 use gst::{ClockTime, SeekFlags, SeekType};
-use gsttvc::bitstream::{SequenceHeader, Timing, UnitHeader};
-
-use super::{init, is_key, FRAME, HEIGHT, WIDTH};
-
-/// A unit at a frame number if it is a key unit.
-pub fn unit(key: Option<u64>, payload: usize) -> Vec<u8> {
-    let sequence = key.map(|frame| SequenceHeader {
-        model_id: 77,
-        pts: Some(frame * FRAME.nseconds()),
-        ..SequenceHeader::new(WIDTH, HEIGHT, (25, 1))
-    });
-    let header = UnitHeader {
-        sequence,
-        frames: if key.is_some() { 1 } else { 8 },
-        timing: Timing::Grid,
-        payload_length: payload,
-        symbol_check: 0,
-        resilience: None,
-    };
-    let mut bytes = header.pack();
-    bytes.resize(bytes.len() + payload, 0xd4);
-    bytes
-}
 
 /// Groups of a key unit and some delta units each: `deltas[n]` in the nth. The rate is far from even: parts of some tens of groups differ
 /// by a factor of ten.

@@ -33,6 +33,17 @@ pub struct Concealed {
     pub lost: f32,
 }
 
+/// What has come of a unit, in what stands in for the rest.
+struct Received {
+    symbols: UnitSymbols,
+    /// The positions that have come, row by row.
+    present: Vec<bool>,
+    /// Of the first slice that can be decoded, with the clock after them.
+    times: Option<(FrameTimes, Clock)>,
+    /// Of the first slice that cannot.
+    error: Option<CodecError>,
+}
+
 /// What lasts from unit to unit.
 pub struct Receiver {
     /// Of the last key unit.
@@ -126,35 +137,13 @@ impl Receiver {
         } else if resilience.unit < self.next {
             return Err(CodecError::Repeated);
         }
-        let mut symbols = self.expected();
-        if !header.is_key() {
-            let (width, height) = in_macroblocks(sequence);
-            symbols.residual.get_or_insert_with(|| ResidualMap::none(width, height));
-        }
-        let mut present = vec![false; symbols.tokens.tokens.len()];
-        let (mut frame_times, mut error) = (None, None);
-        for slice in slices {
-            match self.slice(model, sequence, &mut clock.clone(), slice) {
-                Ok((decoded, times, clock_after)) => {
-                    let region = Region::of(slice.resilience.slice);
-                    symbols.adopt(&decoded, region);
-                    symbols
-                        .latents
-                        .as_mut()
-                        .zip(decoded.latents)
-                        .into_iter()
-                        .for_each(|(to, from)| to.0 = from.0);
-                    let (width, height) = (symbols.tokens.width, symbols.tokens.height);
-                    present
-                        .iter_mut()
-                        .zip(region.positions(width, height))
-                        .for_each(|(p, is_in)| *p |= is_in);
-                    frame_times = frame_times.or(Some((times, clock_after)));
-                }
-                Err(failed) => error = error.or(Some(failed)),
-            }
-        }
-        let times = match frame_times {
+        let Received {
+            symbols,
+            present,
+            times,
+            error,
+        } = self.gather(model, (sequence, clock), slices);
+        let times = match times {
             Some((times, after)) => {
                 *clock = after;
                 times
@@ -182,6 +171,44 @@ impl Receiver {
         Ok(Concealed { symbols, times, lost })
     }
 
+    /// The slices that can be decoded, in what the unit would be without them.
+    fn gather(
+        &self,
+        model: &Model,
+        (sequence, clock): (&SequenceHeader, &Clock),
+        slices: &[ReceivedSlice],
+    ) -> Received {
+        let mut symbols = self.expected();
+        if !slices[0].header.is_key() {
+            let (width, height) = in_macroblocks(sequence);
+            symbols.residual.get_or_insert_with(|| ResidualMap::none(width, height));
+        }
+        let (width, height) = (symbols.tokens.width, symbols.tokens.height);
+        let mut present = vec![false; width * height];
+        let (mut times, mut error) = (None, None);
+        for slice in slices {
+            match self.slice(model, sequence, clock.clone(), slice) {
+                Ok((decoded, slice_times)) => {
+                    let region = Region::of(slice.resilience.slice);
+                    symbols.adopt(&decoded, region);
+                    if let (Some((mode, _)), Some((decoded, _))) = (&mut symbols.latents, &decoded.latents) {
+                        *mode = *decoded;
+                    }
+                    let positions = present.iter_mut().zip(region.positions(width, height));
+                    positions.for_each(|(is_present, is_in)| *is_present |= is_in);
+                    times = times.or(Some(slice_times));
+                }
+                Err(failed) => error = error.or(Some(failed)),
+            }
+        }
+        Received {
+            symbols,
+            present,
+            times,
+            error,
+        }
+    }
+
     /// What a unit would be of which nothing has come.
     fn expected(&self) -> UnitSymbols {
         let mut symbols = self.last.clone();
@@ -205,9 +232,9 @@ impl Receiver {
         &self,
         model: &Model,
         sequence: &SequenceHeader,
-        clock: &mut Clock,
+        mut clock: Clock,
         slice: &ReceivedSlice,
-    ) -> Result<(UnitSymbols, FrameTimes, Clock), CodecError> {
+    ) -> Result<(UnitSymbols, (FrameTimes, Clock)), CodecError> {
         let ReceivedSlice {
             header,
             resilience,
@@ -221,7 +248,7 @@ impl Receiver {
         if !header.is_key() {
             clock.seek_unit(resilience.unit, model.group_frames());
         }
-        let (times, payload) = times(clock, sequence, header, payload)?;
+        let (times, payload) = times(&mut clock, sequence, header, payload)?;
         let macroblocks = (!header.is_key()).then(|| in_macroblocks(sequence));
         let sizes = (in_tokens(model, sequence), macroblocks);
         let symbols = context.decode(model.contexts(), payload, sizes, resilience.slice)?;
@@ -231,7 +258,7 @@ impl Receiver {
         if header.is_key() && own.any(|(token, is_in)| is_in && *token == MASKED) {
             return Err(CodecError::MaskedKeyUnit);
         }
-        Ok((symbols, times, clock.clone()))
+        Ok((symbols, (times, clock)))
     }
 
     /// What a slice of a delta unit refers to.
