@@ -166,3 +166,46 @@ fn pictures_of_lost_packets_are_shown() {
     assert!(times.is_sorted_by(|a, b| a < b), "{times:?}");
     assert!(stats.get::<u64>("concealed").unwrap() >= 32);
 }
+
+/// Says that data is missing, as a depayloader does: from the time of a unit on, for so many milliseconds.
+fn push_gap(harness: &mut gst_check::Harness, unit: &gst::Buffer, ms: u64) {
+    let gap = gst::event::Gap::builder(unit.pts().unwrap())
+        .duration(gst::ClockTime::from_mseconds(ms))
+        .gap_flags(gst::GapFlags::DATA)
+        .build();
+    assert!(harness.push_event(gap));
+}
+
+#[test]
+fn pictures_of_a_lost_unit_do_not_wait_for_the_next_one() {
+    init();
+    let units = encode("error-resilience=units");
+    let mut harness = decoder();
+    push_all(&mut harness, &units[..3]);
+    let number = |frame: gst::Buffer| frame.pts().unwrap().mseconds() / 40;
+    // A key unit and two others; then two are missing, as far as one can tell before those after them come.
+    push_gap(&mut harness, &units[3], 310);
+    push_gap(&mut harness, &units[4], 310);
+    let before: Vec<u64> = (0..33).map(|_| number(harness.pull().unwrap())).collect();
+    assert_eq!(before, (0..33).collect::<Vec<_>>());
+    push_all(&mut harness, &units[5..]);
+    harness.push_event(gst::event::Eos::new());
+    let after: Vec<u64> = drain(&mut harness).into_iter().map(number).collect();
+    assert_eq!(after, (33..97).collect::<Vec<_>>());
+    let stats = harness.element().unwrap().property::<gst::Structure>("stats");
+    assert_eq!(stats.get::<u64>("concealed").unwrap(), 16);
+}
+
+#[test]
+fn a_gap_that_leaves_time_for_the_next_unit_or_never_ends_conceals_no_more_than_may_be() {
+    init();
+    let units = encode("error-resilience=units");
+    let mut harness = decoder();
+    push_all(&mut harness, &units[..2]);
+    push_gap(&mut harness, &units[2], 160);
+    push_all(&mut harness, &units[2..3]);
+    push_gap(&mut harness, &units[3], 1_000_000);
+    harness.push_event(gst::event::Eos::new());
+    let frames = drain(&mut harness);
+    assert_eq!(frames.len(), 1 + 2 * 8 + 4 * 8, "four units at most");
+}

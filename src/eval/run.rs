@@ -10,7 +10,7 @@ use super::session::{self, LossyLink, Sent};
 use crate::bitstream::SequenceHeader;
 use crate::codec::{AccessUnit, DecoderSettings, EncoderSettings, Frame, Link};
 use crate::media::Clip;
-use crate::metrics::{flicker, psnr, ssim, Lpips};
+use crate::metrics::{flicker, lowest_tenth, mean, psnr, ssim, Lpips};
 use crate::model::{picture, Model};
 
 /// What came back of a clip: planes like those of [`Clip`].
@@ -30,6 +30,8 @@ pub struct Coded {
     pub decode_rate: f64,
     /// Frames at whose time nothing was shown: the last picture stands in for them.
     pub not_shown: usize,
+    /// Share of each frame's positions that were lost and concealed, 0 to 1; 1 where nothing was shown.
+    pub lost: Vec<f32>,
     /// What the link carried.
     pub sent: Sent,
 }
@@ -40,6 +42,10 @@ pub struct Measured {
     pub bits_per_pixel: f64,
     pub kbit_per_second: f64,
     pub psnr: f64,
+    /// Mean PSNR of the worst tenth of the frames.
+    pub worst_psnr: f64,
+    /// PSNR of each frame.
+    pub frame_psnr: Vec<f64>,
     pub ssim: f64,
     /// NaN without weights.
     pub lpips: f64,
@@ -69,10 +75,13 @@ pub fn measure(clip: &Clip, pictures: &Pictures, bytes: u64, lpips: Option<&Lpip
     let (width, height) = clip.size();
     let bits = 8.0 * bytes as f64;
     let frames = clip.frames() as f64;
+    let frame_psnr = psnr(&clip.luma, &pictures.luma);
     Ok(Measured {
         bits_per_pixel: bits / (frames * (width * height) as f64),
         kbit_per_second: bits / 1000.0 * clip.frame_rate / frames,
-        psnr: psnr(&clip.luma, &pictures.luma),
+        psnr: mean(&frame_psnr),
+        worst_psnr: lowest_tenth(&frame_psnr),
+        frame_psnr,
         ssim: ssim(&clip.luma, &pictures.luma),
         lpips: lpips.map_or(Ok(f64::NAN), |lpips| mean_lpips(lpips, clip, pictures))?,
         flicker: flicker(&clip.luma, &pictures.luma),
@@ -113,6 +122,7 @@ fn round_trip(
         encode_rate: decoded.len() as f64 / received.encoding.as_secs_f64(),
         decode_rate: decoded.len() as f64 / received.decoding.as_secs_f64(),
         not_shown,
+        lost: received.lost,
         sent: received.sent,
     })
 }

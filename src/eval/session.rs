@@ -38,6 +38,8 @@ pub struct Received {
     pub units: Vec<AccessUnit>,
     /// One for each frame of the clip, in its order; `None`: nothing was shown at its time.
     pub frames: Vec<Option<Frame>>,
+    /// Share of each frame's positions that was lost, 0 to 1; 1 where nothing was shown.
+    pub lost: Vec<f32>,
     pub encoding: Duration,
     pub decoding: Duration,
     pub sent: Sent,
@@ -99,6 +101,7 @@ pub fn run(
         received: Received {
             units: vec![],
             frames: vec![None; frames.len()],
+            lost: vec![1.0; frames.len()],
             encoding: Duration::ZERO,
             decoding: Duration::ZERO,
             sent: Sent::default(),
@@ -176,6 +179,7 @@ impl Session {
             let distance = |at: &usize| times[*at].zip(frame.pts).map_or(u64::MAX, |(a, b)| a.abs_diff(b));
             if let Some(at) = (0..times.len()).min_by_key(distance) {
                 self.received.frames[at] = Some(frame);
+                self.received.lost[at] = unit.lost;
             }
         }
         Ok(())

@@ -7,14 +7,28 @@ pub use lpips::Lpips;
 
 use tch::{Kind, Tensor};
 
-/// Peak signal-to-noise ratio in dB, the mean over the frames.
-pub fn psnr(xs: &Tensor, ys: &Tensor) -> f64 {
+/// Peak signal-to-noise ratio in dB of each frame.
+pub fn psnr(xs: &Tensor, ys: &Tensor) -> Vec<f64> {
     let difference = xs.to_kind(Kind::Float) - ys.to_kind(Kind::Float);
     let errors = difference
         .square()
         .mean_dim([1i64, 2].as_slice(), false, Kind::Float)
         .clamp_min(1e-4);
-    f64::try_from(((errors.reciprocal() * 255.0 * 255.0).log10() * 10.0).mean(Kind::Float)).unwrap_or(f64::NAN)
+    let decibels = (errors.reciprocal() * 255.0 * 255.0).log10() * 10.0;
+    Vec::try_from(decibels.to_kind(Kind::Double)).unwrap_or_default()
+}
+
+/// The mean; NaN of nothing.
+pub fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// The mean of the lowest tenth, of at least one value: what a viewer of a lossy link remembers.
+pub fn lowest_tenth(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.truncate(values.len().div_ceil(10));
+    mean(&sorted)
 }
 
 /// Structural similarity (Wang et al., "Image Quality Assessment: From Error Visibility to Structural
@@ -77,7 +91,7 @@ mod tests {
     #[test]
     fn an_error_of_one_step_is_48_db() {
         let xs = noise();
-        assert!((psnr(&xs, &(&xs + 1.0)) - 48.13).abs() < 0.01);
+        assert!(psnr(&xs, &(&xs + 1.0)).iter().all(|psnr| (psnr - 48.13).abs() < 0.01));
     }
 
     #[test]
@@ -86,5 +100,13 @@ mod tests {
         assert!(flicker(&xs, &(&xs + 9.0)) < 1e-4);
         let blink = Tensor::from_slice(&[0f32, 6.0, 0.0]).view([3, 1, 1]);
         assert!((flicker(&xs, &(&xs + blink)) - 6.0).abs() < 1e-3);
+    }
+
+    #[test]
+    fn the_lowest_tenth_is_at_least_one_value() {
+        assert_eq!(lowest_tenth(&[5.0, 2.0, 9.0]), 2.0);
+        let many: Vec<f64> = (0..21).rev().map(f64::from).collect();
+        assert_eq!(lowest_tenth(&many), 1.0);
+        assert!(lowest_tenth(&[]).is_nan());
     }
 }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 //! `tvc-model eval`: clips through the codec, a line of CSV for each.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
@@ -95,6 +97,9 @@ pub struct EvalArguments {
     /// LPIPS weights (safetensors); without them that column is empty.
     #[arg(long)]
     lpips: Option<PathBuf>,
+    /// CSV file for a line per frame: clip, setting, number, PSNR, share of the positions that were lost.
+    #[arg(long)]
+    frames: Option<PathBuf>,
     /// Folder for a PNG per clip and setting: source above, decoded below.
     #[arg(long)]
     montage: Option<PathBuf>,
@@ -185,14 +190,15 @@ pub fn evaluate(arguments: &EvalArguments) -> Result<()> {
     if let Some(folder) = &arguments.montage {
         std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
     }
-    println!("clip,setting,frames,bytes,bpp,kbps,vbv_low_ms,vbv_dry,vbv_idle_ms,psnr_y,ssim,lpips,flicker,enc_fps,dec_fps,peak_mib,wire_bytes,packets,lost,not_shown,key_requests");
+    let mut frames = arguments.frames.as_deref().map(create_frames).transpose()?;
+    println!("clip,setting,frames,bytes,bpp,kbps,vbv_low_ms,vbv_dry,vbv_idle_ms,psnr_y,psnr_y_worst10,ssim,lpips,flicker,enc_fps,dec_fps,peak_mib,wire_bytes,packets,lost,not_shown,key_requests");
     for path in find(&arguments.clips)? {
         let clip = Clip::read(&path)?;
         for (setting, settings) in arguments.settings(&clip) {
             let settings = (settings, arguments.decoder());
             let (coded, m) = eval::run(&model, &clip, settings, arguments.link(), lpips.as_ref())?;
             println!(
-                "{},{setting},{},{},{:.6},{:.2},{},{:.3},{:.4},{},{:.3},{:.1},{:.1},{:.0},{},{},{},{},{}",
+                "{},{setting},{},{},{:.6},{:.2},{},{:.3},{:.3},{:.4},{},{:.3},{:.1},{:.1},{:.0},{},{},{},{},{}",
                 clip.name,
                 clip.frames(),
                 coded.bytes,
@@ -200,6 +206,7 @@ pub fn evaluate(arguments: &EvalArguments) -> Result<()> {
                 m.kbit_per_second,
                 buffer_columns(coded.buffer),
                 m.psnr,
+                m.worst_psnr,
                 m.ssim,
                 if m.lpips.is_nan() {
                     String::new()
@@ -216,6 +223,9 @@ pub fn evaluate(arguments: &EvalArguments) -> Result<()> {
                 coded.not_shown,
                 coded.sent.requests,
             );
+            if let Some(file) = &mut frames {
+                write_frames(file, (&clip.name, &setting), &m.frame_psnr, &coded.lost)?;
+            }
             if let Some(folder) = &arguments.montage {
                 let rows = [
                     eval::to_rgb(&clip.luma, &clip.chroma)?,
@@ -224,6 +234,19 @@ pub fn evaluate(arguments: &EvalArguments) -> Result<()> {
                 write_montage(&folder.join(format!("{}_{setting}.png", clip.name)), &rows)?;
             }
         }
+    }
+    Ok(())
+}
+
+fn create_frames(path: &Path) -> Result<File> {
+    let mut file = File::create(path).with_context(|| format!("creating {}", path.display()))?;
+    writeln!(file, "clip,setting,frame,psnr_y,lost")?;
+    Ok(file)
+}
+
+fn write_frames(file: &mut File, (clip, setting): (&str, &str), psnr: &[f64], lost: &[f32]) -> Result<()> {
+    for (number, (psnr, lost)) in psnr.iter().zip(lost).enumerate() {
+        writeln!(file, "{clip},{setting},{number},{psnr:.3},{lost:.3}")?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Access units to frames: first all symbols, in integers, then the networks.
 
+mod concealment;
 mod painter;
 mod post_filter;
 mod resilient;

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use super::concealment::follow_neighbours;
 use super::symbols::{has_check, times};
 use crate::bitstream::{slices_at_front, Clock, FrameTimes, Resilience, SequenceHeader, UnitHeader, GROUPS};
 use crate::codec::geometry::{in_macroblocks, in_tokens};
@@ -50,6 +51,8 @@ pub struct Receiver {
     group: u8,
     /// Number of the next unit.
     next: u8,
+    /// Units that were concealed since one came.
+    concealed: usize,
     references: References,
     /// A short unit has ended the group of pictures: what follows before the next key unit would not line up with the encoder's.
     is_over: bool,
@@ -84,6 +87,7 @@ impl Receiver {
         Receiver {
             group: 0,
             next: 0,
+            concealed: 0,
             references: References::default(),
             is_over: false,
             failures: 0,
@@ -101,7 +105,12 @@ impl Receiver {
             true => unit.unit.saturating_sub(self.next).into(),
             false => 0,
         };
-        missing.min(MOST_CONCEALED)
+        missing.min(self.concealable())
+    }
+
+    /// Units that can still be concealed before one comes.
+    pub fn concealable(&self) -> usize {
+        MOST_CONCEALED.saturating_sub(self.concealed)
     }
 
     /// Whether a part of the key unit is missing, so that its part of all units is.
@@ -117,6 +126,7 @@ impl Receiver {
     /// In place of a lost unit: the picture goes on as the predictor expects.
     pub fn conceal(&mut self) -> UnitSymbols {
         self.next = self.next.saturating_add(1);
+        self.concealed += 1;
         self.last = self.expected();
         self.last.clone()
     }
@@ -201,6 +211,9 @@ impl Receiver {
                 Err(failed) => error = error.or(Some(failed)),
             }
         }
+        if let (Some((_, latents)), Some((_, before))) = (&mut symbols.latents, &self.last.latents) {
+            follow_neighbours(latents, before, &present);
+        }
         Received {
             symbols,
             present,
@@ -273,6 +286,7 @@ impl Receiver {
     fn note(&mut self, resilience: &Resilience, symbols: &UnitSymbols, present: &[bool], goes_on: bool) {
         let Resilience { unit, reference, .. } = *resilience;
         self.next = unit.saturating_add(1);
+        self.concealed = 0;
         self.last = symbols.clone();
         self.is_over |= !goes_on;
         let context = match unit {

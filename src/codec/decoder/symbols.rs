@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::resilient::{slices, ReceivedSlice, Receiver, MOST_CONCEALED};
+use super::resilient::{slices, ReceivedSlice, Receiver};
 use crate::bitstream::{Clock, FrameTimes, Resilience, SequenceHeader, Slice, UnitHeader};
 use crate::codec::geometry::{in_macroblocks, in_tokens};
 use crate::codec::CodecError;
@@ -110,6 +110,12 @@ impl EntropyDecoder {
             return vec![];
         };
         stream.missing_before(header, &resilience, self.model.group_frames())
+    }
+
+    /// Whether another unit can be concealed before one comes.
+    pub fn may_conceal(&self) -> bool {
+        let receiver = self.stream.as_ref().and_then(|stream| stream.receiver.as_ref());
+        receiver.is_some_and(|receiver| receiver.concealable() > 0)
     }
 
     /// Units in place of lost ones, of so many frames each; none where there is nothing to go on from.
@@ -245,7 +251,7 @@ impl Stream {
                     .pts
                     .filter(|_| !is_next)
                     .map_or(0, |time| self.clock.missing_before(time));
-                let missing = missing.min((MOST_CONCEALED * group) as u64) as usize;
+                let missing = missing.min((receiver.concealable() * group) as u64) as usize;
                 let whole = vec![group; missing / group];
                 let rest = missing % group;
                 whole.into_iter().chain((rest > 0).then_some(rest)).collect()

@@ -266,7 +266,6 @@ impl VideoDecoderImpl for TvcDec {
                 self.report_unheard_error();
                 self.parent_sink_event(event)
             }
-            // Something stands in for what is lost.
             gst::EventType::Gap if self.conceals(&event) => true,
             // Others travel with the frame that follows them.
             _ if overtakes_pictures(&event) => {
@@ -302,7 +301,10 @@ impl VideoDecoderImpl for TvcDec {
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
         let obj = self.obj();
         let available = adapter.available();
-        let (frames, length) = {
+        let concealing = self.input.lock().unwrap().as_ref().and_then(Input::concealing);
+        let (frames, length) = if let Some(frames) = concealing {
+            (frames, available)
+        } else {
             let buffer = adapter.buffer(available).map_err(|_| gst::FlowError::Error)?;
             let data = buffer.map_readable().map_err(|_| gst::FlowError::Error)?;
             match UnitHeader::parse(&data) {

@@ -25,8 +25,12 @@ pub struct Input {
     pub waiting: Vec<u32>,
     /// Whether the base class has kept bytes of earlier buffers.
     pub has_rest: bool,
+    /// Frames of the lost unit whose place a buffer without data takes.
+    concealing: Option<usize>,
     /// How long the last picture is shown.
     duration: Option<gst::ClockTime>,
+    /// When it has been shown.
+    end: Option<gst::ClockTime>,
 }
 
 impl Input {
@@ -37,7 +41,9 @@ impl Input {
             opened: 0,
             waiting: Vec::new(),
             has_rest: false,
+            concealing: None,
             duration: None,
+            end: None,
         }
     }
 
@@ -47,7 +53,29 @@ impl Input {
         self.opened = 0;
         self.waiting.clear();
         self.has_rest = false;
+        self.concealing = None;
         self.duration = None;
+        self.end = None;
+    }
+
+    /// Nothing comes until `end`: if that leaves no time for the next unit, and something can stand in for it, its time. The next bytes
+    /// take its place then.
+    pub fn begin_concealing(&mut self, end: gst::ClockTime, segment: &gst::Segment) -> Option<gst::ClockTime> {
+        let (start, duration) = self.end.zip(self.duration)?;
+        let unit = duration.saturating_mul(self.group as u64);
+        // The times of what has not come are an estimate.
+        let is_over = start.saturating_add(unit) <= end.saturating_add(duration);
+        let is_possible = goes_forward(segment) && !self.has_rest && self.opened == 0 && self.decoder.may_conceal();
+        if !is_over || !is_possible {
+            return None;
+        }
+        self.concealing = Some(self.group);
+        Some(start)
+    }
+
+    /// The frames of a lost unit, if the bytes at hand take its place.
+    pub fn concealing(&self) -> Option<usize> {
+        self.concealing
     }
 
     /// Frames that a unit completes: its own, and those of lost units before it.
@@ -57,7 +85,7 @@ impl Input {
 
     /// Frames of each lost unit before one that something is to stand in for: not where units are left out, or come in another order.
     fn missing_before(&self, bytes: &[u8], segment: &gst::Segment) -> Vec<usize> {
-        match segment.rate() > 0.0 && !wants_key_units(segment) {
+        match goes_forward(segment) {
             true => self.decoder.missing_before(bytes),
             false => vec![],
         }
@@ -66,6 +94,11 @@ impl Input {
     /// The unit of the frames that wait, the last one, and in front of it what stands in for units that were lost. `pts`: of its buffer.
     pub fn decode(&mut self, bytes: &[u8], pts: Option<gst::ClockTime>, segment: &gst::Segment) -> Vec<Unit> {
         let mut numbers = std::mem::take(&mut self.waiting);
+        if let Some(frames) = self.concealing.take() {
+            let concealed = self.decoder.conceal(vec![frames]).pop();
+            let symbols = concealed.ok_or(CodecError::NoKeyUnit);
+            return vec![self.unit(symbols, numbers, pts, segment, Duration::ZERO)];
+        }
         let missing = self.missing_before(bytes, segment);
         let concealed = self.decoder.conceal(missing);
         let start = Instant::now();
@@ -136,6 +169,10 @@ impl Input {
         let times: Vec<_> = symbols.times.iter().map(moved).collect();
         let durations = durations(&times, caps::duration(&symbols.sequence, 1), self.duration);
         self.duration = durations.last().copied().flatten();
+        let last = times.last().copied().flatten();
+        self.end = last
+            .zip(self.duration)
+            .map(|(last, duration)| last.saturating_add(duration));
         let segment = segment.downcast_ref::<gst::ClockTime>();
         let picture = |((&number, &pts), &duration)| PictureTime {
             number,
@@ -159,6 +196,11 @@ fn is_lead_in(pictures: &[PictureTime], group: usize, segment: &gst::Segment) ->
     // Backwards all pictures of a group are shown, or clipped, from the last one on.
     last.zip(start)
         .is_some_and(|(last, start)| segment.rate() > 0.0 && lead(last) <= start)
+}
+
+/// Whether all units come, one after the other.
+pub fn goes_forward(segment: &gst::Segment) -> bool {
+    segment.rate() > 0.0 && !wants_key_units(segment)
 }
 
 /// Whether all but key units are to be left out: fast playback.

@@ -7,8 +7,8 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gst_video::prelude::*;
 
-use super::imp::TvcDec;
-use super::input::{is_one_unit, wants_key_units, Input};
+use super::imp::{TvcDec, CAT};
+use super::input::{goes_forward, is_one_unit, Input};
 use super::painter::Unit;
 use crate::codec::CodecError;
 
@@ -17,24 +17,53 @@ impl TvcDec {
     /// its way through the threads.
     pub(super) fn prepare(&self, buffer: &gst::BufferRef) {
         let segment = self.obj().input_segment();
-        let is_forward = segment.rate() > 0.0 && !wants_key_units(&segment);
-        let has_rest = self.input.lock().unwrap().as_ref().is_some_and(|input| input.has_rest);
+        let (has_rest, is_concealing) = match self.input.lock().unwrap().as_ref() {
+            Some(input) => (input.has_rest, input.concealing().is_some()),
+            None => (false, false),
+        };
         if self.stages.is_starting() && self.is_live() {
             self.stages.start_at_once();
         }
-        match is_forward && !has_rest && is_one_unit(buffer) {
+        match goes_forward(&segment) && !has_rest && (is_concealing || is_one_unit(buffer)) {
             true => self.stages.wait_for_room(),
             false => self.stages.wait_until_idle(),
         }
     }
 
-    /// Whether a gap is one of packets that are lost, in a stream whose decoder conceals that.
+    /// Where a gap is one of packets that are lost, in a stream whose decoder conceals that, something stands in for the units that it
+    /// leaves no time for, without waiting for the next one: its pictures would come too late. False: the gap is another one.
     pub(super) fn conceals(&self, event: &gst::Event) -> bool {
         let gst::EventView::Gap(gap) = event.view() else {
             return false;
         };
-        let input = self.input.lock().unwrap();
-        gap.gap_flags().contains(gst::GapFlags::DATA) && input.as_ref().is_some_and(|input| input.decoder.conceals())
+        let conceals = |input: &Input| input.decoder.conceals();
+        if !gap.gap_flags().contains(gst::GapFlags::DATA) || !self.input.lock().unwrap().as_ref().is_some_and(conceals)
+        {
+            return false;
+        }
+        let (start, duration) = gap.get();
+        let Some(end) = duration.map(|duration| start.saturating_add(duration)) else {
+            return true;
+        };
+        while let Some(time) = self.begin_concealing(end) {
+            gst::debug!(
+                CAT,
+                imp = self,
+                "nothing comes until {end}: the unit at {time} is concealed"
+            );
+            let mut placeholder = gst::Buffer::from_slice([0]);
+            placeholder.get_mut().expect("it is new").set_pts(time);
+            // The base class makes frames of buffers alone.
+            if self.obj().sink_pad().chain(placeholder).is_err() {
+                break;
+            }
+        }
+        true
+    }
+
+    fn begin_concealing(&self, end: gst::ClockTime) -> Option<gst::ClockTime> {
+        let segment = self.obj().input_segment();
+        self.input.lock().unwrap().as_mut()?.begin_concealing(end, &segment)
     }
 
     /// Ends the frames of a delta unit where only key units are to be shown. Those after it cannot be decoded, until the next key unit,

@@ -22,8 +22,13 @@ impl LatentMap {
     }
 
     pub(super) fn get(&self, x: isize, y: isize) -> Option<&[i32]> {
+        self.index(x, y).map(|at| self.position(at))
+    }
+
+    /// Where a position is, counted row by row; `None` beyond the map.
+    pub fn index(&self, x: isize, y: isize) -> Option<usize> {
         let inside = (0..self.width as isize).contains(&x) && (0..self.height as isize).contains(&y);
-        inside.then(|| self.position(y as usize * self.width + x as usize))
+        inside.then(|| y as usize * self.width + x as usize)
     }
 
     /// The channels of a position, counted row by row.
