@@ -11,6 +11,8 @@ mod recon;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "train")]
+pub(crate) use decoder::follow_neighbours;
 pub use decoder::{Decoded, Decoder, DecoderSettings, EntropyDecoder, Painter, ParsedUnit};
 pub use encoder::{
     operating_point, scale_of, AccessUnit, Encoder, EncoderAblation, EncoderSettings, ErrorResilience, Link,
@@ -21,4 +23,6 @@ pub use encoder::{
 pub(crate) use encoder::{skip_map, Analysis};
 pub use error::CodecError;
 pub use frame::Frame;
+#[cfg(feature = "train")]
+pub(crate) use recon::nearest_tokens;
 pub use recon::{MaskedTokens, ReconstructionSettings, Wanted};

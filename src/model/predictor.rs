@@ -35,6 +35,17 @@ pub struct Predictor {
     layers: Vec<Layer>,
     norm: Norm,
     head: Linear,
+    /// How far lost latents are from what stands in for them.
+    latent_head: Option<Linear>,
+}
+
+/// What it expects of a unit.
+#[derive(Debug)]
+pub struct Prediction {
+    /// Log-odds of the digits, `[n, h, w, 39]` f32, the values of the first digit first.
+    pub logits: Tensor,
+    /// The latents, `[n, h, w, channels]` f32; `None` if it predicts none.
+    pub latents: Option<Tensor>,
 }
 
 #[derive(Debug)]
@@ -50,6 +61,14 @@ impl Linear {
         Linear {
             weight: vs.var("weight", &[outputs, inputs], init),
             bias: vs.var("bias", &[outputs], nn::Init::Const(0.0)),
+        }
+    }
+
+    /// One that starts with nothing.
+    fn zero(vs: nn::Path, inputs: i64, outputs: i64) -> Linear {
+        Linear {
+            weight: vs.zeros("weight", &[outputs, inputs]),
+            bias: vs.zeros("bias", &[outputs]),
         }
     }
 
@@ -208,13 +227,32 @@ impl Predictor {
                 .collect(),
             norm: Norm::new(&vs / "norm", width),
             head: Linear::new(&vs / "head", width, levels.iter().sum(), 0.1),
+            latent_head: (channels > 0 && config.latents).then(|| Linear::zero(&vs / "latent_head", width, channels)),
         }
     }
 
-    /// Log-odds of the digits of the last unit: `digits: [n, 3, h, w, 6]` i64, a digit equal to its number of values
-    /// is masked; `latents: [n, 3, h, w, channels]`, zeros where there are none -> `[n, h, w, 39]` f32, the values of
-    /// the first digit first. The network runs in `kind`.
-    pub fn logits(&self, digits: &Tensor, latents: Option<&Tensor>, kind: Kind) -> Result<Tensor> {
+    /// What the last unit is: `digits: [n, 3, h, w, 6]` i64, a digit equal to its number of values is masked; `latents:
+    /// [n, 3, h, w, channels]`, zeros where there are none, and where they are lost what stands in for them. The network runs in `kind`.
+    pub fn predict(&self, digits: &Tensor, latents: Option<&Tensor>, kind: Kind) -> Result<Prediction> {
+        let units = digits.size()[1];
+        let hidden = self.hidden(digits, latents, kind)?;
+        let before = digits.f_select(1, units - 2)?;
+        let logits = self.head.forward(&hidden)?.f_to_kind(Kind::Float)?;
+        let latents = match self.latent_head.as_ref().zip(latents) {
+            Some((head, latents)) => {
+                let change = head.forward(&hidden)?.f_to_kind(Kind::Float)?;
+                Some(latents.f_select(1, units - 1)?.f_add(&change)?)
+            }
+            None => None,
+        };
+        Ok(Prediction {
+            logits: logits.f_add(&self.repeated(&before)?)?,
+            latents,
+        })
+    }
+
+    /// What the layers make of the last unit: `[n, h, w, width]`, normed. Arguments as for [`Self::predict`].
+    fn hidden(&self, digits: &Tensor, latents: Option<&Tensor>, kind: Kind) -> Result<Tensor> {
         let size = digits.size();
         let (n, units, h, w) = (size[0], size[1], size[2], size[3]);
         let rows = digits.f_add(&bases(&self.levels, 1).f_to_device(digits.device())?)?;
@@ -225,7 +263,6 @@ impl Predictor {
                 .f_sum_dim_intlist([4i64].as_slice(), false, Kind::Float)?
                 .f_to_kind(kind)
         };
-        let before = digits.f_narrow(1, units - 2, 1)?;
         let carried = embed(&self.before, &rows.f_narrow(1, units - 2, 1)?, 1)?;
         let xs = embed(&self.tokens, &rows, units)?;
         let last = xs.f_narrow(1, units - 1, 1)?.f_add(&carried)?;
@@ -242,11 +279,7 @@ impl Predictor {
             }
             xs = layer.forward(&xs, &visible[i % 2])?;
         }
-        let last = xs.f_select(1, units - 1)?;
-        let logits = self.head.forward(&self.norm.forward_last(&last)?)?;
-        logits
-            .f_to_kind(Kind::Float)?
-            .f_add(&self.repeated(&before.f_squeeze_dim(1)?)?)
+        self.norm.forward_last(&xs.f_select(1, units - 1)?)
     }
 
     /// Log-odds from the unit before alone: `digits: [n, h, w, 6]` -> `[n, h, w, 39]` f32.
@@ -275,9 +308,14 @@ impl Predictor {
     }
 
     /// Expected digits of the last unit, real-valued, `[n, h, w, 6]` f32: those that were sent as they are. Arguments
-    /// as for [`Self::logits`].
+    /// as for [`Self::predict`].
     pub fn restore(&self, digits: &Tensor, latents: Option<&Tensor>, kind: Kind) -> Result<Tensor> {
-        let expected = self.expected(&self.logits(digits, latents, kind)?)?;
+        self.complete(digits, &self.predict(digits, latents, kind)?)
+    }
+
+    /// The same of a prediction.
+    pub fn complete(&self, digits: &Tensor, prediction: &Prediction) -> Result<Tensor> {
+        let expected = self.expected(&prediction.logits)?;
         let last = digits.f_select(1, digits.size()[1] - 1)?;
         let masked = last.f_select(3, 0)?.f_ge(self.levels[0])?.f_unsqueeze(3)?;
         expected.f_where_self(&masked, &last.f_to_kind(Kind::Float)?)
@@ -359,7 +397,7 @@ mod tests {
         let _no_grad = tch::no_grad_guard();
         let (_vs, predictor) = tiny();
         let original = digits(6, 40);
-        let logits = |digits: &Tensor| predictor.logits(digits, None, Kind::Float).unwrap();
+        let logits = |digits: &Tensor| predictor.predict(digits, None, Kind::Float).unwrap().logits;
         let before = logits(&original);
         let changed_at = |unit: i64, x: i64| {
             let changed = original.copy();

@@ -9,7 +9,7 @@ use rand::SeedableRng;
 use tch::{nn, Device, Kind, Tensor};
 
 use super::checkpoint::Checkpoint;
-use super::predictor_stage::draw_mask;
+use super::predictor_samples::draw_mask;
 use crate::model::predictor::{Predictor, PREDICTOR_UNITS};
 use crate::model::{fill, ModelConfig};
 

@@ -15,6 +15,7 @@ mod masked;
 mod muon;
 pub mod optimizer;
 pub mod options;
+mod predictor_samples;
 pub mod predictor_stage;
 pub mod progress;
 mod quantized;

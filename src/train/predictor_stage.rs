@@ -10,115 +10,17 @@ use tch::{nn, Kind, Tensor};
 
 use super::checkpoint::Checkpoint;
 use super::optimizer::Optimizer;
-use super::segments::{learn, Learned, Networks, Options, Segment, MAX_HOLD};
-use crate::bitstream::{Slice, FSQ_LEVELS};
+use super::predictor_samples::Samples;
+use super::segments::{learn, Learned, Networks, Options, Segment};
+use crate::bitstream::FSQ_LEVELS;
 use crate::codec::{DEFAULT_QUANTIZER, MAX_QUANTIZER};
-use crate::entropy::{pattern_masks, Region, LATENT_SCALE, LATENT_STEPS, MASKED};
+use crate::entropy::MASKED;
 use crate::media::Clip;
-use crate::model::predictor::{Predictor, PREDICTOR_UNITS};
+use crate::model::predictor::{Prediction, Predictor, PREDICTOR_UNITS};
 use crate::model::PredictorConfig;
 
-/// Share of the samples without latents: masking is for rates at which none are sent.
-const WITHOUT_LATENTS: f64 = 0.6;
-
-/// Share of the samples of which a slice or all is lost: of those the latents are lost as well, and the decoder keeps those of the unit before.
-const LOST_SHARE: f64 = 0.5;
-/// Share of those of which all is lost.
-const WHOLE_SHARE: f64 = 0.5;
-
-/// A batch for the predictor.
-struct Samples {
-    /// `[n, 3, h, w, 6]` i64, the last unit partly masked.
-    digits: Tensor,
-    /// `[n, 3, h, w, channels]` f32.
-    latents: Option<Tensor>,
-    /// `[n, h, w, 6]` i64: the last unit as it is.
-    truth: Tensor,
-}
-
-impl Samples {
-    /// Delta units of one segment, each with a mask of its own.
-    fn draw(segment: &Segment, count: usize, rng: &mut StdRng) -> Samples {
-        let units: Vec<usize> = (0..count).map(|_| rng.random_range(1..segment.tokens.len())).collect();
-        let truth: Vec<&Tensor> = units.iter().map(|&at| &segment.tokens[at]).collect();
-        let (mut digits, mut all_latents) = (vec![], vec![]);
-        for &at in &units {
-            let (older, previous) = (&segment.tokens[at.saturating_sub(2)], &segment.tokens[at - 1]);
-            let lost = rng.random_bool(LOST_SHARE).then(|| draw_loss(&segment.tokens[at], rng));
-            let masked = match &lost {
-                Some(lost) => lost.1.shallow_clone(),
-                None => draw_mask(&segment.tokens[at], at as u32, rng),
-            };
-            digits.push(Tensor::stack(&[older, previous, &masked], 0));
-            if let Some(units) = latents(segment, at, rng) {
-                let last = units.select(0, PREDICTOR_UNITS - 1);
-                let kept = lost.map(|(is_lost, _)| units.select(0, PREDICTOR_UNITS - 2).where_self(&is_lost, &last));
-                let known = units.narrow(0, 0, PREDICTOR_UNITS - 1);
-                all_latents.push(Tensor::cat(&[known, kept.unwrap_or(last).unsqueeze(0)], 0));
-            }
-        }
-        let latents = (!all_latents.is_empty()).then_some(all_latents);
-        Samples {
-            digits: Tensor::stack(&digits, 0),
-            latents: latents.map(|all| Tensor::stack(&all, 0)),
-            truth: Tensor::stack(&truth, 0),
-        }
-    }
-}
-
-/// The latents of a unit and the two before at some step, or none: `[3, h, w, channels]` f32.
-fn latents(segment: &Segment, at: usize, rng: &mut StdRng) -> Option<Tensor> {
-    let step = rng.random_range(0..LATENT_STEPS);
-    let known = segment.quantised(&Vec::from_iter(0..=at), step, rng.random_range(0.0..MAX_HOLD))?;
-    let units = [at.saturating_sub(2), at - 1, at].map(|unit| &known[unit].values);
-    let stacked = Tensor::stack(&units, 0).to_kind(Kind::Float) / f64::from(LATENT_SCALE);
-    Some(match rng.random_bool(WITHOUT_LATENTS) {
-        true => stacked.zeros_like(),
-        false => stacked,
-    })
-}
-
-/// Loses every second of the tokens `[h, w, 6]`, as of two slices one may be, or all: which ones, `[h, w, 1]`, and the map without them.
-fn draw_loss(tokens: &Tensor, rng: &mut StdRng) -> (Tensor, Tensor) {
-    let (h, w, _) = tokens.size3().expect("a map has three dimensions");
-    let lost = match rng.random_bool(WHOLE_SHARE) {
-        true => Region::WHOLE,
-        false => Region::of(Slice {
-            index: rng.random_range(0..2),
-            count: 2,
-        }),
-    };
-    let is_lost: Vec<bool> = lost.positions(w as usize, h as usize).collect();
-    let is_lost = Tensor::from_slice(&is_lost).view([h, w, 1]).to_device(tokens.device());
-    let masked = Tensor::from_slice(&MASKED.map(i64::from)).to_device(tokens.device());
-    let left = masked.where_self(&is_lost, tokens);
-    (is_lost, left)
-}
-
-/// Masks tokens `[h, w, 6]`: scattered, in a pattern, or in blobs.
-pub(super) fn draw_mask(tokens: &Tensor, unit: u32, rng: &mut StdRng) -> Tensor {
-    let (h, w, _) = tokens.size3().expect("a map has three dimensions");
-    let ratio = rng.random_range(0.1..0.95);
-    let mask = match rng.random_range(0..3) {
-        0 => Tensor::rand([h, w], (Kind::Float, tokens.device())).lt(ratio),
-        1 => {
-            let quarters = rng.random_range(1..4);
-            let bits: Vec<bool> = (0..h * w)
-                .map(|at| pattern_masks(quarters, unit, (at % w) as usize, (at / w) as usize))
-                .collect();
-            Tensor::from_slice(&bits).view([h, w]).to_device(tokens.device())
-        }
-        _ => {
-            let coarse = Tensor::rand([1, 1, (h + 2) / 3, (w + 2) / 3], (Kind::Float, tokens.device()));
-            coarse
-                .upsample_bilinear2d([h, w], false, None, None)
-                .view([h, w])
-                .lt(ratio)
-        }
-    };
-    let masked = Tensor::from_slice(&MASKED.map(i64::from)).to_device(tokens.device());
-    masked.where_self(&mask.unsqueeze(2), tokens)
-}
+/// What an error of the lost latents costs, the mean of which over their channels is squared, in bits per token.
+const LATENT_WEIGHT: f64 = 4.0;
 
 /// Mean cost of the digits of masked tokens in bits per token, and their mean squared error in shares of the range,
 /// as predicted and as repeated from the unit before.
@@ -126,10 +28,14 @@ struct Score {
     bits: Tensor,
     error: f64,
     repeated: f64,
+    /// Mean squared error of the lost latents; `None` where none are lost.
+    latents: Option<Tensor>,
+    /// The same of what stands in for them.
+    stand_in: f64,
 }
 
 fn score(predictor: &Predictor, samples: &Samples, kind: Kind) -> Result<Score> {
-    let logits = predictor.logits(&samples.digits, samples.latents.as_ref(), kind)?;
+    let Prediction { logits, latents } = predictor.predict(&samples.digits, samples.latents.as_ref(), kind)?;
     let current = samples.digits.select(1, PREDICTOR_UNITS - 1);
     let masked = current.select(3, 0).ge(i64::from(MASKED[0]));
     let weight = masked.to_kind(Kind::Float);
@@ -149,7 +55,20 @@ fn score(predictor: &Predictor, samples: &Samples, kind: Kind) -> Result<Score> 
             .mean_dim([3i64].as_slice(), false, Kind::Float);
         Ok(f64::try_from((squares * &weight).sum(Kind::Float) / &count)?)
     };
+    let lost = samples.lost.to_kind(Kind::Float);
+    let places = f64::try_from(lost.sum(Kind::Float))?;
+    let latent_error = |latents: &Tensor, truth: &Tensor| {
+        let squares = (latents - truth)
+            .square()
+            .mean_dim([3i64].as_slice(), false, Kind::Float);
+        (squares * &lost).sum(Kind::Float) / places.max(1.0)
+    };
+    let truth = samples.true_latents.as_ref().filter(|_| places > 0.0);
+    let stand_in = samples.latents.as_ref().map(|all| all.select(1, PREDICTOR_UNITS - 1));
+    let stand_in = stand_in.zip(truth).map(|(given, truth)| latent_error(&given, truth));
     Ok(Score {
+        latents: latents.zip(truth).map(|(latents, truth)| latent_error(&latents, truth)),
+        stand_in: stand_in.map_or(Ok(0.0), |error| f64::try_from(error))?,
         bits: (bits * &weight).sum(Kind::Float) / &count,
         error: error(&predictor.expected(&logits.detach())?)?,
         repeated: error(&samples.digits.select(1, PREDICTOR_UNITS - 2))?,
@@ -172,7 +91,10 @@ pub fn run(options: &Options, clips: &[Clip], validation: &[Clip]) -> Result<()>
     validation.retain(longer);
 
     let vs = nn::VarStore::new(options.device);
-    let shape = config.predictor.unwrap_or_else(PredictorConfig::small);
+    let shape = PredictorConfig {
+        latents: true,
+        ..config.predictor.unwrap_or_else(PredictorConfig::small)
+    };
     let channels = config.continuous.as_ref().map_or(0, |c| c.channels);
     let levels = &config.tokenizer.fsq_levels;
     let predictor = Predictor::new(vs.root() / "predictor", &shape, levels, channels);
@@ -185,15 +107,26 @@ pub fn run(options: &Options, clips: &[Clip], validation: &[Clip]) -> Result<()>
             let segment = &segments[rng.random_range(0..segments.len())];
             Samples::draw(segment, options.batch, &mut rng)
         };
-        let Score { bits, error, repeated } = score(&predictor, &samples, options.kind)?;
-        let mean_bits = f64::try_from(&bits)?;
+        let score = score(&predictor, &samples, options.kind)?;
+        let Score {
+            error,
+            repeated,
+            stand_in,
+            ..
+        } = score;
+        let mean_bits = f64::try_from(&score.bits)?;
+        let latents = score.latents.as_ref().map_or(Ok(0.0), f64::try_from)?;
         Ok(Learned {
-            loss: bits,
-            message: format!("{mean_bits:.3} bits/token  error {error:.4} ({repeated:.4})"),
-            measures: format!("{mean_bits:.4},{error:.5},{repeated:.5}"),
+            loss: score
+                .latents
+                .map_or(score.bits.shallow_clone(), |error| &score.bits + error * LATENT_WEIGHT),
+            message: format!(
+                "{mean_bits:.3} bits/token  error {error:.4} ({repeated:.4})  latents {latents:.3} ({stand_in:.3})"
+            ),
+            measures: format!("{mean_bits:.4},{error:.5},{repeated:.5},{latents:.5},{stand_in:.5}"),
         })
     };
-    let columns = "bits_per_token,error,repeated_error";
+    let columns = "bits_per_token,error,repeated_error,latent_error,stand_in_error";
     let mut log = learn(
         options,
         (&mut checkpoint, "predictor"),
@@ -210,18 +143,23 @@ pub fn run(options: &Options, clips: &[Clip], validation: &[Clip]) -> Result<()>
 fn validate(predictor: &Predictor, validation: &[Segment], options: &Options) -> Result<String> {
     let _no_grad = tch::no_grad_guard();
     let mut rng = StdRng::seed_from_u64(0);
-    let (mut bits, mut error, mut repeated) = (0.0, 0.0, 0.0);
+    let (mut bits, mut error, mut repeated, mut latents, mut stand_in) = (0.0, 0.0, 0.0, 0.0, 0.0);
     for segment in validation {
-        let score = score(predictor, &Samples::draw(segment, 8, &mut rng), options.kind)?;
+        let score = score(predictor, &Samples::draw(segment, 32, &mut rng), options.kind)?;
         bits += f64::try_from(score.bits)?;
         error += score.error;
         repeated += score.repeated;
+        latents += score.latents.map_or(Ok(0.0), f64::try_from)?;
+        stand_in += score.stand_in;
     }
     let n = validation.len().max(1) as f64;
     Ok(format!(
-        "validation: {:.3} bits per masked token, squared error {:.4}, of the unit before {:.4}",
+        "validation: {:.3} bits per masked token, squared error {:.4}, of the unit before {:.4}; of lost latents {:.4}, of what stands in \
+         for them {:.4}",
         bits / n,
         error / n,
-        repeated / n
+        repeated / n,
+        latents / n,
+        stand_in / n
     ))
 }

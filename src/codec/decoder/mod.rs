@@ -9,6 +9,8 @@ mod symbols;
 
 use std::sync::Arc;
 
+#[cfg(feature = "train")]
+pub(crate) use concealment::follow_neighbours;
 pub use painter::Painter;
 pub use symbols::{EntropyDecoder, ParsedUnit};
 

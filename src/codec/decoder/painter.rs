@@ -44,7 +44,10 @@ impl Painter {
         });
         let mut stream = started.or(stream).ok_or(CodecError::NoKeyUnit)?;
         let wanted = if unit.is_key { Wanted::All } else { wanted };
-        let mut frames = stream.reconstruction.push(&self.model, &unit.symbols, wanted, |_| ())?;
+        let mut frames =
+            stream
+                .reconstruction
+                .push(&self.model, (&unit.symbols, &unit.lost_positions), wanted, |_| ())?;
         let group = if unit.is_key { 1 } else { self.model.group_frames() };
         // A short unit is a whole one for the networks.
         let unpainted = group.saturating_sub(frames.len());

@@ -30,8 +30,8 @@ pub struct ReceivedSlice<'a> {
 pub struct Concealed {
     pub symbols: UnitSymbols,
     pub times: FrameTimes,
-    /// Share of the positions that were lost, 0 to 1.
-    pub lost: f32,
+    /// The positions that were lost, row by row; empty where none was.
+    pub lost: Vec<bool>,
 }
 
 /// What has come of a unit, in what stands in for the rest.
@@ -177,7 +177,10 @@ impl Receiver {
             &present,
             header.frames == model.group_frames() || header.is_key(),
         );
-        let lost = present.iter().filter(|is_present| !**is_present).count() as f32 / present.len() as f32;
+        let lost = match present.contains(&false) {
+            true => present.iter().map(|is_present| !is_present).collect(),
+            false => vec![],
+        };
         Ok(Concealed { symbols, times, lost })
     }
 

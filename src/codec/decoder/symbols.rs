@@ -27,6 +27,8 @@ pub struct ParsedUnit {
     /// [`crate::Encoder::acknowledge`].
     pub acknowledgement: Option<(u8, u8)>,
     pub(crate) symbols: UnitSymbols,
+    /// Those positions, row by row; empty where none was lost.
+    pub(crate) lost_positions: Vec<bool>,
 }
 
 /// Access units to their symbols.
@@ -195,6 +197,7 @@ impl Stream {
             lost: 0.0,
             acknowledgement: None,
             symbols,
+            lost_positions: vec![],
         })
     }
 
@@ -221,9 +224,10 @@ impl Stream {
             is_key,
             times: unit.times,
             starts_static,
-            lost: unit.lost,
-            acknowledgement: (unit.lost == 0.0).then_some((group, number)),
+            lost: share(&unit.lost),
+            acknowledgement: unit.lost.is_empty().then_some((group, number)),
             symbols: unit.symbols,
+            lost_positions: unit.lost,
         })
     }
 
@@ -236,6 +240,7 @@ impl Stream {
             starts_static: false,
             lost: 1.0,
             acknowledgement: None,
+            lost_positions: vec![true; symbols.tokens.tokens.len()],
             symbols,
         })
     }
@@ -264,6 +269,12 @@ impl Stream {
         let mut macroblocks = macroblocks.enumerate();
         macroblocks.any(|(at, macroblock)| macroblock.is_static() && !self.context.residual.is_known(at))
     }
+}
+
+/// Share of positions that are true, 0 to 1.
+fn share(positions: &[bool]) -> f32 {
+    let count = positions.iter().filter(|is_in| **is_in).count();
+    count as f32 / positions.len().max(1) as f32
 }
 
 /// The times of a unit's frames and what follows them in the payload.

@@ -155,7 +155,7 @@ impl Gop {
     pub fn push(&mut self, model: &Model, unit: &UnitSymbols, frames: &[&Frame]) -> Result<(), CodecError> {
         let static_regions = &mut self.static_regions;
         // Only the last pictures last.
-        self.reconstruction.push(model, unit, Wanted::Last, |neural| {
+        self.reconstruction.push(model, (unit, &[]), Wanted::Last, |neural| {
             static_regions.push(neural, &frames[frames.len() - neural.len()..]);
         })?;
         self.context.push(unit);

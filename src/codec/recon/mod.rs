@@ -13,6 +13,8 @@ mod synthesis;
 pub use background::{block_step, coefficients, dequantised, quantised, step_size, Background};
 pub use blocks::{gather, squared_error};
 pub use dct::{forward, Block};
+#[cfg(feature = "train")]
+pub(crate) use prediction::nearest_tokens;
 pub use prediction::{CompleteUnit, MaskedTokenPrediction, MaskedTokens};
 pub use synthesis::{Painting, Synthesis};
 
@@ -99,17 +101,17 @@ impl Reconstruction {
         self.pictures.as_ref().map(|pictures| &pictures.background)
     }
 
-    /// Takes the next unit and gives the pictures that are wanted of its group, with what repeats behind the last of a short unit. `neural`
-    /// sees them as the networks painted them, before static regions are put in; it is not called where nothing is painted.
+    /// Takes the next unit and gives the pictures that are wanted of its group, with what repeats behind the last of a short unit. `lost`: the
+    /// positions that were lost, row by row; empty where none are. `neural` sees them as the networks painted them, before static regions are put in; it is not called where nothing is painted.
     pub fn push(
         &mut self,
         model: &Model,
-        unit: &UnitSymbols,
+        (unit, lost): (&UnitSymbols, &[bool]),
         wanted: Wanted,
         neural: impl FnOnce(&[Frame]),
     ) -> Result<Vec<Frame>, CodecError> {
         let latents = unit.latents.as_ref().map(|(_, latents)| latents);
-        let complete = self.prediction.push(model, &unit.tokens, latents)?;
+        let complete = self.prediction.push(model, &unit.tokens, latents, lost)?;
         match &mut self.pictures {
             Some(pictures) => pictures.push(model, unit, &complete, wanted, neural),
             None => Ok(vec![]),

@@ -80,12 +80,14 @@ impl MaskedTokenPrediction {
         }
     }
 
-    /// Takes the next unit and fills in its masked tokens.
+    /// Takes the next unit and fills in its masked tokens. `lost`: positions whose latents are lost and only stood in for, row by row; empty
+    /// where none are.
     pub fn push(
         &mut self,
         model: &Model,
         tokens: &TokenMap,
         latents: Option<&LatentMap>,
+        lost: &[bool],
     ) -> Result<CompleteUnit, CodecError> {
         let _no_grad = tch::no_grad_guard();
         let mut unit = Unit::new(model, tokens, latents)?;
@@ -94,13 +96,11 @@ impl MaskedTokenPrediction {
         if tokens.tokens.contains(&MASKED) {
             if self.past.is_empty() {
                 // A key unit of which a slice is lost: its neighbours are all that there is.
-                self.past.push(Unit::new(model, &nearest(tokens), latents)?);
+                self.past.push(Unit::new(model, &nearest_tokens(tokens), latents)?);
             }
             digits = match self.masked_tokens {
-                MaskedTokens::Predicted if model.predictor.is_some() => {
-                    self.predict(model, &[&unit])?.f_squeeze_dim(0)?
-                }
-                MaskedTokens::Nearest => Unit::new(model, &nearest(tokens), None)?
+                MaskedTokens::Predicted if model.predictor.is_some() => self.restore(model, &mut unit, lost)?,
+                MaskedTokens::Nearest => Unit::new(model, &nearest_tokens(tokens), None)?
                     .digits
                     .f_to_kind(Kind::Float)?,
                 _ => self.repeat(&unit)?.f_to_kind(Kind::Float)?,
@@ -145,7 +145,7 @@ impl MaskedTokenPrediction {
                     Unit::new(model, &half, latents)
                 };
                 let (even, odd) = (half(0)?, half(1)?);
-                let both = self.predict(model, &[&even, &odd])?;
+                let (both, _) = self.predict(model, &[&even, &odd])?;
                 both.f_select(0, 0)?
                     .f_where_self(&even.masked()?, &both.f_select(0, 1)?)?
             }
@@ -159,8 +159,22 @@ impl MaskedTokenPrediction {
         Ok(Vec::try_from(errors.f_to_device(tch::Device::Cpu)?.f_flatten(0, -1)?)?)
     }
 
-    /// Runs the predictor over variants of the next unit: `[n, h, w, 6]` f32.
-    fn predict(&self, model: &Model, variants: &[&Unit]) -> Result<Tensor, CodecError> {
+    /// Expected digits of the next unit, `[h, w, 6]` f32; its lost latents become what is expected of them.
+    fn restore(&self, model: &Model, unit: &mut Unit, lost: &[bool]) -> Result<Tensor, CodecError> {
+        let (digits, latents) = self.predict(model, &[unit])?;
+        if let Some((latents, expected)) = unit.latents.as_mut().zip(latents).filter(|_| !lost.is_empty()) {
+            let (h, w, _) = latents.size3()?;
+            let is_lost = Tensor::f_from_slice(lost)?
+                .f_view([h, w, 1])?
+                .f_to_device(model.device)?;
+            *latents = expected.f_squeeze_dim(0)?.f_where_self(&is_lost, latents)?;
+        }
+        Ok(digits.f_squeeze_dim(0)?)
+    }
+
+    /// Runs the predictor over variants of the next unit: their digits, `[n, h, w, 6]` f32, and latents, `[n, h, w, channels]` f32, where
+    /// it predicts any.
+    fn predict(&self, model: &Model, variants: &[&Unit]) -> Result<(Tensor, Option<Tensor>), CodecError> {
         let predictor = model.predictor.as_ref().ok_or(CodecError::NoKeyUnit)?;
         let stack = |part: fn(&Unit) -> Option<&Tensor>| -> Result<Option<Tensor>, tch::TchError> {
             let sequences = variants.iter().map(|variant| {
@@ -175,7 +189,8 @@ impl MaskedTokenPrediction {
         };
         let digits = stack(|unit| Some(&unit.digits))?.ok_or(CodecError::NoKeyUnit)?;
         let latents = stack(|unit| unit.latents.as_ref())?;
-        Ok(predictor.restore(&digits, latents.as_ref(), model.kind)?)
+        let prediction = predictor.predict(&digits, latents.as_ref(), model.kind)?;
+        Ok((predictor.complete(&digits, &prediction)?, prediction.latents))
     }
 
     fn past_digits<'a>(&'a self, unit: &'a Unit) -> &'a Tensor {
@@ -189,7 +204,7 @@ impl MaskedTokenPrediction {
 }
 
 /// The map with every masked token replaced by the nearest one that is not, in steps up, down and sideways.
-fn nearest(tokens: &TokenMap) -> TokenMap {
+pub fn nearest_tokens(tokens: &TokenMap) -> TokenMap {
     const NEIGHBOURS: [(isize, isize); 4] = [(0, -1), (-1, 0), (1, 0), (0, 1)];
     let mut filled = tokens.clone();
     loop {
@@ -219,7 +234,7 @@ mod tests {
     fn the_nearest_token_stands_in() {
         let mut map = TokenMap::zero(3, 2);
         map.tokens = vec![[1; 6], MASKED, [2; 6], MASKED, MASKED, MASKED];
-        let filled = nearest(&map);
+        let filled = nearest_tokens(&map);
         assert_eq!(filled.tokens, [[1; 6], [1; 6], [2; 6], [1; 6], [1; 6], [2; 6]]);
     }
 }

@@ -28,7 +28,7 @@ use super::painter::{PaintedUnit, Scheduler, Unit};
 use super::qos::{SinkClock, Stats};
 use super::stages::Stages;
 use super::threads::assumed_time;
-use crate::bitstream::{bytes_to_key_unit, slices_at_front, BitstreamError, UnitHeader};
+use crate::bitstream::UnitHeader;
 use crate::elements::latency::{wants_qos, Latency};
 use crate::elements::runtime::RuntimeSettings;
 use crate::elements::{acknowledge, caps};
@@ -301,24 +301,16 @@ impl VideoDecoderImpl for TvcDec {
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
         let obj = self.obj();
         let available = adapter.available();
-        let concealing = self.input.lock().unwrap().as_ref().and_then(Input::concealing);
-        let (frames, length) = if let Some(frames) = concealing {
-            (frames, available)
-        } else {
+        let segment = obj.input_segment();
+        let at_front = {
             let buffer = adapter.buffer(available).map_err(|_| gst::FlowError::Error)?;
             let data = buffer.map_readable().map_err(|_| gst::FlowError::Error)?;
-            match UnitHeader::parse(&data) {
-                Ok((header, _)) => {
-                    let guard = self.input.lock().unwrap();
-                    let input = guard.as_ref().ok_or(gst::FlowError::NotNegotiated)?;
-                    let length = slices_at_front(&data).last().map_or(0, |(_, payload)| payload.end);
-                    let frames = input.frames(&header, &data, &obj.input_segment());
-                    (frames, length)
-                }
-                Err(BitstreamError::Incomplete) if !at_eos => return self.wait_for_data(),
-                // No unit: all bytes up to the next one go through as a broken unit, to be reported there.
-                Err(_) => (1, bytes_to_key_unit(&data, true)),
-            }
+            let guard = self.input.lock().unwrap();
+            let input = guard.as_ref().ok_or(gst::FlowError::NotNegotiated)?;
+            input.unit_at_front(&data, at_eos, &segment)
+        };
+        let Some((frames, length)) = at_front else {
+            return self.wait_for_data();
         };
         if length > available && !at_eos {
             return self.wait_for_data();

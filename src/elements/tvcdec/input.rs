@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::painter::{PictureTime, Unit, LEAD_IN_UNITS};
-use crate::bitstream::{slices_at_front, UnitHeader};
+use crate::bitstream::{bytes_to_key_unit, slices_at_front, BitstreamError, UnitHeader};
 use crate::codec::{CodecError, EntropyDecoder, ParsedUnit};
 use crate::elements::caps;
 use crate::elements::latency::durations;
@@ -73,13 +73,29 @@ impl Input {
         Some(start)
     }
 
-    /// The frames of a lost unit, if the bytes at hand take its place.
-    pub fn concealing(&self) -> Option<usize> {
-        self.concealing
+    /// Whether the bytes at hand take the place of a lost unit.
+    pub fn is_concealing(&self) -> bool {
+        self.concealing.is_some()
+    }
+
+    /// Frames and length in bytes of the unit at the front of what has come; `None`: more has to come to know. `is_all`: no more will.
+    pub fn unit_at_front(&self, data: &[u8], is_all: bool, segment: &gst::Segment) -> Option<(usize, usize)> {
+        if let Some(frames) = self.concealing {
+            return Some((frames, data.len()));
+        }
+        match UnitHeader::parse(data) {
+            Ok((header, _)) => {
+                let length = slices_at_front(data).last().map_or(0, |(_, payload)| payload.end);
+                Some((self.frames(&header, data, segment), length))
+            }
+            Err(BitstreamError::Incomplete) if !is_all => None,
+            // No unit: all bytes up to the next one go through as a broken unit, to be reported there.
+            Err(_) => Some((1, bytes_to_key_unit(data, true))),
+        }
     }
 
     /// Frames that a unit completes: its own, and those of lost units before it.
-    pub fn frames(&self, header: &UnitHeader, bytes: &[u8], segment: &gst::Segment) -> usize {
+    fn frames(&self, header: &UnitHeader, bytes: &[u8], segment: &gst::Segment) -> usize {
         header.frames + self.missing_before(bytes, segment).iter().sum::<usize>()
     }
 

@@ -18,7 +18,7 @@ impl TvcDec {
     pub(super) fn prepare(&self, buffer: &gst::BufferRef) {
         let segment = self.obj().input_segment();
         let (has_rest, is_concealing) = match self.input.lock().unwrap().as_ref() {
-            Some(input) => (input.has_rest, input.concealing().is_some()),
+            Some(input) => (input.has_rest, input.is_concealing()),
             None => (false, false),
         };
         if self.stages.is_starting() && self.is_live() {

@@ -40,6 +40,9 @@ pub struct PredictorConfig {
     pub heads: i64,
     /// Side of the square of tokens that attend to each other; every second layer's squares are shifted by half.
     pub window: i64,
+    /// Whether it predicts lost latents too.
+    #[serde(default)]
+    pub latents: bool,
 }
 
 impl PredictorConfig {
@@ -50,6 +53,7 @@ impl PredictorConfig {
             layers: 3,
             heads: 4,
             window: 8,
+            latents: true,
         }
     }
 
@@ -60,6 +64,7 @@ impl PredictorConfig {
             layers: 2,
             heads: 2,
             window: 4,
+            latents: true,
         }
     }
 
