@@ -68,7 +68,7 @@ fn score(predictor: &Predictor, samples: &Samples, kind: Kind) -> Result<Score> 
     let stand_in = stand_in.zip(truth).map(|(given, truth)| latent_error(&given, truth));
     Ok(Score {
         latents: latents.zip(truth).map(|(latents, truth)| latent_error(&latents, truth)),
-        stand_in: stand_in.map_or(Ok(0.0), |error| f64::try_from(error))?,
+        stand_in: stand_in.map_or(Ok(0.0), f64::try_from)?,
         bits: (bits * &weight).sum(Kind::Float) / &count,
         error: error(&predictor.expected(&logits.detach())?)?,
         repeated: error(&samples.digits.select(1, PREDICTOR_UNITS - 2))?,
