@@ -10,7 +10,7 @@ use super::session::{self, LossyLink, Sent};
 use crate::bitstream::SequenceHeader;
 use crate::codec::{AccessUnit, DecoderSettings, EncoderSettings, Frame, Link};
 use crate::media::Clip;
-use crate::metrics::{flicker, psnr, ssim, Lpips};
+use crate::metrics::{flicker, psnr, ssim, worst_psnr, Lpips};
 use crate::model::{picture, Model};
 
 /// What came back of a clip: planes like those of [`Clip`].
@@ -40,6 +40,8 @@ pub struct Measured {
     pub bits_per_pixel: f64,
     pub kbit_per_second: f64,
     pub psnr: f64,
+    /// Over the worst tenth of the frames.
+    pub worst_psnr: f64,
     pub ssim: f64,
     /// NaN without weights.
     pub lpips: f64,
@@ -73,6 +75,7 @@ pub fn measure(clip: &Clip, pictures: &Pictures, bytes: u64, lpips: Option<&Lpip
         bits_per_pixel: bits / (frames * (width * height) as f64),
         kbit_per_second: bits / 1000.0 * clip.frame_rate / frames,
         psnr: psnr(&clip.luma, &pictures.luma),
+        worst_psnr: worst_psnr(&clip.luma, &pictures.luma),
         ssim: ssim(&clip.luma, &pictures.luma),
         lpips: lpips.map_or(Ok(f64::NAN), |lpips| mean_lpips(lpips, clip, pictures))?,
         flicker: flicker(&clip.luma, &pictures.luma),

@@ -7,14 +7,26 @@ pub use lpips::Lpips;
 
 use tch::{Kind, Tensor};
 
-/// Peak signal-to-noise ratio in dB, the mean over the frames.
-pub fn psnr(xs: &Tensor, ys: &Tensor) -> f64 {
+/// Peak signal-to-noise ratio of each frame in dB, `[t]`.
+fn frame_psnr(xs: &Tensor, ys: &Tensor) -> Tensor {
     let difference = xs.to_kind(Kind::Float) - ys.to_kind(Kind::Float);
     let errors = difference
         .square()
         .mean_dim([1i64, 2].as_slice(), false, Kind::Float)
         .clamp_min(1e-4);
-    f64::try_from(((errors.reciprocal() * 255.0 * 255.0).log10() * 10.0).mean(Kind::Float)).unwrap_or(f64::NAN)
+    (errors.reciprocal() * 255.0 * 255.0).log10() * 10.0
+}
+
+/// Peak signal-to-noise ratio in dB, the mean over the frames.
+pub fn psnr(xs: &Tensor, ys: &Tensor) -> f64 {
+    f64::try_from(frame_psnr(xs, ys).mean(Kind::Float)).unwrap_or(f64::NAN)
+}
+
+/// The same, the mean over the tenth of the frames where it is lowest: what losses do, which a mean over all frames hides.
+pub fn worst_psnr(xs: &Tensor, ys: &Tensor) -> f64 {
+    let (frames, _) = frame_psnr(xs, ys).sort(0, false);
+    let worst = frames.narrow(0, 0, (frames.size()[0] + 9) / 10);
+    f64::try_from(worst.mean(Kind::Float)).unwrap_or(f64::NAN)
 }
 
 /// Structural similarity (Wang et al., "Image Quality Assessment: From Error Visibility to Structural
@@ -78,6 +90,18 @@ mod tests {
     fn an_error_of_one_step_is_48_db() {
         let xs = noise();
         assert!((psnr(&xs, &(&xs + 1.0)) - 48.13).abs() < 0.01);
+    }
+
+    #[test]
+    fn the_worst_psnr_is_that_of_a_tenth_of_the_frames() {
+        let xs = Tensor::full([11, 4, 4], 100, (Kind::Uint8, Device::Cpu));
+        let ys = xs.copy();
+        // Of eleven frames the worst two count, rounded up: one off by ten steps, one by one.
+        let _ = ys.narrow(0, 3, 1).fill_(110);
+        let _ = ys.narrow(0, 7, 1).fill_(101);
+        let off_by = |steps: f64| 20.0 * (255.0 / steps).log10();
+        let expected = (off_by(10.0) + off_by(1.0)) / 2.0;
+        assert!((worst_psnr(&xs, &ys) - expected).abs() < 1e-3);
     }
 
     #[test]

@@ -34,7 +34,9 @@ pub fn compare(arguments: &CompareArguments) -> Result<()> {
         source.frames(),
         source.frame_rate
     );
-    println!("stream                   bytes   kbit/s  bit/pixel  PSNR (luma)   SSIM   LPIPS  flicker");
+    println!(
+        "stream                   bytes   kbit/s  bit/pixel  PSNR (luma)   SSIM   LPIPS  flicker  PSNR, worst tenth"
+    );
     let mut rows = vec![eval::to_rgb(&source.luma, &source.chroma)?];
     for pair in arguments.coded.chunks(2) {
         let decoded = Clip::read(&pair[1])?;
@@ -47,13 +49,14 @@ pub fn compare(arguments: &CompareArguments) -> Result<()> {
             eval::measure(&source, &pictures, bytes, lpips.as_ref()).with_context(|| pair[1].display().to_string())?;
         let perceptual = lpips.as_ref().map_or("-".into(), |_| format!("{:.4}", m.lpips));
         println!(
-            "{:20} {bytes:9} {:8.2}  {:9.5}  {:8.2} dB  {:.3}  {perceptual:>6}  {:7.2}",
+            "{:20} {bytes:9} {:8.2}  {:9.5}  {:8.2} dB  {:.3}  {perceptual:>6}  {:7.2}  {:14.2} dB",
             pair[0].file_name().unwrap_or_default().to_string_lossy(),
             m.kbit_per_second,
             m.bits_per_pixel,
             m.psnr,
             m.ssim,
-            m.flicker
+            m.flicker,
+            m.worst_psnr
         );
         rows.push(eval::to_rgb(&pictures.luma, &pictures.chroma)?);
     }

@@ -185,14 +185,14 @@ pub fn evaluate(arguments: &EvalArguments) -> Result<()> {
     if let Some(folder) = &arguments.montage {
         std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
     }
-    println!("clip,setting,frames,bytes,bpp,kbps,vbv_low_ms,vbv_dry,vbv_idle_ms,psnr_y,ssim,lpips,flicker,enc_fps,dec_fps,peak_mib,wire_bytes,packets,lost,not_shown,key_requests");
+    println!("clip,setting,frames,bytes,bpp,kbps,vbv_low_ms,vbv_dry,vbv_idle_ms,psnr_y,ssim,lpips,flicker,enc_fps,dec_fps,peak_mib,wire_bytes,packets,lost,not_shown,key_requests,worst_psnr_y");
     for path in find(&arguments.clips)? {
         let clip = Clip::read(&path)?;
         for (setting, settings) in arguments.settings(&clip) {
             let settings = (settings, arguments.decoder());
             let (coded, m) = eval::run(&model, &clip, settings, arguments.link(), lpips.as_ref())?;
             println!(
-                "{},{setting},{},{},{:.6},{:.2},{},{:.3},{:.4},{},{:.3},{:.1},{:.1},{:.0},{},{},{},{},{}",
+                "{},{setting},{},{},{:.6},{:.2},{},{:.3},{:.4},{},{:.3},{:.1},{:.1},{:.0},{},{},{},{},{},{:.3}",
                 clip.name,
                 clip.frames(),
                 coded.bytes,
@@ -215,6 +215,7 @@ pub fn evaluate(arguments: &EvalArguments) -> Result<()> {
                 coded.sent.lost,
                 coded.not_shown,
                 coded.sent.requests,
+                m.worst_psnr,
             );
             if let Some(folder) = &arguments.montage {
                 let rows = [
