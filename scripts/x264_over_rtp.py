@@ -126,7 +126,8 @@ def encode(raw: bytes, picture: Picture, bitrate: int, fec: int) -> Sent:
     payloader = Chain(f"rtph264pay pt={MEDIA_TYPE} ssrc=1 timestamp-offset=0 seqnum-offset=0 aggregate-mode=zero-latency mtu={MTU}",
                       units[0][2], lambda buffer, pad: payloads.append((contents(buffer), buffer.pts, pad.get_current_caps())))
     for data, time, _ in units:
-        payloader.push(data, time, duration)
+        # x264enc adds a thousand hours, so that there is room for decoding times before the first picture.
+        payloader.push(data, time - units[0][1], duration)
     payloader.finish()
     caps = payloads[-1][2].to_string()
     packets = [(data, time) for data, time, _ in payloads]
