@@ -112,6 +112,7 @@ class Bench:
         self.work = Path(options.work)
         self.work.mkdir(parents=True, exist_ok=True)
         self.clips = [Clip.probe(Path(clip)) for clip in options.clips]
+        self.perceptual = ["--lpips", options.lpips, "--lpips-every", options.lpips_every]
         self.raw: dict = {}
 
     # This codec.
@@ -128,7 +129,7 @@ class Bench:
         kept = self.work / f"{clip.path.stem}-{rates}-{mode}-{loss}-{seed}.csv".replace(" ", "").replace(":", "_")
         if not kept.exists():
             printed = output([self.options.tvc_model, "eval", clip.path, "--bitrate", rates, "--no-residual", *OURS[mode], "--loss", loss, "--seed",
-                              seed, "--mtu", rtp.MTU, "--round-trip", ROUND_TRIP, "--lpips", self.options.lpips])
+                              seed, "--mtu", rtp.MTU, "--round-trip", ROUND_TRIP, *self.perceptual])
             kept.write_bytes(printed)
         found = csv.DictReader(kept.read_text().splitlines())
         return [self.our_row(clip, rate, mode, loss, seed, row) for rate, row in zip(self.options.rates, found)]
@@ -197,7 +198,7 @@ class Bench:
                 pairs += ["--coded", stream, decoded]
                 rows.append(self.row(clip, rate, loss, seed, variant.codec(), coded_bytes=sent.coded, wire_bytes=sent.on_wire(),
                                      packets=len(arrived), lost=arrived.count(False), not_shown=missing / clip.frames, key_requests=0))
-            measured = output([self.options.tvc_model, "compare", clip.path, *pairs, "--lpips", self.options.lpips]).decode().splitlines()
+            measured = output([self.options.tvc_model, "compare", clip.path, *pairs, *self.perceptual]).decode().splitlines()
         for row, line in zip(rows, measured[2:]):
             _, _, _, _, psnr, _, _, lpips, _, worst, _ = line.split()
             row |= {"psnr": float(psnr), "worst_psnr": float(worst), "lpips": float(lpips)}
@@ -230,7 +231,7 @@ class Bench:
 
     def table(self) -> list[dict]:
         channels = [(loss, seed) for seed in self.options.seeds for loss in self.options.losses if loss != "0" or seed == self.options.seeds[0]]
-        rows = [row for (loss, seed), mode in product(channels, OURS) for row in self.ours(mode, loss, seed)]
+        rows = [row for (loss, seed), mode in product(channels, self.options.modes) for row in self.ours(mode, loss, seed)]
         budgets = defaultdict(dict)
         for row in rows:
             of_clip = budgets[(row["clip"], row["rate"])]
@@ -263,7 +264,9 @@ def main() -> None:
                            default="0,0.01,0.05,0.1,0.2,0.04:0.25:0.05:0.25,0.04:0.5:0.05:0.25,0.04:0.75:0.05:0.25".split(","),
                            help="as of `tvc-model eval --loss`; 0 must be among them")
     arguments.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[1, 2])
+    arguments.add_argument("--modes", type=lambda text: text.split(";"), default=list(OURS), help=f"of this codec: {'; '.join(OURS)}")
     arguments.add_argument("--lpips", required=True, help="weights, safetensors")
+    arguments.add_argument("--lpips-every", type=int, default=4, help="take LPIPS of every n-th frame")
     arguments.add_argument("--tvc-model", default="target/release/tvc-model")
     arguments.add_argument("--work", default="loss-table", help="folder for what has been measured")
     arguments.add_argument("--csv", default="loss-table/loss-table.csv")
