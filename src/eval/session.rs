@@ -156,31 +156,34 @@ impl Session {
                 None => unit.bytes.clone(),
             };
             self.received.units.push(unit);
-            if !bytes.is_empty() {
-                self.receive(&bytes, now, times)?;
+            let is_decoded = !bytes.is_empty() && self.receive(&bytes, now, times)?;
+            // A short unit ends what units depend on, so that only a key unit can follow; that is no loss.
+            if !is_decoded || self.receiver.entropy.conceals() {
+                self.ask_for_key(now);
             }
-            self.ask_for_key(now);
         }
         Ok(())
     }
 
-    fn receive(&mut self, bytes: &[u8], now: f64, times: &[Option<u64>]) -> Result<()> {
+    /// Whether the unit could be decoded.
+    fn receive(&mut self, bytes: &[u8], now: f64, times: &[Option<u64>]) -> Result<bool> {
         let start = Instant::now();
         let missing = self.receiver.entropy.missing_before(bytes);
         for unit in self.receiver.entropy.conceal(missing) {
             self.show(&unit, times)?;
         }
-        match self.receiver.entropy.decode(bytes) {
+        let is_decoded = match self.receiver.entropy.decode(bytes) {
             Ok(unit) => {
                 self.acknowledge(&unit, now);
                 self.show(&unit, times)?;
+                true
             }
             // A unit was lost before it.
-            Err(CodecError::NoKeyUnit | CodecError::SymbolCheck { .. } | CodecError::Entropy(_)) => (),
+            Err(CodecError::NoKeyUnit | CodecError::SymbolCheck { .. } | CodecError::Entropy(_)) => false,
             Err(error) => return Err(error.into()),
-        }
+        };
         self.received.decoding += start.elapsed();
-        Ok(())
+        Ok(is_decoded)
     }
 
     /// Puts the frames of a unit to their times.
