@@ -18,6 +18,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import zlib
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import product
@@ -73,6 +74,10 @@ class Clip:
         numerator, denominator = rate.split("/")
         return Clip(path, int(width), int(height), (int(numerator), int(denominator)), int(frames))
 
+    def dice(self, seed: int) -> int:
+        """A seed for this clip: with one for all, they would all lose the same packets."""
+        return zlib.crc32(f"{self.path.stem} {seed}".encode())
+
     def seconds(self) -> float:
         return self.frames * self.rate[1] / self.rate[0]
 
@@ -100,7 +105,8 @@ def loses(loss: str, seed: int):
     """A channel as that of `tvc-model eval --loss`: each call tells whether the next packet is lost."""
     numbers = [float(number) for number in loss.split(":")]
     good, bad, to_bad, to_good = numbers if len(numbers) == 4 else numbers * 2 + [0.0, 0.0]
-    dice, is_bad = random.Random(seed), False
+    dice = random.Random(seed)
+    is_bad = to_bad > 0 and dice.random() < to_bad / (to_bad + to_good)
     while True:
         is_bad ^= dice.random() < (to_good if is_bad else to_bad)
         yield dice.random() < (bad if is_bad else good)
@@ -129,7 +135,7 @@ class Bench:
         kept = self.work / f"{clip.path.stem}-{rates}-{mode}-{loss}-{seed}.csv".replace(" ", "").replace(":", "_")
         if not kept.exists():
             printed = output([self.options.tvc_model, "eval", clip.path, "--bitrate", rates, "--no-residual", *OURS[mode], "--loss", loss, "--seed",
-                              seed, "--mtu", rtp.MTU, "--round-trip", ROUND_TRIP, *self.perceptual])
+                              clip.dice(seed), "--mtu", rtp.MTU, "--round-trip", ROUND_TRIP, *self.perceptual])
             kept.write_bytes(printed)
         found = csv.DictReader(kept.read_text().splitlines())
         return [self.our_row(clip, rate, mode, loss, seed, row) for rate, row in zip(self.options.rates, found)]
@@ -190,7 +196,7 @@ class Bench:
         rows, pairs = [], []
         with tempfile.TemporaryDirectory() as folder:
             for number, (loss, seed, variant, sent) in enumerate(cells):
-                channel = loses(loss, seed)
+                channel = loses(loss, clip.dice(seed))
                 arrived = [not next(channel) for _ in sent.packets]
                 decoded, stream = Path(folder) / f"{number}.y4m", Path(folder) / f"{number}.wire"
                 missing = self.shown(clip, variant, sent, arrived, decoded)

@@ -25,6 +25,19 @@ pub enum LossModel {
     },
 }
 
+impl LossModel {
+    /// A channel has been there before the stream: even a stream of few packets meets its bad state as often as any.
+    fn starts_bad(self, rng: &mut StdRng) -> bool {
+        match self {
+            LossModel::GilbertElliott {
+                changes: [to_bad, to_good],
+                ..
+            } if to_bad > 0.0 => rng.random_bool(to_bad / (to_bad + to_good)),
+            _ => false,
+        }
+    }
+}
+
 /// A link, from packet to packet.
 pub struct Channel {
     model: LossModel,
@@ -43,13 +56,14 @@ pub struct Channel {
 impl Channel {
     /// `mtu`: bytes of a packet without IP and UDP headers.
     pub fn new(model: LossModel, repair: Repair, mtu: usize, seed: u64) -> Channel {
+        let mut rng = StdRng::seed_from_u64(seed);
         Channel {
             model,
             repair,
             parity: Budget::default(),
             payload: mtu.saturating_sub(13).max(1),
-            is_bad: false,
-            rng: StdRng::seed_from_u64(seed),
+            is_bad: model.starts_bad(&mut rng),
+            rng,
             bytes: 0,
             packets: 0,
             lost: 0,
@@ -167,6 +181,20 @@ mod tests {
             assert_eq!(packets, 1.0);
             assert!((share - expected).abs() < 0.02, "{share} of {expected}");
         }
+    }
+
+    #[test]
+    fn short_streams_lose_as_much_in_bursts_as_long_ones() {
+        let bursts = LossModel::GilbertElliott {
+            losses: [0.0, 1.0],
+            changes: [0.01, 0.04],
+        };
+        let first_lost = (0..4000).filter(|&seed| {
+            let mut channel = Channel::new(bursts, Repair::None, 1200, seed);
+            channel.send(&unit(100), 0.25).is_empty()
+        });
+        let share = first_lost.count() as f64 / 4000.0;
+        assert!((share - 0.2).abs() < 0.03, "{share}");
     }
 
     #[test]
