@@ -6,6 +6,7 @@ mod channel;
 mod floor;
 mod hashes;
 mod parity;
+mod repair;
 mod run;
 mod session;
 
@@ -14,5 +15,6 @@ pub use channel::LossModel;
 pub use floor::{floor, Floor};
 pub use hashes::{hashes, Hashes};
 pub use parity::{tolerance, Parity, Tokens};
-pub use run::{measure, peak_memory_mib, run, to_rgb, Coded, Measured, Pictures};
+pub use repair::Repair;
+pub use run::{measure, peak_memory_mib, run, to_rgb, Coded, Measured, Perceptual, Pictures};
 pub use session::{LossyLink, Sent};

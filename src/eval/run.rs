@@ -36,6 +36,13 @@ pub struct Coded {
     pub sent: Sent,
 }
 
+/// LPIPS, and of which frames it is taken.
+pub struct Perceptual {
+    pub lpips: Lpips,
+    /// Of every n-th frame.
+    pub every: usize,
+}
+
 /// What [`Pictures`] look like beside their source.
 #[derive(Clone, Debug)]
 pub struct Measured {
@@ -58,15 +65,15 @@ pub fn run(
     clip: &Clip,
     settings: (EncoderSettings, DecoderSettings),
     link: Option<LossyLink>,
-    lpips: Option<&Lpips>,
+    perceptual: Option<&Perceptual>,
 ) -> Result<(Coded, Measured)> {
     let coded = round_trip(model, clip, settings, link)?;
-    let measured = measure(clip, &coded.pictures, coded.bytes as u64, lpips)?;
+    let measured = measure(clip, &coded.pictures, coded.bytes as u64, perceptual)?;
     Ok((coded, measured))
 }
 
 /// Measures what came back of a clip that was coded in some bytes. An error where it has another size or number of frames.
-pub fn measure(clip: &Clip, pictures: &Pictures, bytes: u64, lpips: Option<&Lpips>) -> Result<Measured> {
+pub fn measure(clip: &Clip, pictures: &Pictures, bytes: u64, perceptual: Option<&Perceptual>) -> Result<Measured> {
     let (found, expected) = (pictures.luma.size(), clip.luma.size());
     ensure!(
         found == expected,
@@ -83,7 +90,7 @@ pub fn measure(clip: &Clip, pictures: &Pictures, bytes: u64, lpips: Option<&Lpip
         worst_psnr: lowest_tenth(&frame_psnr),
         frame_psnr,
         ssim: ssim(&clip.luma, &pictures.luma),
-        lpips: lpips.map_or(Ok(f64::NAN), |lpips| mean_lpips(lpips, clip, pictures))?,
+        lpips: perceptual.map_or(Ok(f64::NAN), |p| mean_lpips(p, clip, pictures))?,
         flicker: flicker(&clip.luma, &pictures.luma),
     })
 }
@@ -171,16 +178,17 @@ pub fn to_rgb(luma: &Tensor, chroma: &Tensor) -> Result<Tensor> {
     Ok(picture::Ycbcr::BT601.to_rgb(luma, chroma)?.clamp(0.0, 1.0))
 }
 
-fn mean_lpips(lpips: &Lpips, clip: &Clip, coded: &Pictures) -> Result<f64> {
+fn mean_lpips(perceptual: &Perceptual, clip: &Clip, coded: &Pictures) -> Result<f64> {
     let _no_grad = tch::no_grad_guard();
-    let mut total = 0.0;
     // One frame at a time keeps the memory small.
-    for t in 0..clip.frames() {
+    let distances = (0..clip.frames()).step_by(perceptual.every.max(1)).map(|t| {
         let rgb = |luma: &Tensor, chroma: &Tensor| to_rgb(&luma.narrow(0, t, 1), &chroma.narrow(0, t, 1));
-        let distance = lpips.distance(&rgb(&coded.luma, &coded.chroma)?, &rgb(&clip.luma, &clip.chroma)?)?;
-        total += f64::try_from(distance.mean(Kind::Float))?;
-    }
-    Ok(total / clip.frames() as f64)
+        let (ours, source) = (rgb(&coded.luma, &coded.chroma)?, rgb(&clip.luma, &clip.chroma)?);
+        let distance = perceptual.lpips.distance(&ours, &source)?;
+        Ok(f64::try_from(distance.mean(Kind::Float))?)
+    });
+    let distances = distances.collect::<Result<Vec<f64>>>()?;
+    Ok(distances.iter().sum::<f64>() / distances.len() as f64)
 }
 
 /// Most memory that this process has held so far, in MiB; NaN where /proc does not tell.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::channel::{Channel, LossModel};
+use super::repair::Repair;
 use crate::bitstream::SequenceHeader;
 use crate::codec::{
     AccessUnit, CodecError, DecoderSettings, Encoder, EncoderSettings, EntropyDecoder, Frame, Painter, ParsedUnit,
@@ -25,12 +26,23 @@ pub struct LossyLink {
     pub mtu: usize,
     /// Of the random numbers.
     pub seed: u64,
+    /// What is done about them below the stream.
+    pub repair: Repair,
+    /// Seconds that packets lie in a jitter buffer before they are decoded.
+    pub delay: f64,
     /// Seconds from a unit to what the receiver says of it; `None`: nothing comes back.
     pub round_trip: Option<f64>,
     /// Whether the receiver acknowledges units.
     pub acknowledges: bool,
     /// Whether lost units are shown as the last picture, to see what concealing them is worth.
     pub repeats: bool,
+}
+
+impl LossyLink {
+    /// Seconds from a unit to what the receiver says of it once it has left the jitter buffer.
+    fn way_back(&self) -> Option<f64> {
+        Some(self.round_trip? + self.delay)
+    }
 }
 
 /// What came of a clip.
@@ -70,6 +82,8 @@ struct Session {
     feedback: VecDeque<(f64, Feedback)>,
     last_request: f64,
     received: Received,
+    /// Of a frame.
+    seconds: f64,
 }
 
 /// Both parts of a decoder.
@@ -94,7 +108,7 @@ pub fn run(
             entropy: EntropyDecoder::new(model.clone()),
             painter: Painter::new(model.clone(), decoder),
         },
-        channel: link.map(|link| Channel::new(link.losses, link.mtu, link.seed)),
+        channel: link.map(|link| Channel::new(link.losses, link.repair, link.mtu, link.seed)),
         link,
         feedback: VecDeque::new(),
         last_request: f64::NEG_INFINITY,
@@ -106,6 +120,7 @@ pub fn run(
             decoding: Duration::ZERO,
             sent: Sent::default(),
         },
+        seconds,
     };
     let times: Vec<Option<u64>> = frames.iter().map(|frame| frame.pts).collect();
     for (number, frame) in frames.into_iter().enumerate() {
@@ -140,35 +155,38 @@ impl Session {
     fn send(&mut self, units: Vec<AccessUnit>, now: f64, times: &[Option<u64>]) -> Result<()> {
         for unit in units {
             let bytes = match &mut self.channel {
-                Some(channel) => channel.send(&unit.bytes),
+                Some(channel) => channel.send(&unit.bytes, self.seconds * unit.frames as f64),
                 None => unit.bytes.clone(),
             };
             self.received.units.push(unit);
-            if !bytes.is_empty() {
-                self.receive(&bytes, now, times)?;
+            let is_decoded = !bytes.is_empty() && self.receive(&bytes, now, times)?;
+            // A short unit ends what units depend on, so that only a key unit can follow; that is no loss.
+            if !is_decoded || self.receiver.entropy.conceals() {
+                self.ask_for_key(now);
             }
-            self.ask_for_key(now);
         }
         Ok(())
     }
 
-    fn receive(&mut self, bytes: &[u8], now: f64, times: &[Option<u64>]) -> Result<()> {
+    /// Whether the unit could be decoded.
+    fn receive(&mut self, bytes: &[u8], now: f64, times: &[Option<u64>]) -> Result<bool> {
         let start = Instant::now();
         let missing = self.receiver.entropy.missing_before(bytes);
         for unit in self.receiver.entropy.conceal(missing) {
             self.show(&unit, times)?;
         }
-        match self.receiver.entropy.decode(bytes) {
+        let is_decoded = match self.receiver.entropy.decode(bytes) {
             Ok(unit) => {
                 self.acknowledge(&unit, now);
                 self.show(&unit, times)?;
+                true
             }
             // A unit was lost before it.
-            Err(CodecError::NoKeyUnit | CodecError::SymbolCheck { .. } | CodecError::Entropy(_)) => (),
+            Err(CodecError::NoKeyUnit | CodecError::SymbolCheck { .. } | CodecError::Entropy(_)) => false,
             Err(error) => return Err(error.into()),
-        }
+        };
         self.received.decoding += start.elapsed();
-        Ok(())
+        Ok(is_decoded)
     }
 
     /// Puts the frames of a unit to their times.
@@ -187,14 +205,14 @@ impl Session {
 
     fn acknowledge(&mut self, unit: &ParsedUnit, now: f64) {
         let link = self.link.filter(|link| link.acknowledges);
-        if let Some(((group, unit), back)) = unit.acknowledgement.zip(link.and_then(|link| link.round_trip)) {
+        if let Some(((group, unit), back)) = unit.acknowledgement.zip(link.and_then(|link| link.way_back())) {
             self.feedback
                 .push_back((now + back, Feedback::Acknowledgement(group, unit)));
         }
     }
 
     fn ask_for_key(&mut self, now: f64) {
-        let Some(back) = self.link.and_then(|link| link.round_trip) else {
+        let Some(back) = self.link.and_then(|link| link.way_back()) else {
             return;
         };
         if self.receiver.entropy.wants_key()

@@ -8,7 +8,7 @@ use clap::Args;
 use gsttvc::eval::{self, Pictures};
 use gsttvc::media::{write_montage, Clip};
 
-use crate::read_lpips;
+use crate::read_perceptual;
 
 #[derive(Args)]
 pub struct CompareArguments {
@@ -19,6 +19,9 @@ pub struct CompareArguments {
     /// LPIPS weights (safetensors); without them that column is empty.
     #[arg(long)]
     lpips: Option<PathBuf>,
+    /// Take LPIPS of every n-th frame only, which saves time.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    lpips_every: u16,
     /// PNG to write: the source above, below it what it became.
     #[arg(long)]
     png: Option<PathBuf>,
@@ -27,14 +30,16 @@ pub struct CompareArguments {
 /// Prints a line for each decoded clip, and writes the picture.
 pub fn compare(arguments: &CompareArguments) -> Result<()> {
     let source = Clip::read(&arguments.source)?;
-    let lpips = read_lpips(arguments.lpips.as_deref())?;
+    let perceptual = read_perceptual(arguments.lpips.as_deref(), arguments.lpips_every.into())?;
     let (width, height) = source.size();
     println!(
         "{width}x{height}, {} frames at {:.2} frames/s",
         source.frames(),
         source.frame_rate
     );
-    println!("stream                   bytes   kbit/s  bit/pixel  PSNR (luma)   SSIM   LPIPS  flicker");
+    println!(
+        "stream                   bytes   kbit/s  bit/pixel  PSNR (luma)   SSIM   LPIPS  flicker  PSNR, worst tenth"
+    );
     let mut rows = vec![eval::to_rgb(&source.luma, &source.chroma)?];
     for pair in arguments.coded.chunks(2) {
         let decoded = Clip::read(&pair[1])?;
@@ -43,17 +48,18 @@ pub fn compare(arguments: &CompareArguments) -> Result<()> {
             chroma: decoded.chroma,
         };
         let bytes = std::fs::metadata(&pair[0])?.len();
-        let m =
-            eval::measure(&source, &pictures, bytes, lpips.as_ref()).with_context(|| pair[1].display().to_string())?;
-        let perceptual = lpips.as_ref().map_or("-".into(), |_| format!("{:.4}", m.lpips));
+        let m = eval::measure(&source, &pictures, bytes, perceptual.as_ref())
+            .with_context(|| pair[1].display().to_string())?;
+        let distance = perceptual.as_ref().map_or("-".into(), |_| format!("{:.4}", m.lpips));
         println!(
-            "{:20} {bytes:9} {:8.2}  {:9.5}  {:8.2} dB  {:.3}  {perceptual:>6}  {:7.2}",
+            "{:20} {bytes:9} {:8.2}  {:9.5}  {:8.2} dB  {:.3}  {distance:>6}  {:7.2}  {:14.2} dB",
             pair[0].file_name().unwrap_or_default().to_string_lossy(),
             m.kbit_per_second,
             m.bits_per_pixel,
             m.psnr,
             m.ssim,
-            m.flicker
+            m.flicker,
+            m.worst_psnr
         );
         rows.push(eval::to_rgb(&pictures.luma, &pictures.chroma)?);
     }

@@ -13,10 +13,10 @@ use gsttvc::codec::{
     OperatingPoint, RateMode, Rdoq, ReconstructionSettings, DEFAULT_BUFFER_SECONDS, DEFAULT_QUANTIZER,
 };
 use gsttvc::entropy::{LATENT_STEPS, RESIDUAL_STEPS};
-use gsttvc::eval::{self, BufferUse, LossModel, LossyLink};
+use gsttvc::eval::{self, BufferUse, LossModel, LossyLink, Repair};
 use gsttvc::media::{find, write_montage, Clip};
 
-use crate::{load, read_lpips};
+use crate::{load, read_perceptual};
 
 #[derive(Args)]
 pub struct EvalArguments {
@@ -88,6 +88,15 @@ pub struct EvalArguments {
     /// Milliseconds after which a key unit comes that the receiver asks for; without it, it cannot ask.
     #[arg(long)]
     round_trip: Option<f64>,
+    /// Milliseconds that packets lie in the receiver's jitter buffer.
+    #[arg(long, default_value_t = 0.0)]
+    jitter_buffer: f64,
+    /// Send lost packets again while they can still come into the jitter buffer in time.
+    #[arg(long, requires = "round_trip")]
+    retransmit: bool,
+    /// Packets of parity for a hundred of the stream, as rtpulpfecenc makes them.
+    #[arg(long, conflicts_with = "retransmit", value_parser = clap::value_parser!(u32).range(1..=100))]
+    fec: Option<u32>,
     /// Let the receiver acknowledge units, so that later ones may refer to them.
     #[arg(long, requires = "round_trip")]
     acknowledge: bool,
@@ -100,6 +109,9 @@ pub struct EvalArguments {
     /// CSV file for a line per frame: clip, setting, number, PSNR, share of the positions that were lost.
     #[arg(long)]
     frames: Option<PathBuf>,
+    /// Take LPIPS of every n-th frame only, which saves time.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    lpips_every: u16,
     /// Folder for a PNG per clip and setting: source above, decoded below.
     #[arg(long)]
     montage: Option<PathBuf>,
@@ -186,19 +198,19 @@ fn parse_point(text: &str) -> Result<OperatingPoint, String> {
 /// Codes all clips with all settings.
 pub fn evaluate(arguments: &EvalArguments) -> Result<()> {
     let model = load(arguments.model.clone(), &arguments.device)?;
-    let lpips = read_lpips(arguments.lpips.as_deref())?;
+    let perceptual = read_perceptual(arguments.lpips.as_deref(), arguments.lpips_every.into())?;
     if let Some(folder) = &arguments.montage {
         std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
     }
     let mut frames = arguments.frames.as_deref().map(create_frames).transpose()?;
-    println!("clip,setting,frames,bytes,bpp,kbps,vbv_low_ms,vbv_dry,vbv_idle_ms,psnr_y,psnr_y_worst10,ssim,lpips,flicker,enc_fps,dec_fps,peak_mib,wire_bytes,packets,lost,not_shown,key_requests");
+    println!("clip,setting,frames,bytes,bpp,kbps,vbv_low_ms,vbv_dry,vbv_idle_ms,psnr_y,ssim,lpips,flicker,enc_fps,dec_fps,peak_mib,wire_bytes,packets,lost,not_shown,key_requests,worst_psnr_y");
     for path in find(&arguments.clips)? {
         let clip = Clip::read(&path)?;
         for (setting, settings) in arguments.settings(&clip) {
             let settings = (settings, arguments.decoder());
-            let (coded, m) = eval::run(&model, &clip, settings, arguments.link(), lpips.as_ref())?;
+            let (coded, m) = eval::run(&model, &clip, settings, arguments.link(), perceptual.as_ref())?;
             println!(
-                "{},{setting},{},{},{:.6},{:.2},{},{:.3},{:.3},{:.4},{},{:.3},{:.1},{:.1},{:.0},{},{},{},{},{}",
+                "{},{setting},{},{},{:.6},{:.2},{},{:.3},{:.4},{},{:.3},{:.1},{:.1},{:.0},{},{},{},{},{},{:.3}",
                 clip.name,
                 clip.frames(),
                 coded.bytes,
@@ -206,7 +218,6 @@ pub fn evaluate(arguments: &EvalArguments) -> Result<()> {
                 m.kbit_per_second,
                 buffer_columns(coded.buffer),
                 m.psnr,
-                m.worst_psnr,
                 m.ssim,
                 if m.lpips.is_nan() {
                     String::new()
@@ -222,6 +233,7 @@ pub fn evaluate(arguments: &EvalArguments) -> Result<()> {
                 coded.sent.lost,
                 coded.not_shown,
                 coded.sent.requests,
+                m.worst_psnr,
             );
             if let Some(file) = &mut frames {
                 write_frames(file, (&clip.name, &setting), &m.frame_psnr, &coded.lost)?;
@@ -274,9 +286,22 @@ impl EvalArguments {
         }
     }
 
+    fn repair(&self) -> Repair {
+        match (self.fec, self.round_trip.filter(|_| self.retransmit)) {
+            (Some(percentage), _) => Repair::Parity(f64::from(percentage) / 100.0),
+            (None, Some(round_trip)) => Repair::Retransmission {
+                round_trip: round_trip / 1000.0,
+                delay: self.jitter_buffer / 1000.0,
+            },
+            (None, None) => Repair::None,
+        }
+    }
+
     fn link(&self) -> Option<LossyLink> {
         Some(LossyLink {
             losses: self.loss?,
+            repair: self.repair(),
+            delay: self.jitter_buffer / 1000.0,
             mtu: self.mtu,
             seed: self.seed,
             round_trip: self.round_trip.map(|ms| ms / 1000.0),

@@ -11,7 +11,7 @@ use anyhow::{ensure, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use compare::{compare, CompareArguments};
 use evaluate::{evaluate, EvalArguments};
-use gsttvc::eval;
+use gsttvc::eval::{self, Perceptual};
 use gsttvc::metrics::Lpips;
 use gsttvc::model::{cosmos, Model, ModelSource};
 
@@ -177,8 +177,10 @@ fn parity(arguments: &ParityArguments) -> Result<()> {
     Ok(())
 }
 
-fn read_lpips(weights: Option<&Path>) -> Result<Option<Lpips>> {
-    weights
+/// `every`: of which frames it is to be taken.
+fn read_perceptual(weights: Option<&Path>, every: usize) -> Result<Option<Perceptual>> {
+    let lpips = weights
         .map(|path| Lpips::load(path, tch::Device::Cpu, tch::Kind::Float))
-        .transpose()
+        .transpose()?;
+    Ok(lpips.map(|lpips| Perceptual { lpips, every }))
 }
