@@ -7,7 +7,6 @@ use std::sync::mpsc;
 
 use common::network::*;
 use common::units::*;
-use common::*;
 use gst::prelude::*;
 
 #[test]
