@@ -11,7 +11,7 @@ use crate::rtp::Acknowledgement;
 
 /// So late an acknowledgement is still worth an RTCP packet of its own. Units may refer to the 15 before, which are four seconds at 30
 /// frames/s.
-const MAX_DELAY: gst::ClockTime = gst::ClockTime::from_seconds(2);
+const MAX_DELAY: gst::ClockTime = gst::ClockTime::ZERO;
 
 /// An acknowledgement, and the SSRC of the stream.
 type Pending = Arc<Mutex<Option<(Acknowledgement, u32)>>>;
