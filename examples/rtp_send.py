@@ -7,6 +7,7 @@ Needs python3-gi and gir1.2-gst-plugins-base-1.0 (Debian's names), and the plugi
 
 import argparse
 import sys
+import threading
 
 import gi
 
@@ -67,6 +68,31 @@ def follow_reports(session, encoder, rate):
     session.connect("on-ssrc-active", on_report)
 
 
+# RTCP packet type.
+BYE = 203
+
+
+def has_bye(packets):
+    while len(packets) >= 4:
+        if packets[1] == BYE:
+            return True
+        packets = packets[4 + 4 * int.from_bytes(packets[2:4], "big"):]
+    return False
+
+
+def end_after_bye(sink):
+    """Ends the side of RTCP behind the BYE: GStreamer 1.22 does not always do so."""
+
+    def on_packets(pad, info):
+        buffer = info.get_buffer()
+        if has_bye(buffer.extract_dup(0, buffer.get_size())):
+            # The pad takes the event when the packet has been sent.
+            threading.Thread(target=pad.send_event, args=(Gst.Event.new_eos(),)).start()
+        return Gst.PadProbeReturn.OK
+
+    sink.get_static_pad("sink").add_probe(Gst.PadProbeType.BUFFER, on_packets)
+
+
 def pipeline(options):
     host, port = options.to.rsplit(":", 1)
     return Gst.parse_launch(
@@ -74,7 +100,7 @@ def pipeline(options):
         f"{options.source} ! videoconvert ! tvcenc name=encoder bitrate={options.bitrate} error-resilience=units "
         f"min-force-key-unit-interval={Gst.SECOND} ! rtptvcpay ! bin.send_rtp_sink_0 "
         f"bin.send_rtp_src_0 ! udpsink host={host} port={port} "
-        f"bin.send_rtcp_src_0 ! udpsink host={host} port={int(port) + 1} sync=false async=false "
+        f"bin.send_rtcp_src_0 ! udpsink name=rtcp host={host} port={int(port) + 1} sync=false async=false "
         f"udpsrc port={options.reports} ! bin.recv_rtcp_sink_0")
 
 
@@ -120,6 +146,7 @@ def main():
         sender = pipeline(options)
         session = sender.get_by_name("bin").emit("get-internal-session", 0)
         follow_reports(session, sender.get_by_name("encoder"), Rate(options.bitrate, options.least))
+        end_after_bye(sender.get_by_name("rtcp"))
         run(sender)
     except (RuntimeError, ValueError, GLib.Error) as error:
         sys.exit(f"rtp_send: {error}")

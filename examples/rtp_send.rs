@@ -43,6 +43,7 @@ fn run() -> Result<(), Fault> {
     };
     let pipeline = pipeline(&options)?;
     follow_reports(&pipeline, Rate::new(options.bitrate, options.least))?;
+    end_after_bye(&pipeline)?;
     let played = play(&pipeline);
     pipeline.set_state(gst::State::Null)?;
     played
@@ -104,7 +105,7 @@ fn pipeline(options: &Options) -> Result<gst::Pipeline, Fault> {
          {source} ! videoconvert ! tvcenc name=encoder bitrate={bitrate} error-resilience=units \
          min-force-key-unit-interval=1000000000 ! rtptvcpay ! bin.send_rtp_sink_0 \
          bin.send_rtp_src_0 ! udpsink host={host} port={} \
-         bin.send_rtcp_src_0 ! udpsink host={host} port={} sync=false async=false \
+         bin.send_rtcp_src_0 ! udpsink name=rtcp host={host} port={} sync=false async=false \
          udpsrc port={} ! bin.recv_rtcp_sink_0",
         options.port,
         options.port + 1,
@@ -186,6 +187,38 @@ fn follow_reports(pipeline: &gst::Pipeline, rate: Rate) -> Result<(), Fault> {
         );
         encoder.set_property("bitrate", kbps);
         None
+    });
+    Ok(())
+}
+
+/// RTCP packet type of a BYE.
+const BYE: u8 = 203;
+
+fn has_bye(mut packets: &[u8]) -> bool {
+    while let [_, kind, high, low, ..] = *packets {
+        if kind == BYE {
+            return true;
+        }
+        let words = 1 + usize::from(u16::from_be_bytes([high, low]));
+        packets = packets.get(4 * words..).unwrap_or_default();
+    }
+    false
+}
+
+/// Ends the side of RTCP behind the BYE: GStreamer 1.22 does not always do so.
+fn end_after_bye(pipeline: &gst::Pipeline) -> Result<(), Fault> {
+    let sink = pipeline.by_name("rtcp").ok_or("no RTCP")?;
+    let pad = sink.static_pad("sink").ok_or("no pad")?;
+    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+        let packets = info.buffer().and_then(|buffer| buffer.map_readable().ok());
+        if packets.is_some_and(|packets| has_bye(&packets)) {
+            let pad = pad.clone();
+            // The pad takes the event when the packet has been sent.
+            sink.call_async(move |_| {
+                pad.send_event(gst::event::Eos::new());
+            });
+        }
+        gst::PadProbeReturn::Ok
     });
     Ok(())
 }

@@ -9,8 +9,8 @@ use gst::prelude::*;
 use crate::elements::rtp::session::{self, Connection};
 use crate::rtp::Acknowledgement;
 
-/// So late an acknowledgement is still worth an RTCP packet of its own. Units may refer to the 15 before, which are four seconds at 30
-/// frames/s.
+/// For how long the session may put off an RTCP packet for an acknowledgement alone. Not at all: it would fill every gap that reports need, and
+/// the next unit is about to be acknowledged.
 const MAX_DELAY: gst::ClockTime = gst::ClockTime::ZERO;
 
 /// An acknowledgement, and the SSRC of the stream.
@@ -31,7 +31,7 @@ impl Acknowledgements {
         };
         self.connect(&session);
         *self.pending.lock().unwrap() = Some((acknowledgement, ssrc));
-        // If there is no time for a packet before the next regular one, it goes with that.
+        // Where none is allowed now, it goes with the next report.
         let _: bool = session::internal(&session).emit_by_name("send-rtcp-full", &[&MAX_DELAY.nseconds()]);
         true
     }
