@@ -2,6 +2,7 @@
 //! The RTP session that packets go through.
 
 use gst::glib;
+use gst::glib::translate::from_glib_full;
 use gst::prelude::*;
 
 /// More pads than between a payloader or depayloader and its session anywhere.
@@ -28,8 +29,11 @@ fn is_session(element: &gst::Element) -> bool {
 
 /// The pads that data goes on from, or comes from, on the other side of the element.
 fn pads_behind(pad: &gst::Pad) -> impl Iterator<Item = gst::Pad> {
+    // SAFETY: the function takes any pad, and gives an iterator of pads; or none where the pad has no parent, which the binding knows nothing of.
+    let pads: Option<gst::Iterator<gst::Pad>> =
+        unsafe { from_glib_full(gst::ffi::gst_pad_iterate_internal_links(pad.as_ptr())) };
     // Pads that come or go meanwhile end it; whoever looks for a session does so again.
-    pad.iterate_internal_links().into_iter().map_while(Result::ok)
+    pads.into_iter().flatten().map_while(Result::ok)
 }
 
 /// The object (`RTPSession`) that signals what goes through an `rtpsession`, from any thread.
