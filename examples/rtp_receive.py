@@ -33,7 +33,7 @@ class Pictures:
 
 
 def pipeline(options):
-    host, port = options.reports.rsplit(":", 1)
+    host, port = options.reports
     receiver = Gst.parse_launch(
         "rtpbin name=bin rtp-profile=avpf latency=500 do-lost=true "
         f'udpsrc name=packets port={options.port} caps="{CAPS}" ! bin.recv_rtp_sink_0 '
@@ -86,10 +86,17 @@ def run(receiver, pictures):
     return stats
 
 
+def address(text):
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit():
+        raise argparse.ArgumentTypeError(f"{text} is not HOST:PORT")
+    return host, int(port)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--port", default=5004, type=int, help="where RTP comes in; RTCP comes to the next one (default: %(default)s)")
-    parser.add_argument("--reports", default="127.0.0.1:5006", metavar="HOST:PORT", help="where RTCP goes (default: %(default)s)")
+    parser.add_argument("--reports", default="127.0.0.1:5006", type=address, metavar="HOST:PORT", help="where RTCP goes (default: %(default)s)")
     parser.add_argument("--sink", default="autovideosink", metavar="ELEMENTS", help="what shows the pictures (default: %(default)s)")
     options = parser.parse_args()
     Gst.init(None)

@@ -72,10 +72,10 @@ impl Options {
                 .next()
                 .ok_or_else(|| format!("{option} lacks a value\n{USAGE}"))?;
             match option.as_str() {
-                "--port" => options.port = value.parse().map_err(|_| format!("--port: {value} is no port"))?,
+                "--port" => options.port = number(&option, &value)?,
                 "--reports" => {
                     let (host, port) = value.rsplit_once(':').ok_or("--reports needs HOST:PORT")?;
-                    options.reports = (host.into(), port.parse()?);
+                    options.reports = (host.into(), number(&option, port)?);
                 }
                 "--sink" => options.sink = value,
                 _ => return Err(format!("no option {option}\n{USAGE}").into()),
@@ -85,17 +85,20 @@ impl Options {
     }
 }
 
+fn number(option: &str, value: &str) -> Result<u16, String> {
+    value.parse().map_err(|_| format!("{option}: {value} is no port"))
+}
+
 fn pipeline(options: &Options) -> Result<gst::Pipeline, Fault> {
     let (host, reports) = &options.reports;
+    let rtcp = options.port.checked_add(1).ok_or("RTCP needs the next port")?;
     let text = format!(
         "rtpbin name=bin rtp-profile=avpf latency=500 do-lost=true \
          udpsrc name=packets port={} caps=\"{CAPS}\" ! bin.recv_rtp_sink_0 \
          bin. ! rtptvcdepay request-keyframe=true ! tvcdec name=decoder acknowledge=true ! videoconvert ! {} \
          udpsrc port={} ! bin.recv_rtcp_sink_0 \
          bin.send_rtcp_src_0 ! udpsink host={host} port={reports} sync=false async=false",
-        options.port,
-        options.sink,
-        options.port + 1,
+        options.port, options.sink, rtcp,
     );
     let pipeline = gst::parse::launch(&text)?.downcast::<gst::Pipeline>();
     let pipeline = pipeline.map_err(|_| "no pipeline")?;

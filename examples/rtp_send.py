@@ -94,13 +94,13 @@ def end_after_bye(sink):
 
 
 def pipeline(options):
-    host, port = options.to.rsplit(":", 1)
+    host, port = options.to
     return Gst.parse_launch(
         "rtpbin name=bin rtp-profile=avpf "
         f"{options.source} ! videoconvert ! tvcenc name=encoder bitrate={options.bitrate} error-resilience=units "
         f"min-force-key-unit-interval={Gst.SECOND} ! rtptvcpay ! bin.send_rtp_sink_0 "
         f"bin.send_rtp_src_0 ! udpsink host={host} port={port} "
-        f"bin.send_rtcp_src_0 ! udpsink name=rtcp host={host} port={int(port) + 1} sync=false async=false "
+        f"bin.send_rtcp_src_0 ! udpsink name=rtcp host={host} port={port + 1} sync=false async=false "
         f"udpsrc port={options.reports} ! bin.recv_rtcp_sink_0")
 
 
@@ -129,11 +129,18 @@ def run(sender):
         raise RuntimeError(faults[0])
 
 
+def address(text):
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit():
+        raise argparse.ArgumentTypeError(f"{text} is not HOST:PORT")
+    return host, int(port)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--source", default="videotestsrc is-live=true pattern=ball ! video/x-raw,width=320,height=180", metavar="ELEMENTS",
                         help="for instance 'v4l2src', or 'filesrc location=in.mp4 ! decodebin' (default: %(default)s)")
-    parser.add_argument("--to", default="127.0.0.1:5004", metavar="HOST:PORT",
+    parser.add_argument("--to", default="127.0.0.1:5004", type=address, metavar="HOST:PORT",
                         help="where RTP goes; RTCP goes to the next port (default: %(default)s)")
     parser.add_argument("--reports", default=5006, type=int, metavar="PORT", help="where RTCP comes in (default: %(default)s)")
     parser.add_argument("--bitrate", default=40, type=int, metavar="KBPS", help="most kbit/s (default: %(default)s)")

@@ -80,7 +80,7 @@ impl Options {
                 "--source" => options.source = value,
                 "--to" => {
                     let (host, port) = value.rsplit_once(':').ok_or("--to needs HOST:PORT")?;
-                    (options.host, options.port) = (host.into(), port.parse()?);
+                    (options.host, options.port) = (host.into(), number(&option, port)?);
                 }
                 "--reports" => options.reports = number(&option, &value)?,
                 "--bitrate" => options.bitrate = number(&option, &value)?,
@@ -100,6 +100,7 @@ fn number<T: std::str::FromStr>(option: &str, value: &str) -> Result<T, String> 
 
 fn pipeline(options: &Options) -> Result<gst::Pipeline, Fault> {
     let (source, host, bitrate) = (&options.source, &options.host, options.bitrate);
+    let rtcp = options.port.checked_add(1).ok_or("RTCP needs the next port")?;
     let text = format!(
         "rtpbin name=bin rtp-profile=avpf \
          {source} ! videoconvert ! tvcenc name=encoder bitrate={bitrate} error-resilience=units \
@@ -107,9 +108,7 @@ fn pipeline(options: &Options) -> Result<gst::Pipeline, Fault> {
          bin.send_rtp_src_0 ! udpsink host={host} port={} \
          bin.send_rtcp_src_0 ! udpsink name=rtcp host={host} port={} sync=false async=false \
          udpsrc port={} ! bin.recv_rtcp_sink_0",
-        options.port,
-        options.port + 1,
-        options.reports,
+        options.port, rtcp, options.reports,
     );
     let pipeline = gst::parse::launch(&text)?.downcast::<gst::Pipeline>();
     pipeline.map_err(|_| "the source is no list of elements".into())
