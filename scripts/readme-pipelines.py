@@ -11,7 +11,7 @@ import sys
 import tempfile
 
 # Words of pipelines that need what a test machine lacks, and why.
-NEEDS = {"v4l2src": "a camera", "device=cuda": "a GPU", "udpsrc": "a sender"}
+NEEDS = {"v4l2src": "a camera", "device=cuda": "a GPU", "udpsrc": "a sender", "rtsp://": "a server"}
 TIMEOUT_S = 120
 
 

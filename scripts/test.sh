@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 step() { echo "== $*"; }
-scripts/setup.sh ffmpeg python3-gi gir1.2-gst-plugins-base-1.0
+scripts/setup.sh ffmpeg python3-gi gir1.2-gst-plugins-base-1.0 gir1.2-gst-rtsp-server-1.0
 
 step "format and lints"
 # cargo fmt does not see modules that a macro declares, as in lib.rs.
@@ -39,6 +39,8 @@ clip=demo-out/bikes.mp4
 scripts/real-clip.sh "$clip" || { clip=demo-out/source.mkv; scripts/synthetic-clip.sh "$clip"; }
 ffmpeg -v error -y -i "$clip" -t 1 -vf scale=160:-2 demo-out/short.mp4
 scripts/readme-pipelines.py README.md demo-out/short.mp4
+scripts/rtp-examples.py target/debug/examples
+scripts/rtsp-example.py
 unset GST_PLUGIN_PATH GST_REGISTRY
 
 step "installation"

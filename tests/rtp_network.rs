@@ -5,87 +5,9 @@ mod common;
 
 use std::sync::mpsc;
 
+use common::network::*;
 use common::units::*;
-use common::*;
 use gst::prelude::*;
-use gst_app::{AppSink, AppSrc};
-
-/// So long nothing in these tests takes, on any machine.
-const PATIENCE: gst::ClockTime = gst::ClockTime::from_seconds(30);
-/// Between two access units.
-const STEP: gst::ClockTime = gst::ClockTime::from_mseconds(20);
-const CAPS: &str = "application/x-rtp,media=video,clock-rate=90000,encoding-name=TVC,payload=96";
-
-/// A pipeline that stops with the test.
-struct Running(gst::Pipeline);
-
-impl Running {
-    fn new(text: &str) -> Running {
-        init();
-        Running(gst::parse::launch(text).unwrap().downcast().unwrap())
-    }
-
-    fn get<T: IsA<gst::Element>>(&self, name: &str) -> T {
-        self.0.by_name(name).unwrap().downcast().unwrap()
-    }
-
-    fn set_state(&self, state: gst::State) -> &Self {
-        self.0.set_state(state).unwrap();
-        self
-    }
-
-    /// The port that a `udpsrc port=0` has got.
-    fn port(&self, name: &str) -> i32 {
-        self.get::<gst::Element>(name).property("port")
-    }
-
-    fn pull(&self) -> gst::Buffer {
-        let sample = self.get::<AppSink>("sink").try_pull_sample(PATIENCE);
-        let fault = || error(&self.0.bus().unwrap());
-        let sample = sample.unwrap_or_else(|| panic!("nothing comes: {:?}", fault()));
-        sample.buffer_owned().unwrap()
-    }
-
-    fn pull_all(&self, count: usize) -> Vec<Vec<u8>> {
-        (0..count).map(|_| bytes(&self.pull())).collect()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.set_state(gst::State::Null);
-    }
-}
-
-/// Gives the units to a source named `src`, the first one as number `first`.
-fn feed(pipeline: &Running, units: &[Vec<u8>], first: u64) {
-    let source = pipeline.get::<AppSrc>("src");
-    for (n, unit) in (first..).zip(units) {
-        let mut buffer = gst::Buffer::from_mut_slice(unit.clone());
-        let writable = buffer.get_mut().unwrap();
-        writable.set_pts(n * STEP);
-        writable.set_duration(STEP);
-        source.push_buffer(buffer).unwrap();
-    }
-}
-
-/// A source of units in the time of `tvc_caps`.
-fn source() -> String {
-    format!("appsrc name=src format=time is-live=true caps=\"{}\"", tvc_caps())
-}
-
-/// Drops packets at a pad; `is_lost` gets the number of each that comes.
-fn lose(element: &gst::Element, pad: &str, is_lost: impl Fn(usize) -> bool + Send + Sync + 'static) {
-    let count = std::sync::atomic::AtomicUsize::new(0);
-    let pad = element.static_pad(pad).unwrap();
-    pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
-        let n = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-        match is_lost(n) {
-            true => gst::PadProbeReturn::Drop,
-            false => gst::PadProbeReturn::Ok,
-        }
-    });
-}
 
 #[test]
 fn units_go_through_sockets() {
@@ -102,32 +24,6 @@ fn units_go_through_sockets() {
     let units = resilient_stream(3, 2, 500);
     feed(&sender, &units, 0);
     assert_eq!(receiver.pull_all(9), units);
-}
-
-/// Two sessions that hear each other, through sockets.
-fn sessions() -> (Running, Running) {
-    let receiver = Running::new(&format!(
-        "rtpbin name=bin latency=100 rtp-profile=avpf \
-         udpsrc name=rtp port=0 address=127.0.0.1 caps=\"{CAPS},rtcp-fb-nack-pli=(boolean)true\" ! bin.recv_rtp_sink_0 \
-         udpsrc name=rtcp port=0 address=127.0.0.1 ! bin.recv_rtcp_sink_0 \
-         bin.send_rtcp_src_0 ! udpsink name=reports host=127.0.0.1 sync=false async=false \
-         bin. ! rtptvcdepay name=depay request-keyframe=true ! tvcparse ! appsink name=sink sync=false"
-    ));
-    receiver.set_state(gst::State::Ready);
-    let sender = Running::new(&format!(
-        "rtpbin name=bin rtp-profile=avpf {} ! rtptvcpay name=pay ! bin.send_rtp_sink_0 \
-         bin.send_rtp_src_0 ! identity name=line ! udpsink host=127.0.0.1 port={} async=false \
-         bin.send_rtcp_src_0 ! udpsink host=127.0.0.1 port={} sync=false async=false \
-         udpsrc name=rtcp port=0 address=127.0.0.1 ! bin.recv_rtcp_sink_0",
-        source(),
-        receiver.port("rtp"),
-        receiver.port("rtcp"),
-    ));
-    sender.set_state(gst::State::Ready);
-    receiver
-        .get::<gst::Element>("reports")
-        .set_property("port", sender.port("rtcp"));
-    (sender, receiver)
 }
 
 #[test]

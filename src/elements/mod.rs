@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The GStreamer elements.
 
-#[cfg(feature = "codec")]
 mod acknowledge;
 pub mod caps;
 #[cfg(feature = "codec")]

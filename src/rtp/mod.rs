@@ -26,6 +26,7 @@
 //! # Ok::<(), gsttvc::bitstream::BitstreamError>(())
 //! ```
 
+mod acknowledgement;
 mod aggregate;
 mod depacketizer;
 mod fragment;
@@ -35,6 +36,7 @@ mod packetizer;
 #[cfg(test)]
 mod tests;
 
+pub use acknowledgement::{Acknowledgement, PAYLOAD_FEEDBACK, REFERENCE_PICTURE};
 pub use aggregate::{AggregatedUnit, MAX_OFFSET};
 pub use depacketizer::{Depacketizer, Packet, Unit};
 pub use header::{PayloadHeader, NUMBERS};
@@ -46,7 +48,7 @@ use crate::bitstream::BitstreamError;
 /// Ticks of the RTP clock in a second.
 pub const CLOCK_RATE: u32 = 90_000;
 
-/// Why a packet is dropped.
+/// Why a packet is dropped, or feedback ignored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
     /// It has no payload header.
@@ -73,6 +75,9 @@ pub enum Rejection {
     /// Its parts do not fill an aggregation packet.
     #[error("malformed aggregation packet")]
     Aggregate,
+    /// No acknowledgement of a unit.
+    #[error("malformed acknowledgement")]
+    Acknowledgement,
     /// There is no unit in it.
     #[error(transparent)]
     Unit(#[from] BitstreamError),

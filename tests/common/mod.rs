@@ -2,6 +2,7 @@
 //! What the element tests share.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod network;
 pub mod player;
 #[cfg(feature = "train")]
 pub mod trainer;

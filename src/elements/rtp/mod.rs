@@ -3,6 +3,7 @@
 
 pub mod depay;
 pub mod pay;
+mod session;
 
 use gst::glib;
 

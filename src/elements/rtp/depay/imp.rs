@@ -9,11 +9,12 @@ use gst::subclass::prelude::*;
 use gst_rtp::prelude::*;
 use gst_rtp::subclass::prelude::*;
 
+use super::feedback::Acknowledgements;
 use super::stats;
 use crate::bitstream::SequenceHeader;
-use crate::elements::caps;
 use crate::elements::rtp::packets;
-use crate::rtp::{Depacketizer, Packet, Unit, CLOCK_RATE};
+use crate::elements::{acknowledge, caps};
+use crate::rtp::{Acknowledgement, Depacketizer, Packet, Unit, CLOCK_RATE};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -45,6 +46,8 @@ struct State {
     depacketizer: Depacketizer,
     /// Sender of the last packet.
     ssrc: Option<u32>,
+    /// Of the last packet.
+    payload_type: u8,
     /// What the caps on the source pad were made from.
     announced: Option<SequenceHeader>,
     /// Key units are asked for by this clock.
@@ -57,6 +60,7 @@ impl State {
         State {
             depacketizer: Depacketizer::new(settings.wait_for_keyframe, max_reorder),
             ssrc: None,
+            payload_type: 0,
             announced: None,
             started: Instant::now(),
         }
@@ -73,6 +77,7 @@ impl Default for State {
 pub struct RtpTvcDepay {
     settings: Mutex<Settings>,
     state: Mutex<State>,
+    acknowledgements: Acknowledgements,
 }
 
 #[glib::object_subclass]
@@ -128,6 +133,16 @@ impl ObjectImpl for RtpTvcDepay {
             _ => stats::structure(&self.state.lock().unwrap().depacketizer.statistics()).to_value(),
         }
     }
+
+    fn constructed(&self) {
+        self.parent_constructed();
+        // The base class asks for nothing that comes from downstream.
+        let event = |pad: &gst::Pad, parent: Option<&gst::Object>, event: gst::Event| {
+            RtpTvcDepay::catch_panic_pad_function(parent, || false, |this| this.src_event(pad, event))
+        };
+        // SAFETY: the pad is new, and nobody sends it events yet.
+        unsafe { self.obj().src_pad().set_event_function(event) };
+    }
 }
 
 impl GstObjectImpl for RtpTvcDepay {}
@@ -175,6 +190,7 @@ impl RTPBaseDepayloadImpl for RtpTvcDepay {
         let mut units = Vec::new();
         {
             let mut state = self.state.lock().unwrap();
+            state.payload_type = rtp.payload_type();
             if state.ssrc.replace(rtp.ssrc()).is_some_and(|ssrc| ssrc != rtp.ssrc()) {
                 state.depacketizer.finish(&mut units);
                 state.depacketizer.restart();
@@ -224,6 +240,27 @@ impl RTPBaseDepayloadImpl for RtpTvcDepay {
 }
 
 impl RtpTvcDepay {
+    fn src_event(&self, pad: &gst::Pad, event: gst::Event) -> bool {
+        match acknowledge::parse(&event) {
+            Some((group, unit)) if self.acknowledge(group, unit) => true,
+            _ => gst::Pad::event_default(pad, Some(&*self.obj()), event),
+        }
+    }
+
+    /// Tells the sender in RTCP that a unit is there; false if there is no session for that.
+    fn acknowledge(&self, group: u8, unit: u8) -> bool {
+        let (ssrc, payload_type) = {
+            let state = self.state.lock().unwrap();
+            (state.ssrc, state.payload_type)
+        };
+        let acknowledgement = Acknowledgement {
+            payload_type,
+            group,
+            unit,
+        };
+        ssrc.is_some_and(|ssrc| self.acknowledgements.send(self.obj().sink_pad(), acknowledgement, ssrc))
+    }
+
     /// Sends units downstream; the base class remembers when they are not taken.
     fn push_units(&self, units: Vec<Unit>) {
         for unit in units {

@@ -9,9 +9,10 @@ use gst_rtp::prelude::*;
 use gst_rtp::subclass::prelude::*;
 
 use super::aggregator::{offsets, Aggregator, Waiting};
+use super::feedback::{Feedback, Listener, Receivers};
 use crate::bitstream::UnitHeader;
-use crate::elements::caps;
 use crate::elements::rtp::{packets, ENCODING_NAME};
+use crate::elements::{acknowledge, caps};
 use crate::rtp::{Packetizer, Payload, CLOCK_RATE};
 
 static CAT: LazyLock<gst::DebugCategory> =
@@ -49,12 +50,14 @@ struct State {
     aggregator: Aggregator,
     /// The next packet follows a discontinuity.
     is_discont: bool,
+    receivers: Receivers,
 }
 
 #[derive(Default)]
 pub struct RtpTvcPay {
     settings: Mutex<Settings>,
     state: Mutex<State>,
+    listener: Listener,
 }
 
 #[glib::object_subclass]
@@ -124,6 +127,9 @@ impl ElementImpl for RtpTvcPay {
     fn change_state(&self, transition: gst::StateChange) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
         if transition == gst::StateChange::ReadyToPaused {
             *self.state.lock().unwrap() = State::default();
+        }
+        if transition == gst::StateChange::PausedToReady {
+            self.listener.stop();
         }
         self.parent_change_state(transition)
     }
@@ -265,6 +271,9 @@ impl RtpTvcPay {
         payloads: &[Payload],
         pts: Option<gst::ClockTime>,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        if payloads.first().is_some_and(|payload| payload.is_key) {
+            self.listen();
+        }
         let is_discont = std::mem::take(&mut self.state.lock().unwrap().is_discont);
         let mut list = gst::BufferList::new_sized(payloads.len());
         let packets = list.make_mut();
@@ -272,6 +281,39 @@ impl RtpTvcPay {
             packets.add(self.packet(payload, pts, is_discont && n == 0));
         }
         self.obj().push_list(list)
+    }
+
+    /// Passes on what the RTP session hears of receivers. Looks for one again and again: packets may be sent before they go to a session.
+    fn listen(&self) {
+        let this = self.obj().downgrade();
+        self.listener.listen(self.obj().src_pad(), move |feedback| {
+            if let Some(this) = this.upgrade() {
+                this.imp().hear(&feedback);
+            }
+        });
+    }
+
+    /// Tells the encoder of a unit that its receiver has.
+    fn hear(&self, feedback: &Feedback) {
+        let obj = self.obj();
+        let caps = obj.src_pad().current_caps();
+        let ssrc = caps.and_then(|caps| caps.structure(0)?.get::<u32>("ssrc").ok());
+        let acknowledgement = feedback.acknowledgement;
+        if ssrc != Some(feedback.stream) || obj.pt() != u32::from(acknowledgement.payload_type) {
+            return;
+        }
+        let group = acknowledgement.group;
+        if !self.state.lock().unwrap().receivers.accept(group, feedback.receiver) {
+            gst::warning!(
+                CAT,
+                imp = self,
+                "several receivers acknowledge units: their acknowledgements are not heeded"
+            );
+            return;
+        }
+        gst::log!(CAT, imp = self, "{acknowledgement:?}");
+        obj.sink_pad()
+            .push_event(acknowledge::event(group, acknowledgement.unit));
     }
 
     /// A packet; the base class fills in the rest of its header.

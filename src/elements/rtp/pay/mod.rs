@@ -4,6 +4,7 @@ use gst::glib;
 use gst::prelude::*;
 
 mod aggregator;
+mod feedback;
 mod imp;
 
 glib::wrapper! {
