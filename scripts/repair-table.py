@@ -11,6 +11,7 @@ import argparse
 import csv
 import subprocess
 import sys
+import zlib
 from itertools import product
 from pathlib import Path
 from statistics import fmean
@@ -40,7 +41,9 @@ def measured(options: argparse.Namespace, clip: str, repair: str, loss: str, see
     name = f"{Path(clip).stem}-{options.rate}-{'-'.join(REPAIRS[repair])}-{loss}-{seed}.csv".replace(":", "_").replace("--", "")
     kept = Path(options.work) / name
     if not kept.exists():
-        command = [options.tvc_model, "eval", clip, "--bitrate", str(options.rate), "--no-residual", *REPAIRS[repair], "--loss", loss, "--seed", str(seed)]
+        command = [options.tvc_model, "eval", clip, "--bitrate", str(options.rate), "--no-residual", *REPAIRS[repair], "--loss", loss, "--seed",
+                   # With one seed for all clips they would all lose the same packets.
+                   str(zlib.crc32(f"{Path(clip).stem} {seed}".encode()))]
         done = subprocess.run(command, capture_output=True, check=False)
         if done.returncode != 0:
             sys.exit(f"repair-table: {' '.join(command)}\n{done.stderr.decode(errors='replace')}")

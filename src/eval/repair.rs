@@ -66,8 +66,11 @@ mod tests {
     #[test]
     fn half_of_parity_repeats_every_second_packet_that_is_a_unit() {
         let mut budget = Budget::default();
-        let groups: Vec<_> = (0..4).map(|_| budget.groups(1, 0.5)).collect();
-        assert_eq!(groups, [vec![], vec![0..1], vec![], vec![0..1]]);
+        let mut sent = vec![];
+        for unit in 0..4 {
+            sent.extend(budget.groups(1, 0.5).into_iter().map(|group| (unit, group)));
+        }
+        assert_eq!(sent, [(1, 0..1), (3, 0..1)]);
     }
 
     #[test]
