@@ -37,7 +37,7 @@ def pipeline(options):
     receiver = Gst.parse_launch(
         "rtpbin name=bin rtp-profile=avpf latency=500 do-lost=true "
         f'udpsrc name=packets port={options.port} caps="{CAPS}" ! bin.recv_rtp_sink_0 '
-        f"bin. ! rtptvcdepay request-keyframe=true ! tvcdec name=decoder acknowledge=true ! videoconvert ! {options.sink} "
+        f"bin. ! rtptvcdepay name=depayloader request-keyframe=true ! tvcdec name=decoder acknowledge=true ! videoconvert ! {options.sink} "
         f"udpsrc port={options.port + 1} ! bin.recv_rtcp_sink_0 "
         f"bin.send_rtcp_src_0 ! udpsink host={host} port={port} sync=false async=false")
     receiver.get_by_name("bin").emit("get-internal-session", 0).set_property("rtcp-min-interval", REPORT_INTERVAL)
@@ -56,9 +56,12 @@ def run(receiver, pictures):
             loop.quit()
         return Gst.PadProbeReturn.OK
 
-    def on_leave(_bin, _session, _ssrc):
-        # What waits in the jitter buffer is still shown.
-        receiver.get_by_name("packets").send_event(Gst.Event.new_eos())
+    def on_leave(_bin, _session, ssrc):
+        # Anybody may say that he leaves; rtpbin names its pads recv_rtp_src_SESSION_SSRC_TYPE.
+        shown = receiver.get_by_name("depayloader").get_static_pad("sink").get_peer()
+        if shown and shown.get_name().split("_")[4] == str(ssrc):
+            # What waits in the jitter buffer is still shown.
+            receiver.get_by_name("packets").send_event(Gst.Event.new_eos())
 
     def on_message(_bus, message):
         if message.type == Gst.MessageType.ERROR:

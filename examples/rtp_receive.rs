@@ -95,7 +95,7 @@ fn pipeline(options: &Options) -> Result<gst::Pipeline, Fault> {
     let text = format!(
         "rtpbin name=bin rtp-profile=avpf latency=500 do-lost=true \
          udpsrc name=packets port={} caps=\"{CAPS}\" ! bin.recv_rtp_sink_0 \
-         bin. ! rtptvcdepay request-keyframe=true ! tvcdec name=decoder acknowledge=true ! videoconvert ! {} \
+         bin. ! rtptvcdepay name=depayloader request-keyframe=true ! tvcdec name=decoder acknowledge=true ! videoconvert ! {} \
          udpsrc port={} ! bin.recv_rtcp_sink_0 \
          bin.send_rtcp_src_0 ! udpsink host={host} port={reports} sync=false async=false",
         options.port, options.sink, rtcp,
@@ -152,13 +152,22 @@ fn count_pictures(pipeline: &gst::Pipeline) -> Result<Arc<Mutex<Pictures>>, Faul
 /// When the sender leaves, or is silent for long, the stream ends with what waits in the jitter buffer.
 fn end_with_sender(pipeline: &gst::Pipeline) -> Result<(), Fault> {
     for signal in ["on-bye-ssrc", "on-timeout"] {
-        let packets = child(pipeline, "packets")?;
-        child(pipeline, "bin")?.connect(signal, false, move |_| {
-            packets.send_event(gst::event::Eos::new());
+        let (packets, depayloader) = (child(pipeline, "packets")?, child(pipeline, "depayloader")?);
+        child(pipeline, "bin")?.connect(signal, false, move |values| {
+            // Anybody may say that he leaves.
+            if values[2].get().ok() == ssrc(&depayloader) {
+                packets.send_event(gst::event::Eos::new());
+            }
             None
         });
     }
     Ok(())
+}
+
+/// Of the stream that is shown: `rtpbin` names its pads recv_rtp_src_SESSION_SSRC_TYPE.
+fn ssrc(depayloader: &gst::Element) -> Option<u32> {
+    let pad = depayloader.static_pad("sink")?.peer()?;
+    pad.name().split('_').nth(4)?.parse().ok()
 }
 
 fn play(pipeline: &gst::Pipeline) -> Result<(), Fault> {

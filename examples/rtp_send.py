@@ -28,7 +28,8 @@ class Rate:
     """The bit rate in kbit/s that a path takes, as far as its reports tell."""
 
     def __init__(self, most, least):
-        self.kbps, self.most, self.least = float(most), most, least
+        # A rate of 0 would ask for constant quality.
+        self.kbps, self.most, self.least = float(most), most, max(1, min(least, most))
         self.lost, self.shortest, self.sequence = 0.0, None, None
 
     def report(self, sequence, lost, round_trip):

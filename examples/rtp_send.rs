@@ -132,7 +132,8 @@ impl Rate {
         Rate {
             kbps: most.into(),
             most: most.into(),
-            least: least.min(most).into(),
+            // A rate of 0 would ask for constant quality.
+            least: least.clamp(1, most.max(1)).into(),
             lost: 0.0,
             shortest: None,
             sequence: None,
@@ -173,6 +174,10 @@ fn follow_reports(pipeline: &gst::Pipeline, rate: Rate) -> Result<(), Fault> {
     let rate = Mutex::new(rate);
     session.connect("on-ssrc-active", false, move |values| {
         let stats: gst::Structure = values[1].get::<gst::glib::Object>().ok()?.property("stats");
+        // The receiver may have heard nothing yet.
+        if stats.get::<bool>("have-rb") != Ok(true) {
+            return None;
+        }
         let number = |name| stats.get::<u32>(name).ok();
         let (lost, round_trip) = (number("rb-fractionlost")?, number("rb-round-trip")?);
         // Fixed-point numbers of RTCP.
@@ -208,9 +213,10 @@ fn has_bye(mut packets: &[u8]) -> bool {
 fn end_after_bye(pipeline: &gst::Pipeline) -> Result<(), Fault> {
     let sink = pipeline.by_name("rtcp").ok_or("no RTCP")?;
     let pad = sink.static_pad("sink").ok_or("no pad")?;
-    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+    pad.add_probe(gst::PadProbeType::BUFFER, |pad, info| {
         let packets = info.buffer().and_then(|buffer| buffer.map_readable().ok());
-        if packets.is_some_and(|packets| has_bye(&packets)) {
+        let sink = pad.parent_element();
+        if let Some(sink) = sink.filter(|_| packets.is_some_and(|packets| has_bye(&packets))) {
             let pad = pad.clone();
             // The pad takes the event when the packet has been sent.
             sink.call_async(move |_| {

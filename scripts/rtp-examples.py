@@ -89,13 +89,21 @@ def start(command):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+def wait_until_ready(receiving):
+    """Reads what a receiver says until it waits. Libraries may warn of something before."""
+    told = ""
+    for line in receiving.stdout:
+        if "waiting" in line:
+            return
+        told += line
+    sys.exit(f"the receiver does not start: {told}")
+
+
 def run(sender, receiver):
     to, reports = free_pair(), free_pair()
     receiving = start([*receiver, "--port", str(to), "--reports", f"127.0.0.1:{reports}", "--sink", "fakevideosink qos=false"])
     try:
-        told = receiving.stdout.readline()
-        if "waiting" not in told:
-            sys.exit(f"the receiver does not start: {told}{receiving.communicate()[0]}")
+        wait_until_ready(receiving)
         with Path(to) as path:
             sending = start([*sender, "--to", f"127.0.0.1:{path.port}", "--reports", str(reports), "--source", SOURCE,
                              "--bitrate", str(BITRATE)])

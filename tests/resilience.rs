@@ -197,15 +197,37 @@ fn pictures_of_a_lost_unit_do_not_wait_for_the_next_one() {
 }
 
 #[test]
-fn a_gap_that_leaves_time_for_the_next_unit_or_never_ends_conceals_no_more_than_may_be() {
+fn a_gap_conceals_one_unit_and_none_where_it_leaves_time_for_the_next() {
     init();
     let units = encode("error-resilience=units");
     let mut harness = decoder();
     push_all(&mut harness, &units[..2]);
     push_gap(&mut harness, &units[2], 160);
     push_all(&mut harness, &units[2..3]);
+    // Whatever a gap says of its end, units after the one that is lost may still come.
     push_gap(&mut harness, &units[3], 1_000_000);
+    push_all(&mut harness, &units[4..]);
     harness.push_event(gst::event::Eos::new());
-    let frames = drain(&mut harness);
-    assert_eq!(frames.len(), 1 + 2 * 8 + 4 * 8, "four units at most");
+    let number = |frame: gst::Buffer| frame.pts().unwrap().mseconds() / 40;
+    let frames: Vec<u64> = drain(&mut harness).into_iter().map(number).collect();
+    assert_eq!(frames, (0..97).collect::<Vec<_>>());
+    let stats = harness.element().unwrap().property::<gst::Structure>("stats");
+    assert_eq!(stats.get::<u64>("concealed").unwrap(), 8);
+}
+
+#[test]
+fn a_placeholder_that_does_not_come_through_costs_nothing_else() {
+    init();
+    let units = encode("error-resilience=units");
+    let mut harness = decoder();
+    push_all(&mut harness, &units[..3]);
+    let sink = harness.element().unwrap().static_pad("sink").unwrap();
+    let dropping = sink.add_probe(gst::PadProbeType::BUFFER, |_, _| gst::PadProbeReturn::Drop);
+    push_gap(&mut harness, &units[3], 310);
+    sink.remove_probe(dropping.unwrap());
+    push_all(&mut harness, &units[3..]);
+    harness.push_event(gst::event::Eos::new());
+    assert_eq!(drain(&mut harness).len(), 97);
+    let stats = harness.element().unwrap().property::<gst::Structure>("stats");
+    assert_eq!(stats.get::<u64>("concealed").unwrap(), 0);
 }

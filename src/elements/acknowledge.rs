@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The event with which a receiver tells the sender that it has a unit.
 
+use crate::bitstream::GROUPS;
+
 /// Name of the structure. Fields: `group` and `unit` (guint), as the unit's header numbers them.
 const NAME: &str = "GstTvcAcknowledge";
 
@@ -25,12 +27,19 @@ pub fn parse(event: &gst::EventRef) -> Option<(u8, u8)> {
             .ok()
             .and_then(|number| u8::try_from(number).ok())
     };
-    number("group").zip(number("unit"))
+    let group = number("group").filter(|group| *group < GROUPS);
+    group.zip(number("unit"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_group_has_four_bits() {
+        gst::init().unwrap();
+        assert_eq!(parse(&event(16, 1)), None);
+    }
 
     #[test]
     fn what_is_sent_is_understood_and_nothing_else() {

@@ -63,6 +63,8 @@ struct Receiving {
     bytes: Vec<u8>,
     headers: Option<(UnitHeader, UnitHeader)>,
     count: u8,
+    /// Packets that are lost since the last whole slice.
+    lost: usize,
     fragments: Option<Fragments>,
 }
 
@@ -87,6 +89,7 @@ impl Receiving {
             bytes: Vec::new(),
             headers: None,
             count: 0,
+            lost: 0,
             fragments: None,
         }
     }
@@ -115,6 +118,7 @@ impl Receiving {
         let first = self.headers.map_or(header, |(first, _)| first);
         self.headers = Some((first, header));
         self.count += 1;
+        self.lost = 0;
         if self.bytes.is_empty() {
             self.bytes = slice;
         } else {
@@ -127,10 +131,10 @@ impl Receiving {
         self.headers.is_some_and(|(_, last)| last.is_last_slice())
     }
 
-    /// Whether only the last slice is not there yet.
-    fn wants_last_slice(&self) -> bool {
-        let is_next_last = |header: UnitHeader| header.slice().index + 2 == header.slice().count;
-        self.headers.is_some_and(|(_, last)| is_next_last(last))
+    /// Whether the packets that are lost since the last slice held all that could still come.
+    fn has_lost_the_rest(&self) -> bool {
+        let rest = |header: UnitHeader| usize::from(header.slice().count - header.slice().index - 1);
+        self.headers.is_some_and(|(_, last)| self.lost >= rest(last))
     }
 }
 
@@ -186,7 +190,9 @@ impl Depacketizer {
             return;
         }
         self.losses.suspect_loss();
-        if self.receiving.as_ref().is_some_and(Receiving::wants_last_slice) {
+        let Some(receiving) = &mut self.receiving else { return };
+        receiving.lost += 1;
+        if receiving.has_lost_the_rest() {
             self.pass_on(out);
         }
     }

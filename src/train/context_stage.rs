@@ -30,7 +30,7 @@ const MASKED_SHARE: f64 = 0.25;
 const UNSKIPPED_SHARE: f64 = 0.1;
 
 /// Share of the units of a step that refer to one unit further back, as those of resilient streams do: mostly to the key unit.
-const DISTANT_SHARE: f64 = 0.4;
+const DISTANT_SHARE: f64 = 0.25;
 const KEY_SHARE: f64 = 0.6;
 /// Share of those of which a slice is coded.
 const SLICE_SHARE: f64 = 0.4;

@@ -3,6 +3,9 @@
 
 use crate::entropy::LatentMap;
 
+/// No latent that is sent is larger; what is made up must not grow from unit to unit.
+const LARGEST: i64 = 1 << 28;
+
 const NEIGHBOURS: [(isize, isize); 4] = [(0, -1), (-1, 0), (1, 0), (0, 1)];
 
 /// Lets positions that have not come follow their neighbours: each changes from `before` as those of its four neighbours that have come do
@@ -14,10 +17,13 @@ pub fn follow_neighbours(latents: &mut LatentMap, before: &LatentMap, present: &
         let neighbours = NEIGHBOURS.iter().filter_map(|(dx, dy)| latents.index(x + dx, y + dy));
         let neighbours: Vec<usize> = neighbours.filter(|at| present[*at]).collect();
         for channel in 0..latents.channels {
-            let change = |at: &usize| latents.position(*at)[channel] - before.position(*at)[channel];
-            let sum: i32 = neighbours.iter().map(change).sum();
-            let mean = sum / neighbours.len().max(1) as i32;
-            latents.values[at * latents.channels + channel] = before.position(at)[channel] + mean;
+            let value = |map: &LatentMap, at: usize| i64::from(map.position(at)[channel]);
+            let sum: i64 = neighbours
+                .iter()
+                .map(|&at| value(latents, at) - value(before, at))
+                .sum();
+            let followed = value(before, at) + sum / neighbours.len().max(1) as i64;
+            latents.values[at * latents.channels + channel] = followed.clamp(-LARGEST, LARGEST) as i32;
         }
     }
 }
@@ -39,6 +45,21 @@ mod tests {
             latents,
             map([8, 10 + (8 + 4 + 2) / 3, 24, 30 + (8 + 2) / 2, 42, 50 + (4 + 2) / 2])
         );
+    }
+
+    #[test]
+    fn the_largest_values_do_not_overflow() {
+        let map = |value: i32| LatentMap {
+            values: vec![value; 9],
+            ..LatentMap::zero(3, 3, 1)
+        };
+        let (before, mut latents) = (map(i32::MIN), map(i32::MAX));
+        let present: Vec<bool> = (0..9).map(|at| at != 4).collect();
+        follow_neighbours(&mut latents, &before, &present);
+        assert!(i64::from(latents.position(4)[0]) <= LARGEST);
+        let (before, mut latents) = (map(i32::MAX), map(i32::MAX));
+        follow_neighbours(&mut latents, &before, &present);
+        assert_eq!(i64::from(latents.position(4)[0]), LARGEST);
     }
 
     #[test]

@@ -73,6 +73,11 @@ impl Input {
         Some(start)
     }
 
+    /// What comes next is a unit again.
+    pub fn end_concealing(&mut self) {
+        self.concealing = None;
+    }
+
     /// Whether the bytes at hand take the place of a lost unit.
     pub fn is_concealing(&self) -> bool {
         self.concealing.is_some()
@@ -81,7 +86,7 @@ impl Input {
     /// Frames and length in bytes of the unit at the front of what has come; `None`: more has to come to know. `is_all`: no more will.
     pub fn unit_at_front(&self, data: &[u8], is_all: bool, segment: &gst::Segment) -> Option<(usize, usize)> {
         if let Some(frames) = self.concealing {
-            return Some((frames, data.len()));
+            return Some((frames, 1));
         }
         match UnitHeader::parse(data) {
             Ok((header, _)) => {

@@ -30,8 +30,9 @@ impl TvcDec {
         }
     }
 
-    /// Where a gap is one of packets that are lost, in a stream whose decoder conceals that, something stands in for the units that it
-    /// leaves no time for, without waiting for the next one: its pictures would come too late. False: the gap is another one.
+    /// Where a gap is one of packets that are lost, in a stream whose decoder conceals that, something stands in for the unit that it
+    /// leaves no time for, without waiting for the next one: its pictures would come too late. One unit, for that is all that a packet is
+    /// sure to hold: further ones may still come, or their numbers will tell. False: the gap is another one.
     pub(super) fn conceals(&self, event: &gst::Event) -> bool {
         let gst::EventView::Gap(gap) = event.view() else {
             return false;
@@ -45,7 +46,7 @@ impl TvcDec {
         let Some(end) = duration.map(|duration| start.saturating_add(duration)) else {
             return true;
         };
-        while let Some(time) = self.begin_concealing(end) {
+        if let Some(time) = self.begin_concealing(end) {
             gst::debug!(
                 CAT,
                 imp = self,
@@ -53,9 +54,11 @@ impl TvcDec {
             );
             let mut placeholder = gst::Buffer::from_slice([0]);
             placeholder.get_mut().expect("it is new").set_pts(time);
-            // The base class makes frames of buffers alone.
-            if self.obj().sink_pad().chain(placeholder).is_err() {
-                break;
+            // The base class makes frames of buffers alone. What downstream says of this one, it says of the next one too.
+            let _ = self.obj().sink_pad().chain(placeholder);
+            // Whatever became of the placeholder: the next bytes are a unit's.
+            if let Some(input) = self.input.lock().unwrap().as_mut() {
+                input.end_concealing();
             }
         }
         true

@@ -36,6 +36,17 @@ impl Acknowledgements {
         true
     }
 
+    /// What has not been sent yet is of no use any more.
+    pub fn forget(&self) {
+        *self.pending.lock().unwrap() = None;
+    }
+
+    /// The next one may go through another session.
+    pub fn stop(&self) {
+        *self.connection.lock().unwrap() = None;
+        self.forget();
+    }
+
     fn connect(&self, session: &gst::Element) {
         let mut connection = self.connection.lock().unwrap();
         if connection.as_ref().is_some_and(|connection| connection.is_to(session)) {

@@ -171,7 +171,11 @@ impl ElementImpl for RtpTvcDepay {
             let settings = *self.settings.lock().unwrap();
             *self.state.lock().unwrap() = State::new(settings, self.obj().max_reorder());
         }
-        self.parent_change_state(transition)
+        let success = self.parent_change_state(transition)?;
+        if transition == gst::StateChange::PausedToReady {
+            self.acknowledgements.stop();
+        }
+        Ok(success)
     }
 }
 
@@ -194,6 +198,7 @@ impl RTPBaseDepayloadImpl for RtpTvcDepay {
             if state.ssrc.replace(rtp.ssrc()).is_some_and(|ssrc| ssrc != rtp.ssrc()) {
                 state.depacketizer.finish(&mut units);
                 state.depacketizer.restart();
+                self.acknowledgements.forget();
             }
             let packet = Packet {
                 sequence: rtp.seq(),

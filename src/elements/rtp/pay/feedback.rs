@@ -37,6 +37,11 @@ impl Listener {
         }));
     }
 
+    /// Whether it has found a session.
+    pub fn hears(&self) -> bool {
+        self.0.lock().unwrap().is_some()
+    }
+
     pub fn stop(&self) {
         *self.0.lock().unwrap() = None;
     }
@@ -68,7 +73,8 @@ pub struct Receivers {
 
 impl Receivers {
     /// Whether an acknowledgement counts. Another receiver in the place of the last one begins with a key unit, and so in another group of
-    /// pictures; two in one group are there at the same time.
+    /// pictures; two in one group are there at the same time. From then on none counts: the first one in each further group would come
+    /// before the other receiver shows itself again, and acknowledgements only save bytes.
     pub fn accept(&mut self, group: u8, receiver: u32) -> bool {
         let last = self.last.replace((group, receiver));
         self.are_several |= last.is_some_and(|last| last.0 == group && last.1 != receiver);

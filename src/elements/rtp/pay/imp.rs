@@ -128,10 +128,12 @@ impl ElementImpl for RtpTvcPay {
         if transition == gst::StateChange::ReadyToPaused {
             *self.state.lock().unwrap() = State::default();
         }
+        let success = self.parent_change_state(transition)?;
         if transition == gst::StateChange::PausedToReady {
+            // No packet follows that would look for the session again.
             self.listener.stop();
         }
-        self.parent_change_state(transition)
+        Ok(success)
     }
 }
 
@@ -271,7 +273,7 @@ impl RtpTvcPay {
         payloads: &[Payload],
         pts: Option<gst::ClockTime>,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
-        if payloads.first().is_some_and(|payload| payload.is_key) {
+        if !self.listener.hears() || payloads.first().is_some_and(|payload| payload.is_key) {
             self.listen();
         }
         let is_discont = std::mem::take(&mut self.state.lock().unwrap().is_discont);
@@ -304,7 +306,7 @@ impl RtpTvcPay {
         }
         let group = acknowledgement.group;
         if !self.state.lock().unwrap().receivers.accept(group, feedback.receiver) {
-            gst::warning!(
+            gst::debug!(
                 CAT,
                 imp = self,
                 "several receivers acknowledge units: their acknowledgements are not heeded"
