@@ -2,6 +2,9 @@
 //! Streams of which units or slices are lost, through the elements.
 #![cfg(feature = "codec")]
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
 use gst::prelude::*;
 use gsttvc::bitstream::slices;
 
@@ -115,18 +118,18 @@ fn what_the_decoder_acknowledges_makes_later_units_smaller() {
             "{SOURCE} ! tvcenc error-resilience=units quantizer=20 ! identity name=count ! tvcdec acknowledge={acknowledge} \
              ! appsink name=sink sync=false"
         ));
-        let size = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let size = Arc::new(AtomicUsize::new(0));
         let (count, counted) = (pipeline.by_name("count").unwrap(), size.clone());
         count
             .static_pad("src")
             .unwrap()
             .add_probe(gst::PadProbeType::BUFFER, move |_, info| {
                 let bytes = info.buffer().map_or(0, |buffer| buffer.size());
-                counted.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
+                counted.fetch_add(bytes, Ordering::Relaxed);
                 gst::PadProbeReturn::Ok
             });
         assert_eq!(play_to_end(&pipeline, &sink).len(), 97);
-        size.load(std::sync::atomic::Ordering::Relaxed)
+        size.load(Ordering::Relaxed)
     };
     let (without, with) = (size(false), size(true));
     assert!(with < without, "{with} bytes, {without} without");
@@ -146,11 +149,11 @@ fn pictures_of_lost_packets_are_shown() {
             if let Some(gst::PadProbeData::BufferList(list)) = &mut info.data {
                 // Of the key unit both packets come; then every third is lost.
                 list.make_mut().foreach_mut(|packet, _| {
-                    let number = packets.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    let number = packets.fetch_add(1, Ordering::Relaxed);
                     std::ops::ControlFlow::Continue((number < 2 || number % 3 != 0).then_some(packet))
                 });
             } else if info.buffer().is_some() {
-                let number = packets.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                let number = packets.fetch_add(1, Ordering::Relaxed);
                 if number >= 2 && number.is_multiple_of(3) {
                     return gst::PadProbeReturn::Drop;
                 }
@@ -222,7 +225,10 @@ fn a_placeholder_that_does_not_come_through_costs_nothing_else() {
     let mut harness = decoder();
     push_all(&mut harness, &units[..3]);
     let sink = harness.element().unwrap().static_pad("sink").unwrap();
-    let dropping = sink.add_probe(gst::PadProbeType::BUFFER, |_, _| gst::PadProbeReturn::Drop);
+    let dropping = sink.add_probe(gst::PadProbeType::BUFFER, |_, info| {
+        info.data = None;
+        gst::PadProbeReturn::Handled
+    });
     push_gap(&mut harness, &units[3], 310);
     sink.remove_probe(dropping.unwrap());
     push_all(&mut harness, &units[3..]);
@@ -230,4 +236,37 @@ fn a_placeholder_that_does_not_come_through_costs_nothing_else() {
     assert_eq!(drain(&mut harness).len(), 97);
     let stats = harness.element().unwrap().property::<gst::Structure>("stats");
     assert_eq!(stats.get::<u64>("concealed").unwrap(), 0);
+}
+
+#[test]
+fn a_jitter_buffer_that_tells_of_a_lost_packet_has_its_unit_concealed_before_the_next_one_comes() {
+    init();
+    let (pipeline, sink) = launch(
+        "videotestsrc is-live=true num-buffers=57 pattern=ball ! video/x-raw,width=64,height=48,framerate=25/1 \
+         ! tvcenc error-resilience=units ! rtptvcpay name=pay ! rtpjitterbuffer latency=600 do-lost=true ! rtptvcdepay \
+         ! tvcdec name=decoder qos=false ! appsink name=sink sync=false",
+    );
+    let packets = AtomicUsize::new(0);
+    let pad = pipeline.by_name("pay").unwrap().static_pad("src").unwrap();
+    pad.add_probe(
+        gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST,
+        move |_, _| match packets.fetch_add(1, Ordering::SeqCst) {
+            4 => gst::PadProbeReturn::Drop,
+            _ => gst::PadProbeReturn::Ok,
+        },
+    );
+    let lengths = Arc::new(Mutex::new(vec![]));
+    let (seen, decoder) = (lengths.clone(), pipeline.by_name("decoder").unwrap());
+    let pad = decoder.static_pad("sink").unwrap();
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        seen.lock().unwrap().push(info.buffer().unwrap().size());
+        gst::PadProbeReturn::Ok
+    });
+    let frames = play_to_end(&pipeline, &sink);
+    assert_eq!(frames.len(), 57);
+    let lengths = lengths.lock().unwrap();
+    let placeholders: Vec<usize> = (0..lengths.len()).filter(|&at| lengths[at] == 1).collect();
+    assert_eq!(placeholders, [4], "in the place of the fifth of {lengths:?}");
+    let stats = decoder.property::<gst::Structure>("stats");
+    assert_eq!(stats.get::<u64>("concealed").unwrap(), 8);
 }
