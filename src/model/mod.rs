@@ -18,6 +18,7 @@ pub mod picture;
 pub mod predictor;
 mod quantized;
 pub mod tokenizer;
+mod windows;
 
 pub use config::{
     analysis_macs, painter_macs, ContinuousConfig, ContinuousNetworks, Convolutions, LevelConfig, LevelNetworks,

@@ -10,6 +10,7 @@ use tch::{nn, Kind, Tensor};
 use super::config::PredictorConfig;
 use super::fsq::Fsq;
 use super::layers::Norm;
+use super::windows::Windows;
 
 type Result<T> = std::result::Result<T, tch::TchError>;
 
@@ -89,54 +90,6 @@ struct Layer {
     down: Linear,
     heads: i64,
     windows: Windows,
-}
-
-/// How a map is cut into windows.
-#[derive(Clone, Copy, Debug)]
-struct Windows {
-    side: i64,
-    shift: i64,
-}
-
-impl Windows {
-    /// Padding of a length at its start and end.
-    fn padding(self, length: i64) -> (i64, i64) {
-        let whole = (length + self.shift + self.side - 1) / self.side * self.side;
-        (self.shift, whole - length - self.shift)
-    }
-
-    /// `xs: [n, t, h, w, c]` -> `[n * windows, t * side * side, c]`; places outside of the map are zeros.
-    fn split(self, xs: &Tensor) -> Result<Tensor> {
-        let size = xs.size();
-        let ((top, bottom), (left, right)) = (self.padding(size[2]), self.padding(size[3]));
-        let (h, w, s) = (size[2] + top + bottom, size[3] + left + right, self.side);
-        xs.f_constant_pad_nd([0, 0, left, right, top, bottom])?
-            .f_view([size[0], size[1], h / s, s, w / s, s, size[4]].as_slice())?
-            .f_permute([0, 2, 4, 1, 3, 5, 6])?
-            .f_reshape([size[0] * (h / s) * (w / s), size[1] * s * s, size[4]])
-    }
-
-    /// Inverse of [`Self::split`]; `size`: that of the map.
-    fn join(self, xs: &Tensor, size: &[i64]) -> Result<Tensor> {
-        let ((top, bottom), (left, right)) = (self.padding(size[2]), self.padding(size[3]));
-        let (h, w, s) = (size[2] + top + bottom, size[3] + left + right, self.side);
-        xs.f_view([size[0], h / s, w / s, size[1], s, s, size[4]].as_slice())?
-            .f_permute([0, 3, 1, 4, 2, 5, 6])?
-            .f_reshape([size[0], size[1], h, w, size[4]])?
-            .f_narrow(2, top, size[2])?
-            .f_narrow(3, left, size[3])
-    }
-
-    /// What may be attended to: `[n * windows, 1, t * side * side, t * side * side]`, true for places of the map in
-    /// this unit and those before.
-    fn visible(self, size: &[i64], device: tch::Device) -> Result<Tensor> {
-        let ones = Tensor::f_ones([size[0], size[1], size[2], size[3], 1], (Kind::Float, device))?;
-        let inside = self.split(&ones)?.f_squeeze_dim(2)?.f_gt(0.5)?;
-        let places = self.side * self.side;
-        let unit = Tensor::f_arange(size[1] * places, (Kind::Int64, device))?.f_div_scalar_mode(places, "floor")?;
-        let causal = unit.f_unsqueeze(1)?.f_ge_tensor(&unit.f_unsqueeze(0)?)?;
-        inside.f_unsqueeze(1)?.f_unsqueeze(1)?.f_logical_and(&causal)
-    }
 }
 
 impl Layer {
@@ -365,16 +318,6 @@ mod tests {
             .map(|&l| Tensor::randint(l.into(), [1, PREDICTOR_UNITS, h, w], (Kind::Int64, Device::Cpu)))
             .collect();
         Tensor::stack(&digits, 4)
-    }
-
-    #[test]
-    fn windows_split_and_join() {
-        let xs = Tensor::rand([2, 3, 5, 9, 2], (Kind::Float, Device::Cpu));
-        for shift in [0, 2] {
-            let windows = Windows { side: 4, shift };
-            let back = windows.join(&windows.split(&xs).unwrap(), &xs.size()).unwrap();
-            assert_eq!(back, xs);
-        }
     }
 
     #[test]

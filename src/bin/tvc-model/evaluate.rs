@@ -85,8 +85,8 @@ pub struct EvalArguments {
     /// Bytes of a packet without IP and UDP headers, at most.
     #[arg(long, default_value_t = 1200)]
     mtu: usize,
-    /// Milliseconds after which a key unit comes that the receiver asks for; without it, it cannot ask.
-    #[arg(long)]
+    /// Milliseconds after which a key unit comes that the receiver asks for, at least 1; without it, it cannot ask.
+    #[arg(long, value_parser = parse_round_trip)]
     round_trip: Option<f64>,
     /// Milliseconds that packets lie in the receiver's jitter buffer.
     #[arg(long, default_value_t = 0.0)]
@@ -144,6 +144,13 @@ fn parse_losses(text: &str) -> Result<LossModel, String> {
             changes: [to_bad, to_good],
         }),
         _ => Err("expected SHARE or GOOD:BAD:TO_BAD:TO_GOOD".into()),
+    }
+}
+
+fn parse_round_trip(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(ms) if (1.0..=1e6).contains(&ms) => Ok(ms),
+        _ => Err(format!("{text}, legal are 1 to 1000000")),
     }
 }
 

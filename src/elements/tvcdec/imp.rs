@@ -15,7 +15,6 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use gst::glib;
-use gst::glib::translate::ToGlibPtr;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gst_video::prelude::*;
@@ -27,6 +26,7 @@ use super::input::{overtakes_pictures, wants_key_units, Input};
 use super::painter::{PaintedUnit, Scheduler, Unit};
 use super::qos::{SinkClock, Stats};
 use super::stages::Stages;
+use super::streaming::unset_sync_point;
 use super::threads::assumed_time;
 use crate::bitstream::UnitHeader;
 use crate::elements::latency::{wants_qos, Latency};
@@ -392,13 +392,4 @@ impl VideoDecoderImpl for TvcDec {
         }
         Ok(())
     }
-}
-
-/// Says that decoding cannot start at a frame. The base class takes a frame without bytes for a key frame, and where it
-/// plays backwards it would decode each of them on its own.
-fn unset_sync_point(frame: &VideoCodecFrame) {
-    let sync_point = gst_video::VideoCodecFrameFlags::SYNC_POINT.bits();
-    // SAFETY: `frame` holds a reference and the stream lock for as long as it lives. The binding's own setter wants a
-    // frame that is ours alone, which `parse` is not given.
-    unsafe { (*frame.to_glib_none().0).flags &= !sync_point };
 }

@@ -3,9 +3,11 @@
 
 use std::sync::atomic::Ordering;
 
+use gst::glib::translate::ToGlibPtr;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gst_video::prelude::*;
+use gst_video::VideoCodecFrame;
 
 use super::imp::{TvcDec, CAT};
 use super::input::{goes_forward, is_one_unit, Input};
@@ -114,4 +116,13 @@ impl TvcDec {
             None => self.stages.flow(),
         }
     }
+}
+
+/// Says that decoding cannot start at a frame. The base class takes a frame without bytes for a key frame, and where it
+/// plays backwards it would decode each of them on its own.
+pub(super) fn unset_sync_point(frame: &VideoCodecFrame) {
+    let sync_point = gst_video::VideoCodecFrameFlags::SYNC_POINT.bits();
+    // SAFETY: `frame` holds a reference and the stream lock for as long as it lives. The binding's own setter wants a
+    // frame that is ours alone, which `parse` is not given.
+    unsafe { (*frame.to_glib_none().0).flags &= !sync_point };
 }
