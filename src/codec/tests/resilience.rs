@@ -110,6 +110,22 @@ fn a_lost_unit_is_concealed_and_the_others_decode() {
 }
 
 #[test]
+fn after_a_second_without_units_the_picture_is_right_within_the_next_two() {
+    let model = model();
+    let mut encoder = encoder(&model, ErrorResilience::Units);
+    let coded: Vec<_> = (0..57).flat_map(|t| encoder.push(frame(t), false).unwrap()).collect();
+    let all: Vec<Vec<u8>> = coded.into_iter().map(|unit| unit.bytes).collect();
+    // Three units of eight frames, 25 of which are a second.
+    let left = [&all[..2], &all[5..]].concat();
+    let (whole, frames) = (decode(&model, &all), decode(&model, &left));
+    assert_eq!(times(&frames), times(&whole));
+    let error = |frames: &[Frame], at: usize| off(&frames[at], &frame(at));
+    assert_ne!(frames[40], whole[40], "what moves cannot be known");
+    let after = error(&frames, 56) / error(&whole, 56);
+    assert!(after < 1.05, "{after} times the error");
+}
+
+#[test]
 fn units_before_a_key_unit_are_concealed_up_to_its_time() {
     let model = model();
     let mut encoder = encoder(&model, ErrorResilience::Units);
