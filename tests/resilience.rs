@@ -30,6 +30,16 @@ struct Decoded {
     key_requests: usize,
 }
 
+/// Its place in the source, by its time.
+fn number(frame: gst::Buffer) -> u64 {
+    frame.pts().unwrap().mseconds() / 40
+}
+
+fn concealed(harness: &gst_check::Harness) -> u64 {
+    let stats = harness.element().unwrap().property::<gst::Structure>("stats");
+    stats.get("concealed").unwrap()
+}
+
 fn decode(units: &[gst::Buffer]) -> Decoded {
     decode_in(units, gst::SegmentFlags::empty())
 }
@@ -42,7 +52,6 @@ fn decode_in(units: &[gst::Buffer], flags: gst::SegmentFlags) -> Decoded {
     harness.push_event(gst::event::Segment::new(&segment));
     push_all(&mut harness, units);
     harness.push_event(gst::event::Eos::new());
-    let number = |frame: gst::Buffer| frame.pts().unwrap().mseconds() / 40;
     let frames = drain(&mut harness).into_iter().map(number).collect();
     let stats = harness.element().unwrap().property("stats");
     let events = std::iter::from_fn(|| harness.try_pull_upstream_event());
@@ -185,7 +194,6 @@ fn pictures_of_a_lost_unit_do_not_wait_for_the_next_one() {
     let units = encode("error-resilience=units");
     let mut harness = decoder();
     push_all(&mut harness, &units[..3]);
-    let number = |frame: gst::Buffer| frame.pts().unwrap().mseconds() / 40;
     // A key unit and two others; then two are missing, as far as one can tell before those after them come.
     push_gap(&mut harness, &units[3], 310);
     push_gap(&mut harness, &units[4], 310);
@@ -195,8 +203,7 @@ fn pictures_of_a_lost_unit_do_not_wait_for_the_next_one() {
     harness.push_event(gst::event::Eos::new());
     let after: Vec<u64> = drain(&mut harness).into_iter().map(number).collect();
     assert_eq!(after, (33..97).collect::<Vec<_>>());
-    let stats = harness.element().unwrap().property::<gst::Structure>("stats");
-    assert_eq!(stats.get::<u64>("concealed").unwrap(), 16);
+    assert_eq!(concealed(&harness), 16);
 }
 
 #[test]
@@ -211,11 +218,9 @@ fn a_gap_conceals_one_unit_and_none_where_it_leaves_time_for_the_next() {
     push_gap(&mut harness, &units[3], 1_000_000);
     push_all(&mut harness, &units[4..]);
     harness.push_event(gst::event::Eos::new());
-    let number = |frame: gst::Buffer| frame.pts().unwrap().mseconds() / 40;
     let frames: Vec<u64> = drain(&mut harness).into_iter().map(number).collect();
     assert_eq!(frames, (0..97).collect::<Vec<_>>());
-    let stats = harness.element().unwrap().property::<gst::Structure>("stats");
-    assert_eq!(stats.get::<u64>("concealed").unwrap(), 8);
+    assert_eq!(concealed(&harness), 8);
 }
 
 #[test]
@@ -234,8 +239,7 @@ fn a_placeholder_that_does_not_come_through_costs_nothing_else() {
     push_all(&mut harness, &units[3..]);
     harness.push_event(gst::event::Eos::new());
     assert_eq!(drain(&mut harness).len(), 97);
-    let stats = harness.element().unwrap().property::<gst::Structure>("stats");
-    assert_eq!(stats.get::<u64>("concealed").unwrap(), 0);
+    assert_eq!(concealed(&harness), 0);
 }
 
 #[test]

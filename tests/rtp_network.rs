@@ -99,9 +99,7 @@ fn retransmission_mends_what_is_lost() {
         receiver.port("rtcp"),
     ));
     sender.set_state(gst::State::Ready);
-    receiver
-        .get::<gst::Element>("reports")
-        .set_property("port", sender.port("rtcp"));
+    receiver.report_to(&sender);
     lose(&sender.get("line"), "sink", |n| n == 4);
     receiver.set_state(gst::State::Playing);
     sender.set_state(gst::State::Playing);

@@ -9,6 +9,9 @@ use tch::{TchError, Tensor};
 use crate::bitstream::SequenceHeader;
 use crate::model::Model;
 
+/// From a position to those above, left, right and below.
+pub const NEIGHBOURS: [(isize, isize); 4] = [(0, -1), (-1, 0), (1, 0), (0, 1)];
+
 /// Tokens that the networks take at once, about: 4 million samples of luma.
 const MAX_TOKENS: usize = 1 << 14;
 

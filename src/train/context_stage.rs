@@ -12,6 +12,7 @@ use super::checkpoint::Checkpoint;
 use super::context_net::{context_rows, ContextNet};
 use super::latent_context_net::{LatentContextNet, LatentSamples, LatentUnit};
 use super::optimizer::Optimizer;
+use super::predictor_samples::{positions, without};
 use super::progress::Log;
 use super::segments::{learn, Learned, Networks, Options, QuantisedLatents, Segment, MAX_HOLD};
 use crate::bitstream::Slice;
@@ -92,8 +93,7 @@ impl Unit<'_> {
         let mask = || Tensor::rand([size[0], size[1], 1], (Kind::Float, previous.device())).lt(ratio);
         let older = &segment.tokens[unit.reference.unwrap_or(at.saturating_sub(1)).saturating_sub(1)];
         let last_sent = older.where_self(&mask(), previous);
-        let masked = Tensor::from_slice(&MASKED.map(i64::from)).to_device(previous.device());
-        unit.tokens = masked.where_self(&mask(), &unit.tokens);
+        unit.tokens = without(&unit.tokens, &mask().squeeze_dim(2));
         unit.previous = Some(last_sent);
         unit.cut();
         unit
@@ -119,14 +119,9 @@ impl Unit<'_> {
         if self.region.is_whole() {
             return;
         }
-        let (h, w, _) = self.tokens.size3().expect("a map has three dimensions");
-        let is_in: Vec<bool> = self.region.positions(w as usize, h as usize).collect();
-        let is_in = Tensor::from_slice(&is_in)
-            .to_device(self.tokens.device())
-            .view([h, w, 1]);
-        let masked = Tensor::from_slice(&MASKED.map(i64::from)).to_device(self.tokens.device());
+        let beyond = positions(self.region, &self.tokens).logical_not();
         for map in [Some(&mut self.tokens), self.previous.as_mut()].into_iter().flatten() {
-            *map = map.where_self(&is_in, &masked);
+            *map = without(map, &beyond);
         }
     }
 

@@ -171,14 +171,14 @@ fn sequence(segment: &Segment, at: usize, left: &Tensor) -> Tensor {
 }
 
 /// Which positions of a map `[h, w, 6]` a region has: `[h, w]` bool.
-fn positions(region: Region, tokens: &Tensor) -> Tensor {
+pub(super) fn positions(region: Region, tokens: &Tensor) -> Tensor {
     let (h, w, _) = tokens.size3().expect("a map has three dimensions");
     let is_in: Vec<bool> = region.positions(w as usize, h as usize).collect();
     Tensor::from_slice(&is_in).view([h, w]).to_device(tokens.device())
 }
 
 /// Tokens `[h, w, 6]`, masked where they are lost.
-fn without(tokens: &Tensor, lost: &Tensor) -> Tensor {
+pub(super) fn without(tokens: &Tensor, lost: &Tensor) -> Tensor {
     let masked = Tensor::from_slice(&MASKED.map(i64::from)).to_device(tokens.device());
     masked.where_self(&lost.unsqueeze(2), tokens)
 }
@@ -186,7 +186,7 @@ fn without(tokens: &Tensor, lost: &Tensor) -> Tensor {
 /// As a decoder fills a key unit: see [`nearest_tokens`].
 fn nearest(tokens: &Tensor) -> Tensor {
     let (h, w, digits) = tokens.size3().expect("a map has three dimensions");
-    let values: Vec<u8> = numbers(&tokens.to_kind(Kind::Uint8));
+    let values = Vec::<u8>::try_from(flat(&tokens.to_kind(Kind::Uint8))).expect("of its kind");
     let map = TokenMap {
         tokens: values
             .chunks_exact(digits as usize)
@@ -205,11 +205,11 @@ fn nearest(tokens: &Tensor) -> Tensor {
 fn stand_in(latents: &Tensor, before: &Tensor, lost: &Tensor) -> Tensor {
     let (h, w, channels) = latents.size3().expect("a map has three dimensions");
     let map = |latents: &Tensor| LatentMap {
-        values: numbers(&latents.to_kind(Kind::Int)),
+        values: Vec::try_from(flat(&latents.to_kind(Kind::Int))).expect("of its kind"),
         ..LatentMap::zero(w as usize, h as usize, channels as usize)
     };
     let mut filled = map(&before.where_self(&lost.unsqueeze(2), latents));
-    let present: Vec<bool> = numbers(&lost.logical_not());
+    let present = Vec::<bool>::try_from(flat(&lost.logical_not())).expect("of its kind");
     follow_neighbours(&mut filled, &map(before), &present);
     let values: Vec<i64> = filled.values.iter().map(|value| i64::from(*value)).collect();
     Tensor::from_slice(&values)
@@ -217,11 +217,9 @@ fn stand_in(latents: &Tensor, before: &Tensor, lost: &Tensor) -> Tensor {
         .to_device(latents.device())
 }
 
-fn numbers<T: tch::kind::Element>(xs: &Tensor) -> Vec<T> {
-    let xs = xs.to_device(Device::Cpu).contiguous().flatten(0, -1);
-    let mut numbers = vec![T::ZERO; xs.numel()];
-    xs.copy_data(&mut numbers, xs.numel());
-    numbers
+/// In order, for a vector.
+fn flat(xs: &Tensor) -> Tensor {
+    xs.to_device(Device::Cpu).contiguous().flatten(0, -1)
 }
 
 /// Masks tokens `[h, w, 6]`: scattered, in a pattern, or in blobs.

@@ -37,6 +37,12 @@ impl Running {
         self.get::<gst::Element>(name).property("port")
     }
 
+    /// Sends a receiver's RTCP to a sender.
+    pub fn report_to(&self, sender: &Running) {
+        self.get::<gst::Element>("reports")
+            .set_property("port", sender.port("rtcp"));
+    }
+
     pub fn pull(&self) -> gst::Buffer {
         let sample = self.get::<AppSink>("sink").try_pull_sample(PATIENCE);
         let fault = || error(&self.0.bus().unwrap());
@@ -110,9 +116,7 @@ pub fn sessions_between(source: &str, sink: &str) -> (Running, Running) {
         receiver.port("rtcp"),
     ));
     sender.set_state(gst::State::Ready);
-    receiver
-        .get::<gst::Element>("reports")
-        .set_property("port", sender.port("rtcp"));
+    receiver.report_to(&sender);
     (sender, receiver)
 }
 

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What stands in for the latents of positions that were lost.
 
+use crate::codec::geometry::NEIGHBOURS;
 use crate::entropy::LatentMap;
 
 /// No latent that is sent is larger; what is made up must not grow from unit to unit.
 const LARGEST: i64 = 1 << 28;
-
-const NEIGHBOURS: [(isize, isize); 4] = [(0, -1), (-1, 0), (1, 0), (0, 1)];
 
 /// Lets positions that have not come follow their neighbours: each changes from `before` as those of its four neighbours that have come do
 /// in the mean. Where none has, `latents` stay.

@@ -3,6 +3,7 @@
 
 use tch::{Kind, Tensor};
 
+use crate::codec::geometry::NEIGHBOURS;
 use crate::codec::CodecError;
 use crate::entropy::{LatentMap, TokenMap, LATENT_SCALE, MASKED};
 use crate::model::predictor::PREDICTOR_UNITS;
@@ -205,7 +206,6 @@ impl MaskedTokenPrediction {
 
 /// The map with every masked token replaced by the nearest one that is not, in steps up, down and sideways.
 pub fn nearest_tokens(tokens: &TokenMap) -> TokenMap {
-    const NEIGHBOURS: [(isize, isize); 4] = [(0, -1), (-1, 0), (1, 0), (0, 1)];
     let mut filled = tokens.clone();
     loop {
         let known = filled.clone();

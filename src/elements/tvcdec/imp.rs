@@ -266,7 +266,7 @@ impl VideoDecoderImpl for TvcDec {
                 self.report_unheard_error();
                 self.parent_sink_event(event)
             }
-            gst::EventType::Gap if self.conceals(&event) => true,
+            gst::EventType::Gap if self.conceal_gap(&event) => true,
             // Others travel with the frame that follows them.
             _ if overtakes_pictures(&event) => {
                 self.stages.wait_until_idle();

@@ -25,8 +25,8 @@ pub struct Input {
     pub waiting: Vec<u32>,
     /// Whether the base class has kept bytes of earlier buffers.
     pub has_rest: bool,
-    /// Frames of the lost unit whose place a buffer without data takes.
-    concealing: Option<usize>,
+    /// Whether the next bytes take the place of a lost unit, a whole one.
+    is_concealing: bool,
     /// How long the last picture is shown.
     duration: Option<gst::ClockTime>,
     /// When it has been shown.
@@ -41,7 +41,7 @@ impl Input {
             opened: 0,
             waiting: Vec::new(),
             has_rest: false,
-            concealing: None,
+            is_concealing: false,
             duration: None,
             end: None,
         }
@@ -53,7 +53,7 @@ impl Input {
         self.opened = 0;
         self.waiting.clear();
         self.has_rest = false;
-        self.concealing = None;
+        self.is_concealing = false;
         self.duration = None;
         self.end = None;
     }
@@ -69,24 +69,24 @@ impl Input {
         if !is_over || !is_possible {
             return None;
         }
-        self.concealing = Some(self.group);
+        self.is_concealing = true;
         Some(start)
     }
 
     /// What comes next is a unit again.
     pub fn end_concealing(&mut self) {
-        self.concealing = None;
+        self.is_concealing = false;
     }
 
     /// Whether the bytes at hand take the place of a lost unit.
     pub fn is_concealing(&self) -> bool {
-        self.concealing.is_some()
+        self.is_concealing
     }
 
     /// Frames and length in bytes of the unit at the front of what has come; `None`: more has to come to know. `is_all`: no more will.
     pub fn unit_at_front(&self, data: &[u8], is_all: bool, segment: &gst::Segment) -> Option<(usize, usize)> {
-        if let Some(frames) = self.concealing {
-            return Some((frames, 1));
+        if self.is_concealing {
+            return Some((self.group, 1));
         }
         match UnitHeader::parse(data) {
             Ok((header, _)) => {
@@ -115,8 +115,8 @@ impl Input {
     /// The unit of the frames that wait, the last one, and in front of it what stands in for units that were lost. `pts`: of its buffer.
     pub fn decode(&mut self, bytes: &[u8], pts: Option<gst::ClockTime>, segment: &gst::Segment) -> Vec<Unit> {
         let mut numbers = std::mem::take(&mut self.waiting);
-        if let Some(frames) = self.concealing.take() {
-            let concealed = self.decoder.conceal(vec![frames]).pop();
+        if self.is_concealing {
+            let concealed = self.decoder.conceal(vec![self.group]).pop();
             let symbols = concealed.ok_or(CodecError::NoKeyUnit);
             return vec![self.unit(symbols, numbers, pts, segment, Duration::ZERO)];
         }

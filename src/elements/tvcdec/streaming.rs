@@ -35,7 +35,7 @@ impl TvcDec {
     /// Where a gap is one of packets that are lost, in a stream whose decoder conceals that, something stands in for the unit that it
     /// leaves no time for, without waiting for the next one: its pictures would come too late. One unit, for that is all that a packet is
     /// sure to hold: further ones may still come, or their numbers will tell. False: the gap is another one.
-    pub(super) fn conceals(&self, event: &gst::Event) -> bool {
+    pub(super) fn conceal_gap(&self, event: &gst::Event) -> bool {
         let gst::EventView::Gap(gap) = event.view() else {
             return false;
         };
