@@ -40,7 +40,7 @@ ROUND_TRIP = 150  # ms
 # How much more bytes than the budget the peer may take: its rate goes in steps of 1 kbit/s.
 MAX_EXCESS = 1.05
 COLUMNS = ["clip", "rate", "loss", "seed", "codec", "frames", "coded_bytes", "wire_bytes", "wire_kbps", "overhead", "packets", "lost", "not_shown",
-           "psnr", "worst_psnr", "lpips", "key_requests"]
+           "psnr", "worst_psnr", "lpips", "ssimulacra2", "key_requests"]
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Bench:
         self.work = Path(options.work)
         self.work.mkdir(parents=True, exist_ok=True)
         self.clips = [Clip.probe(Path(clip)) for clip in options.clips]
-        self.perceptual = ["--lpips", options.lpips, "--lpips-every", options.lpips_every]
+        self.perceptual = ["--lpips", options.lpips, "--perceptual-every", options.perceptual_every]
         self.raw: dict = {}
 
     # This codec.
@@ -144,7 +144,7 @@ class Bench:
         coded, wire = int(row["bytes"]), int(row["wire_bytes"])
         return self.row(clip, rate, loss, seed, mode, coded_bytes=coded, wire_bytes=wire, packets=int(row["packets"]), lost=int(row["lost"]),
                         not_shown=int(row["not_shown"]) / clip.frames, psnr=float(row["psnr_y"]), worst_psnr=float(row["worst_psnr_y"]),
-                        lpips=float(row["lpips"]), key_requests=int(row["key_requests"]))
+                        lpips=float(row["lpips"]), ssimulacra2=float(row["ssimulacra2"]), key_requests=int(row["key_requests"]))
 
     def row(self, clip: Clip, rate: int, loss: str, seed: int, codec: str, **measured) -> dict:
         return {"clip": clip.path.stem, "rate": rate, "loss": loss, "seed": seed, "codec": codec, "frames": clip.frames, **measured,
@@ -206,8 +206,8 @@ class Bench:
                                      packets=len(arrived), lost=arrived.count(False), not_shown=missing / clip.frames, key_requests=0))
             measured = output([self.options.tvc_model, "compare", clip.path, *pairs, *self.perceptual]).decode().splitlines()
         for row, line in zip(rows, measured[2:]):
-            _, _, _, _, psnr, _, _, lpips, _, worst, _ = line.split()
-            row |= {"psnr": float(psnr), "worst_psnr": float(worst), "lpips": float(lpips)}
+            _, _, _, _, psnr, _, _, lpips, _, worst, _, score = line.split()
+            row |= {"psnr": float(psnr), "worst_psnr": float(worst), "lpips": float(lpips), "ssimulacra2": float(score)}
         return rows
 
     def best(self, clip: Clip, rate: int, fec: int, budget: int) -> Variant | None:
@@ -258,12 +258,12 @@ def markdown(rows: list[dict]) -> str:
     for row in rows:
         if have[(row["rate"], row["loss"], row["clip"], row["seed"])] == codecs:
             groups[(row["rate"], row["loss"], row["codec"])].append(row)
-    lines = ["| rate | loss | codec | cells | kbit/s on the wire | overhead | not shown | PSNR | PSNR, worst tenth | LPIPS | key requests |",
-             "|---|---|---|---|---|---|---|---|---|---|---|"]
+    lines = ["| rate | loss | codec | cells | kbit/s on the wire | overhead | not shown | PSNR | PSNR, worst tenth | LPIPS | SSIMULACRA2 | key requests |",
+             "|---|---|---|---|---|---|---|---|---|---|---|---|"]
     for (rate, loss, codec), group in sorted(groups.items(), key=lambda item: (item[0][0], len(item[0][1].split(":")), item[0][1])):
         mean = {column: fmean(row[column] for row in group) for column in COLUMNS[6:]}
         lines.append(f"| {rate} | {loss} | {codec} | {len(group)} | {mean['wire_kbps']:.1f} | {mean['overhead']:.0%} | {mean['not_shown']:.1%} | "
-                     f"{mean['psnr']:.2f} | {mean['worst_psnr']:.2f} | {mean['lpips']:.3f} | {mean['key_requests']:.1f} |")
+                     f"{mean['psnr']:.2f} | {mean['worst_psnr']:.2f} | {mean['lpips']:.3f} | {mean['ssimulacra2']:.1f} | {mean['key_requests']:.1f} |")
     return "\n".join(lines)
 
 
@@ -277,7 +277,7 @@ def main() -> None:
     arguments.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[1, 2])
     arguments.add_argument("--modes", type=lambda text: text.split(";"), default=list(OURS), help=f"of this codec: {'; '.join(OURS)}")
     arguments.add_argument("--lpips", required=True, help="weights, safetensors")
-    arguments.add_argument("--lpips-every", type=int, default=4, help="take LPIPS of every n-th frame")
+    arguments.add_argument("--perceptual-every", type=int, default=4, help="take LPIPS and SSIMULACRA2 of every n-th frame")
     arguments.add_argument("--tvc-model", default="target/release/tvc-model")
     arguments.add_argument("--work", default="loss-table", help="folder for what has been measured")
     arguments.add_argument("--csv", default="loss-table/loss-table.csv")

@@ -10,7 +10,7 @@ use super::session::{self, LossyLink, Sent};
 use crate::bitstream::SequenceHeader;
 use crate::codec::{AccessUnit, DecoderSettings, EncoderSettings, Frame, Link};
 use crate::media::Clip;
-use crate::metrics::{flicker, lowest_tenth, mean, psnr, ssim, Lpips};
+use crate::metrics::{flicker, lowest_tenth, mean, psnr, ssim, ssimulacra2, Lpips};
 use crate::model::{picture, Model};
 
 /// What came back of a clip: planes like those of [`Clip`].
@@ -36,10 +36,11 @@ pub struct Coded {
     pub sent: Sent,
 }
 
-/// LPIPS, and of which frames it is taken.
+/// How LPIPS and SSIMULACRA2 are taken.
 pub struct Perceptual {
-    pub lpips: Lpips,
-    /// Of every n-th frame.
+    /// `None`: no weights, no LPIPS.
+    pub lpips: Option<Lpips>,
+    /// Of every n-th frame, from the first one on.
     pub every: usize,
 }
 
@@ -56,6 +57,7 @@ pub struct Measured {
     pub ssim: f64,
     /// NaN without weights.
     pub lpips: f64,
+    pub ssimulacra2: f64,
     pub flicker: f64,
 }
 
@@ -65,7 +67,7 @@ pub fn run(
     clip: &Clip,
     settings: (EncoderSettings, DecoderSettings),
     link: Option<LossyLink>,
-    perceptual: Option<&Perceptual>,
+    perceptual: &Perceptual,
 ) -> Result<(Coded, Measured)> {
     let coded = round_trip(model, clip, settings, link)?;
     let measured = measure(clip, &coded.pictures, coded.bytes as u64, perceptual)?;
@@ -73,7 +75,7 @@ pub fn run(
 }
 
 /// Measures what came back of a clip that was coded in some bytes. An error where it has another size or number of frames.
-pub fn measure(clip: &Clip, pictures: &Pictures, bytes: u64, perceptual: Option<&Perceptual>) -> Result<Measured> {
+pub fn measure(clip: &Clip, pictures: &Pictures, bytes: u64, perceptual: &Perceptual) -> Result<Measured> {
     let (found, expected) = (pictures.luma.size(), clip.luma.size());
     ensure!(
         found == expected,
@@ -83,6 +85,7 @@ pub fn measure(clip: &Clip, pictures: &Pictures, bytes: u64, perceptual: Option<
     let bits = 8.0 * bytes as f64;
     let frames = clip.frames() as f64;
     let frame_psnr = psnr(&clip.luma, &pictures.luma);
+    let (lpips, ssimulacra2) = measure_perceptual(perceptual, clip, pictures)?;
     Ok(Measured {
         bits_per_pixel: bits / (frames * (width * height) as f64),
         kbit_per_second: bits / 1000.0 * clip.frame_rate / frames,
@@ -90,7 +93,8 @@ pub fn measure(clip: &Clip, pictures: &Pictures, bytes: u64, perceptual: Option<
         worst_psnr: lowest_tenth(&frame_psnr),
         frame_psnr,
         ssim: ssim(&clip.luma, &pictures.luma),
-        lpips: perceptual.map_or(Ok(f64::NAN), |p| mean_lpips(p, clip, pictures))?,
+        lpips,
+        ssimulacra2,
         flicker: flicker(&clip.luma, &pictures.luma),
     })
 }
@@ -178,17 +182,21 @@ pub fn to_rgb(luma: &Tensor, chroma: &Tensor) -> Result<Tensor> {
     Ok(picture::Ycbcr::BT601.to_rgb(luma, chroma)?.clamp(0.0, 1.0))
 }
 
-fn mean_lpips(perceptual: &Perceptual, clip: &Clip, coded: &Pictures) -> Result<f64> {
+/// Means of LPIPS and SSIMULACRA2.
+fn measure_perceptual(perceptual: &Perceptual, clip: &Clip, coded: &Pictures) -> Result<(f64, f64)> {
     let _no_grad = tch::no_grad_guard();
+    let (mut distances, mut scores) = (vec![], vec![]);
     // One frame at a time keeps the memory small.
-    let distances = (0..clip.frames()).step_by(perceptual.every.max(1)).map(|t| {
+    for t in (0..clip.frames()).step_by(perceptual.every.max(1)) {
         let rgb = |luma: &Tensor, chroma: &Tensor| to_rgb(&luma.narrow(0, t, 1), &chroma.narrow(0, t, 1));
         let (ours, source) = (rgb(&coded.luma, &coded.chroma)?, rgb(&clip.luma, &clip.chroma)?);
-        let distance = perceptual.lpips.distance(&ours, &source)?;
-        Ok(f64::try_from(distance.mean(Kind::Float))?)
-    });
-    let distances = distances.collect::<Result<Vec<f64>>>()?;
-    Ok(distances.iter().sum::<f64>() / distances.len() as f64)
+        scores.push(ssimulacra2(&source.squeeze_dim(0), &ours.squeeze_dim(0))?);
+        if let Some(lpips) = &perceptual.lpips {
+            let distance = lpips.distance(&ours, &source)?;
+            distances.push(f64::try_from(distance.mean(Kind::Float))?);
+        }
+    }
+    Ok((mean(&distances), mean(&scores)))
 }
 
 /// Most memory that this process has held so far, in MiB; NaN where /proc does not tell.

@@ -2,8 +2,10 @@
 //! How near decoded pictures come to their source. Functions of luma take clips `[t, h, w]`, samples 0 to 255.
 
 mod lpips;
+mod ssimulacra2;
 
 pub use lpips::Lpips;
+pub use ssimulacra2::ssimulacra2;
 
 use tch::{Kind, Tensor};
 

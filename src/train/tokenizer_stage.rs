@@ -14,6 +14,7 @@ use super::stage::{cut, quads_to_rgb, Quantisation, Stage};
 use crate::bitstream::CodingScale;
 use crate::codec::{operating_point, scale_of};
 use crate::media::Clip;
+use crate::metrics::ssimulacra2;
 use crate::model::{picture, ModelConfig};
 
 /// Trains until the budget is spent; the checkpoint is written at every validation and at the end.
@@ -91,6 +92,9 @@ const SENT_FRAMES: i64 = 57;
 /// Where LPIPS meets the grid of the tokens: on it, and off it both ways.
 const VALIDATION_SHIFTS: [[i64; 2]; 2] = [[0, 0], [3, 6]];
 
+/// LPIPS and SSIMULACRA2 are those of every n-th frame.
+const SCORED_EVERY: i64 = 6;
+
 /// Measures of the clips, with the averaged weights: without the control branch, then at some steps.
 fn validate(stage: &mut Stage, clips: &[Clip]) -> Result<String> {
     stage.optimizer.swap_average();
@@ -119,7 +123,7 @@ fn validate(stage: &mut Stage, clips: &[Clip]) -> Result<String> {
     result
 }
 
-/// Mean PSNR, flicker, excess of amplitudes, LPIPS and, where they are rounded, rate of the latents over the clips, coded at a scale
+/// Mean PSNR, SSIMULACRA2, flicker, excess of amplitudes, LPIPS and, where they are rounded, rate of the latents over the clips, coded at a scale
 /// in whole tokens. LPIPS is that of pictures
 /// in the grid of the tokens, and that of pictures cut out of it, which tells whether networks fit LPIPS rather than what it
 /// measures.
@@ -130,7 +134,7 @@ fn validate_at(
     (quantisation, scale): (Option<Quantisation>, CodingScale),
 ) -> Result<String> {
     let (mut psnr, mut flicker, mut excess, mut bits) = (0.0, 0.0, 0.0, 0.0);
-    let mut perceptual = [0.0; 2];
+    let (mut perceptual, mut score) = ([0.0; 2], 0.0);
     for clip in clips {
         let xs = clip.quads(0, frames)?.to_device(stage.tokenizer.last_weight().device());
         let (height, width) = (xs.size()[3] * 2, xs.size()[4] * 2);
@@ -144,9 +148,10 @@ fn validate_at(
         flicker += f64::try_from(losses::temporal(&ys, &xs))? * HALF_RANGE;
         excess += f64::try_from(losses::excess(&ys, &xs))?;
         bits += rate.as_ref().map_or(Ok(0.0), f64::try_from)? * samples;
+        let rgb = |quad: &Tensor| quads_to_rgb(&quad.squeeze_dim(0).slice(0, 0, None, SCORED_EVERY));
+        let (ys, xs) = (rgb(&ys)?, rgb(&xs)?);
+        score += mean_ssimulacra2(&ys, &xs)?;
         if let Some(lpips) = &stage.lpips {
-            let rgb = |quad: &Tensor| quads_to_rgb(&quad.squeeze_dim(0).slice(0, 0, None, 6));
-            let (ys, xs) = (rgb(&ys)?, rgb(&xs)?);
             for (sum, shift) in perceptual.iter_mut().zip(VALIDATION_SHIFTS) {
                 let distance = lpips.distance(&cut(&ys, shift)?, &cut(&xs, shift)?)?;
                 *sum += f64::try_from(distance.mean(Kind::Float))?;
@@ -158,9 +163,17 @@ fn validate_at(
         Some(Quantisation::Step(_)) => format!(" at {:.4} bits per sample", bits / n),
         _ => String::new(),
     };
-    let (psnr, flicker, excess) = (psnr / n, flicker / n, excess / n);
+    let (psnr, score, flicker, excess) = (psnr / n, score / n, flicker / n, excess / n);
     let [aligned, shifted] = perceptual.map(|sum| sum / n);
     Ok(format!(
-        "PSNR {psnr:.2} dB, flicker {flicker:.2}, excess {excess:.2}, LPIPS {aligned:.4} (off the grid {shifted:.4}){rate}"
+        "PSNR {psnr:.2} dB, SSIMULACRA2 {score:.2}, flicker {flicker:.2}, excess {excess:.2}, LPIPS {aligned:.4} (off the grid {shifted:.4}){rate}"
     ))
+}
+
+/// Mean SSIMULACRA2 of pictures beside their sources, both `[n, 3, h, w]` R'G'B' in [0, 1].
+fn mean_ssimulacra2(ys: &Tensor, xs: &Tensor) -> Result<f64> {
+    let frames = xs.size()[0];
+    let score = |at: i64| ssimulacra2(&xs.get(at), &ys.get(at));
+    let total: f64 = (0..frames).map(score).sum::<Result<f64>>()?;
+    Ok(total / frames as f64)
 }

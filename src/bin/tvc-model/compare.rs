@@ -19,9 +19,9 @@ pub struct CompareArguments {
     /// LPIPS weights (safetensors); without them that column is empty.
     #[arg(long)]
     lpips: Option<PathBuf>,
-    /// Take LPIPS of every n-th frame only, which saves time.
+    /// Take LPIPS and SSIMULACRA2 of every n-th frame only, which saves time.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
-    lpips_every: u16,
+    perceptual_every: u16,
     /// PNG to write: the source above, below it what it became.
     #[arg(long)]
     png: Option<PathBuf>,
@@ -30,7 +30,7 @@ pub struct CompareArguments {
 /// Prints a line for each decoded clip, and writes the picture.
 pub fn compare(arguments: &CompareArguments) -> Result<()> {
     let source = Clip::read(&arguments.source)?;
-    let perceptual = read_perceptual(arguments.lpips.as_deref(), arguments.lpips_every.into())?;
+    let perceptual = read_perceptual(arguments.lpips.as_deref(), arguments.perceptual_every)?;
     let (width, height) = source.size();
     println!(
         "{width}x{height}, {} frames at {:.2} frames/s",
@@ -38,7 +38,7 @@ pub fn compare(arguments: &CompareArguments) -> Result<()> {
         source.frame_rate
     );
     println!(
-        "stream                   bytes   kbit/s  bit/pixel  PSNR (luma)   SSIM   LPIPS  flicker  PSNR, worst tenth"
+        "stream                   bytes   kbit/s  bit/pixel  PSNR (luma)   SSIM   LPIPS  flicker  PSNR, worst tenth  SSIMULACRA2"
     );
     let mut rows = vec![eval::to_rgb(&source.luma, &source.chroma)?];
     for pair in arguments.coded.chunks(2) {
@@ -48,18 +48,21 @@ pub fn compare(arguments: &CompareArguments) -> Result<()> {
             chroma: decoded.chroma,
         };
         let bytes = std::fs::metadata(&pair[0])?.len();
-        let m = eval::measure(&source, &pictures, bytes, perceptual.as_ref())
-            .with_context(|| pair[1].display().to_string())?;
-        let distance = perceptual.as_ref().map_or("-".into(), |_| format!("{:.4}", m.lpips));
+        let m = eval::measure(&source, &pictures, bytes, &perceptual).with_context(|| pair[1].display().to_string())?;
+        let distance = perceptual
+            .lpips
+            .as_ref()
+            .map_or("-".into(), |_| format!("{:.4}", m.lpips));
         println!(
-            "{:20} {bytes:9} {:8.2}  {:9.5}  {:8.2} dB  {:.3}  {distance:>6}  {:7.2}  {:14.2} dB",
+            "{:20} {bytes:9} {:8.2}  {:9.5}  {:8.2} dB  {:.3}  {distance:>6}  {:7.2}  {:14.2} dB  {:11.2}",
             pair[0].file_name().unwrap_or_default().to_string_lossy(),
             m.kbit_per_second,
             m.bits_per_pixel,
             m.psnr,
             m.ssim,
             m.flicker,
-            m.worst_psnr
+            m.worst_psnr,
+            m.ssimulacra2
         );
         rows.push(eval::to_rgb(&pictures.luma, &pictures.chroma)?);
     }

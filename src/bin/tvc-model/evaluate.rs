@@ -109,9 +109,9 @@ pub struct EvalArguments {
     /// CSV file for a line per frame: clip, setting, number, PSNR, share of the positions that were lost.
     #[arg(long)]
     frames: Option<PathBuf>,
-    /// Take LPIPS of every n-th frame only, which saves time.
+    /// Take LPIPS and SSIMULACRA2 of every n-th frame only, which saves time.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
-    lpips_every: u16,
+    perceptual_every: u16,
     /// Folder for a PNG per clip and setting: source above, decoded below.
     #[arg(long)]
     montage: Option<PathBuf>,
@@ -205,19 +205,19 @@ fn parse_point(text: &str) -> Result<OperatingPoint, String> {
 /// Codes all clips with all settings.
 pub fn evaluate(arguments: &EvalArguments) -> Result<()> {
     let model = load(arguments.model.clone(), &arguments.device)?;
-    let perceptual = read_perceptual(arguments.lpips.as_deref(), arguments.lpips_every.into())?;
+    let perceptual = read_perceptual(arguments.lpips.as_deref(), arguments.perceptual_every)?;
     if let Some(folder) = &arguments.montage {
         std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
     }
     let mut frames = arguments.frames.as_deref().map(create_frames).transpose()?;
-    println!("clip,setting,frames,bytes,bpp,kbps,vbv_low_ms,vbv_dry,vbv_idle_ms,psnr_y,ssim,lpips,flicker,enc_fps,dec_fps,peak_mib,wire_bytes,packets,lost,not_shown,key_requests,worst_psnr_y");
+    println!("clip,setting,frames,bytes,bpp,kbps,vbv_low_ms,vbv_dry,vbv_idle_ms,psnr_y,ssim,lpips,flicker,enc_fps,dec_fps,peak_mib,wire_bytes,packets,lost,not_shown,key_requests,worst_psnr_y,ssimulacra2");
     for path in find(&arguments.clips)? {
         let clip = Clip::read(&path)?;
         for (setting, settings) in arguments.settings(&clip) {
             let settings = (settings, arguments.decoder());
-            let (coded, m) = eval::run(&model, &clip, settings, arguments.link(), perceptual.as_ref())?;
+            let (coded, m) = eval::run(&model, &clip, settings, arguments.link(), &perceptual)?;
             println!(
-                "{},{setting},{},{},{:.6},{:.2},{},{:.3},{:.4},{},{:.3},{:.1},{:.1},{:.0},{},{},{},{},{},{:.3}",
+                "{},{setting},{},{},{:.6},{:.2},{},{:.3},{:.4},{},{:.3},{:.1},{:.1},{:.0},{},{},{},{},{},{:.3},{:.2}",
                 clip.name,
                 clip.frames(),
                 coded.bytes,
@@ -241,6 +241,7 @@ pub fn evaluate(arguments: &EvalArguments) -> Result<()> {
                 coded.not_shown,
                 coded.sent.requests,
                 m.worst_psnr,
+                m.ssimulacra2,
             );
             if let Some(file) = &mut frames {
                 write_frames(file, (&clip.name, &setting), &m.frame_psnr, &coded.lost)?;

@@ -178,9 +178,12 @@ fn parity(arguments: &ParityArguments) -> Result<()> {
 }
 
 /// `every`: of which frames it is to be taken.
-fn read_perceptual(weights: Option<&Path>, every: usize) -> Result<Option<Perceptual>> {
+fn read_perceptual(weights: Option<&Path>, every: u16) -> Result<Perceptual> {
     let lpips = weights
         .map(|path| Lpips::load(path, tch::Device::Cpu, tch::Kind::Float))
         .transpose()?;
-    Ok(lpips.map(|lpips| Perceptual { lpips, every }))
+    Ok(Perceptual {
+        lpips,
+        every: every.into(),
+    })
 }
