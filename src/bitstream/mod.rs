@@ -11,16 +11,18 @@ mod resolution;
 #[cfg(test)]
 pub(crate) mod samples;
 mod timing;
+mod window;
 
 pub use access_unit::slices;
 #[cfg(feature = "codec")]
 pub(crate) use access_unit::slices_at_front;
 pub(crate) use header::bytes_to_key_unit;
 pub use header::{find_key_unit, SequenceHeader, UnitHeader, DELTA_FRAMES, MAX_HEADER, MAX_PAYLOAD, SYNC};
-pub use limits::{FSQ_LEVELS, MAX_SIZE, MIN_SIZE};
+pub use limits::{FSQ_LEVELS, MACROBLOCK_SIDE, MAX_SIZE, MAX_WINDOW_TOKENS, MIN_SIZE};
 pub use resilience::{Resilience, Slice, GROUPS, MAX_REFERENCE, MAX_SLICES};
 pub use resolution::CodingScale;
 pub use timing::{rounded_like, Clock, FrameTimes, Timing};
+pub use window::{Grid, Position, View, Window, POSITIONS_PER_SAMPLE};
 
 /// Why bytes are not an access unit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -65,6 +65,12 @@ impl CodingScale {
         (shown * self.sixths()).div_ceil(6)
     }
 
+    /// Shown samples in a row that are coded as so many; `None` where they are no whole number.
+    pub(super) fn shown(self, coded: u32) -> Option<u32> {
+        let sixths = coded * 6;
+        (sixths % self.sixths() == 0).then_some(sixths / self.sixths())
+    }
+
     /// Whether the bitstream has room for pictures of a shown width and height at this scale.
     pub fn fits(self, width: u32, height: u32) -> bool {
         self.coded(width.max(height)) <= MAX_SIZE

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use tch::{Kind, Tensor};
 
+use crate::bitstream::Window;
 use crate::model::picture;
 
 /// One picture, planar Y'CbCr 4:2:0 with 8 bits, rows without padding; chroma sizes are rounded up.
@@ -137,6 +138,18 @@ impl Frame {
             planes: [resize(0)?, resize(1)?, resize(2)?],
             pts: self.pts,
         })
+    }
+
+    /// What a window sees of a picture of another one.
+    pub(crate) fn seen(&self, from: &Window, to: &Window) -> Frame {
+        let (width, height) = to.size();
+        let plane = |number: usize| to.view_of_samples(from, number > 0).of(&self.planes[number], 1);
+        Frame {
+            width,
+            height,
+            planes: [plane(0), plane(1), plane(2)],
+            pts: self.pts,
+        }
     }
 
     /// Puts a frame of the same width below this one, whose height is even.

@@ -6,20 +6,28 @@ use std::ops::Range;
 
 use tch::{TchError, Tensor};
 
-use crate::bitstream::SequenceHeader;
+use crate::bitstream::{Grid, SequenceHeader, MAX_WINDOW_TOKENS};
 use crate::model::Model;
 
 /// From a position to those above, left, right and below.
 pub const NEIGHBOURS: [(isize, isize); 4] = [(0, -1), (-1, 0), (1, 0), (0, 1)];
 
-/// Tokens that the networks take at once, about: 4 million samples of luma.
-const MAX_TOKENS: usize = 1 << 14;
+/// Tokens that the networks take at once, about.
+const MAX_TOKENS: usize = MAX_WINDOW_TOKENS;
 
 /// Rows of tokens beyond a tile that its networks see: further than the kernels of `tvc-small` reach.
 const HALO: usize = 8;
 
 /// Side of a macroblock in luma samples.
-pub const MACROBLOCK_SIDE: usize = 16;
+pub const MACROBLOCK_SIDE: usize = crate::bitstream::MACROBLOCK_SIDE as usize;
+
+/// What windows of a stream are measured in. They move where the networks' memory can be moved with them: not that of Cosmos, which attends to
+/// whole pictures, and not tiles.
+pub fn grid(model: &Model, sequence: &SequenceHeader) -> Grid {
+    let token = model.tokenizer.config.spatial_factor() as u32;
+    let may_move = !model.tokenizer.config.is_cosmos() && Tile::cover(model, sequence).len() == 1;
+    Grid::new(sequence, token, model.group_frames(), may_move)
+}
 
 /// Width and height of a stream's coded pictures in tokens.
 pub fn in_tokens(model: &Model, sequence: &SequenceHeader) -> (usize, usize) {
@@ -29,12 +37,7 @@ pub fn in_tokens(model: &Model, sequence: &SequenceHeader) -> (usize, usize) {
     (count(width), count(height))
 }
 
-/// Width and height of a stream's shown pictures in macroblocks.
-pub fn in_macroblocks(sequence: &SequenceHeader) -> (usize, usize) {
-    size_in_macroblocks(sequence.width as usize, sequence.height as usize)
-}
-
-/// The same of a width and height in luma samples.
+/// Width and height of pictures in macroblocks, which are in luma samples.
 pub fn size_in_macroblocks(width: usize, height: usize) -> (usize, usize) {
     (width.div_ceil(MACROBLOCK_SIDE), height.div_ceil(MACROBLOCK_SIDE))
 }
@@ -58,13 +61,18 @@ impl Tile {
         }
     }
 
+    /// All rows of a picture.
+    pub fn whole(height: usize) -> Tile {
+        Tile {
+            rows: 0..height,
+            seen: 0..height,
+        }
+    }
+
     /// Tiles of which at most `rows` rows are seen, or as few as make sense.
     fn cut(height: usize, rows: usize) -> Vec<Tile> {
         if height <= rows {
-            return vec![Tile {
-                rows: 0..height,
-                seen: 0..height,
-            }];
+            return vec![Tile::whole(height)];
         }
         let step = rows.saturating_sub(2 * HALO).max(HALO);
         let tile = |from: usize| {

@@ -3,6 +3,7 @@
 //! made on one machine decodes on every other.
 
 mod binary;
+mod camera;
 mod integer_net;
 mod latents;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod residual;
 mod tokens;
 mod unit;
 
+pub use camera::{code_camera, Camera, CameraContext};
 pub use integer_net::{Layer, MULTIPLIER_BITS};
 pub use latents::{
     channel_groups, digit_row, latent_phase, LatentContext, LatentContextModel, LatentMap, LatentMode, LatentWeights,
@@ -41,6 +43,9 @@ pub use unit::{CodedSlice, CodedUnit, CodingContext, ContextModels, UnitSymbols,
 pub enum EntropyError {
     #[error("the token payload is damaged")]
     Damaged,
+    /// A kind of camera motion that a later version may know.
+    #[error("this kind of camera motion is not supported")]
+    CameraMotion,
     #[error("context model: {0}")]
     Model(String),
 }

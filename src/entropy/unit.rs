@@ -3,13 +3,14 @@
 
 use std::borrow::Cow;
 
+use super::camera::{code_camera, Camera, CameraContext};
 use super::latents::{LatentContext, LatentContextModel, LatentMap, LatentMode, WantedLatents};
 use super::range_coder::{SymbolCoder, UnitDecoder, UnitEncoder};
 use super::region::Region;
 use super::residual::{code_residual, Macroblock, ResidualContext, ResidualMap};
 use super::tokens::{ContextModel, Masking, TokenContext, TokenMap, MASKED};
 use super::EntropyError;
-use crate::bitstream::Slice;
+use crate::bitstream::{Grid, Slice, Window};
 
 /// The integer networks that give symbols their probabilities.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +23,8 @@ pub struct ContextModels<'a> {
 /// The symbols of one access unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnitSymbols {
+    /// Where its frames lie; all maps have the size of its window.
+    pub camera: Camera,
     pub tokens: TokenMap,
     /// How they are coded, and they; `None`: the model has none.
     pub latents: Option<(LatentMode, LatentMap)>,
@@ -32,6 +35,7 @@ pub struct UnitSymbols {
 /// Symbols that an encoder wants to have coded.
 #[derive(Clone)]
 pub struct WantedUnit<'a> {
+    pub camera: Camera,
     /// [`super::MASKED`] where a token is not sent, as `masking` says.
     pub tokens: TokenMap,
     pub masking: Masking,
@@ -66,8 +70,8 @@ impl CodedUnit {
 }
 
 impl UnitSymbols {
-    /// 16-bit check value: the CRC-32 of the digits in order, then of the latents as big-endian i32, then of the residual, its
-    /// halves added bit by bit.
+    /// 16-bit check value: the CRC-32 of the digits in order, then of the latents as big-endian i32, then of the residual, then of the
+    /// camera where it has moved since the key unit, its halves added bit by bit.
     pub fn check(&self) -> u16 {
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(self.tokens.tokens.as_flattened());
@@ -76,6 +80,9 @@ impl UnitSymbols {
         }
         if let Some(residual) = self.residual.as_ref().filter(|residual| residual.has_static()) {
             residual.check(&mut hasher);
+        }
+        if !self.camera.is_picture() {
+            self.camera.check(&mut hasher);
         }
         let crc = hasher.finalize();
         (crc >> 16 ^ crc) as u16
@@ -122,19 +129,25 @@ impl WantedUnit<'_> {
 /// What encoder and decoder know of the units since the key unit, bit by bit the same.
 #[derive(Clone, Debug, Default)]
 pub struct CodingContext {
+    /// `None` before the key unit.
+    pub camera: Option<CameraContext>,
     pub tokens: TokenContext,
     pub latents: LatentContext,
     pub residual: ResidualContext,
 }
 
 impl CodingContext {
-    /// Codes the next unit in so many slices: 1, or an even number.
+    /// Codes the next unit in so many slices: 1, or an even number. The camera of slices is still.
     pub fn encode(&self, models: ContextModels, wanted: WantedUnit, slices: u8) -> Result<CodedUnit, EntropyError> {
         let mut coded: Option<CodedUnit> = None;
+        let context = self.seen_in(wanted.camera.window);
         for index in 0..slices {
             let region = Region::of(Slice { index, count: slices });
             let mut coder = UnitEncoder::new();
-            let (symbols, bits) = self.code(models, &mut coder, wanted.of(region), region)?;
+            if let Some(before) = self.camera.as_ref().filter(|_| region.is_whole()) {
+                code_camera(&mut coder, before, &wanted.camera)?;
+            }
+            let (symbols, bits) = context.code(models, &mut coder, wanted.of(region), region)?;
             let slice = CodedSlice {
                 check: symbols.check(),
                 payload: coder.finish(),
@@ -151,28 +164,61 @@ impl CodingContext {
         coded.ok_or_else(|| EntropyError::Model("a unit without slices".into()))
     }
 
-    /// Reads the next unit or a slice of it. `tokens`: width and height in tokens; `macroblocks`: in macroblocks, `None` in a key unit. Damaged
-    /// bytes mostly give wrong symbols rather than an error: compare [`UnitSymbols::check`].
+    /// Reads the next unit or a slice of it, of a stream with a grid; before the first one it is a key unit. Damaged bytes mostly give wrong
+    /// symbols rather than an error: compare [`UnitSymbols::check`].
     pub fn decode(
         &self,
         models: ContextModels,
         payload: &[u8],
-        (tokens, macroblocks): ((usize, usize), Option<(usize, usize)>),
+        grid: Grid,
         slice: Slice,
     ) -> Result<UnitSymbols, EntropyError> {
+        let mut coder = UnitDecoder::new(payload);
+        let (context, camera) = match &self.camera {
+            None => (Cow::Borrowed(self), Camera::key(grid)),
+            Some(before) => {
+                let camera = match Region::of(slice).is_whole() {
+                    true => code_camera(&mut coder, before, &Camera::still(before))?,
+                    false => Camera::still(before),
+                };
+                (self.seen_in(camera.window), camera)
+            }
+        };
+        let ((width, height), macroblocks) = (camera.window.tokens(), camera.window.macroblocks());
         let nothing = WantedUnit {
-            tokens: TokenMap::zero(tokens.0, tokens.1),
+            tokens: TokenMap::zero(width, height),
             masking: Masking::None,
             latents: None,
-            residual: macroblocks.map(|(width, height)| ResidualMap::none(width, height)),
+            residual: self.camera.map(|_| ResidualMap::none(macroblocks.0, macroblocks.1)),
+            camera,
         };
-        Ok(self
-            .code(models, &mut UnitDecoder::new(payload), nothing, Region::of(slice))?
-            .0)
+        Ok(context.code(models, &mut coder, nothing, Region::of(slice))?.0)
     }
 
-    /// The order of the payload: tokens, latents, residual. A decoder's `wanted` gives the sizes alone. A slice sees nothing of what is
-    /// beyond its region, here and in the units before.
+    /// What is known, in another window.
+    pub fn seen_in(&self, window: Window) -> Cow<'_, CodingContext> {
+        match &self.camera {
+            Some(before) if before.window() != window => {
+                let mut seen = self.clone();
+                seen.look(window);
+                Cow::Owned(seen)
+            }
+            _ => Cow::Borrowed(self),
+        }
+    }
+
+    fn look(&mut self, window: Window) {
+        let Some(from) = self.camera.map(|camera| camera.window()).filter(|from| *from != window) else {
+            return;
+        };
+        let tokens = window.view_of_tokens(&from);
+        self.tokens.look(&tokens);
+        self.latents.look(&tokens);
+        self.residual.look(window.view_of_macroblocks(&from).as_ref());
+    }
+
+    /// What follows the camera in a payload: tokens, latents, residual, all in the unit's window. A decoder's `wanted` gives the sizes alone. A
+    /// slice sees nothing of what is beyond its region, here and in the units before.
     fn code(
         &self,
         models: ContextModels,
@@ -182,6 +228,7 @@ impl CodingContext {
     ) -> Result<(UnitSymbols, usize), EntropyError> {
         let context = self.seen_from(region);
         let WantedUnit {
+            camera,
             mut tokens,
             masking,
             latents,
@@ -201,6 +248,7 @@ impl CodingContext {
         }
         let residual_bits = coder.bits() - before;
         let symbols = UnitSymbols {
+            camera,
             tokens,
             latents,
             residual,
@@ -239,6 +287,8 @@ impl CodingContext {
 
     /// Makes a unit the previous one.
     pub fn push(&mut self, unit: &UnitSymbols) {
+        self.look(unit.camera.window);
+        self.camera = Some(unit.camera.context());
         self.tokens.push(unit.tokens.clone());
         if let Some((_, latents)) = &unit.latents {
             self.latents.push(latents.clone());

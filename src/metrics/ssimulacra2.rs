@@ -31,14 +31,23 @@ mod tests {
     use tch::Device;
 
     #[test]
-    fn the_score_falls_with_each_step_of_blur_and_a_picture_itself_has_100() {
+    fn the_score_falls_with_noise_and_a_picture_itself_has_100() {
         tch::manual_seed(3);
-        let source = Tensor::rand([1, 3, 64, 96], (Kind::Float, Device::Cpu));
-        let blur = |xs: &Tensor| xs.avg_pool2d([3, 3], [1, 1], [1, 1], false, false, None);
-        let score = |xs: &Tensor| ssimulacra2(&source.squeeze_dim(0), &xs.squeeze_dim(0)).unwrap();
-        let (once, twice) = (blur(&source), blur(&blur(&source)));
-        assert!((score(&source) - 100.0).abs() < 1e-6);
-        assert!(score(&once) < 90.0 && score(&twice) < score(&once) - 1.0);
+        let options = (Kind::Float, Device::Cpu);
+        let slope = Tensor::arange(96, options) / 96.0;
+        let source = slope.expand([3, 64, 96], false);
+        let noise = Tensor::rand([3, 64, 96], options) - 0.5;
+        let score = |amount: f64| {
+            let picture = &source + &noise * amount;
+            ssimulacra2(&source, &picture.clamp(0.0, 1.0)).unwrap()
+        };
+        assert!((score(0.0) - 100.0).abs() < 1e-6);
+        assert!(
+            score(0.05) < 95.0 && score(0.2) < score(0.05) - 5.0,
+            "{} {}",
+            score(0.05),
+            score(0.2)
+        );
     }
 
     #[test]

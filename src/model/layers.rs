@@ -8,6 +8,7 @@ use tch::{nn, Kind, Tensor};
 
 use super::config::LevelConfig;
 use super::fused::{Fused, FusedConv, FusedTemporal, FusedUpsample, Layers, TemporalLayers, UpsampleLayers};
+use crate::bitstream::View;
 
 type Result<T> = std::result::Result<T, tch::TchError>;
 
@@ -95,6 +96,23 @@ impl StreamState {
         };
         self.remember(all.f_detach()?);
         Ok(all)
+    }
+
+    /// Goes on in another window: what is remembered moves with the world, and repeats its edge where nothing is. `view`: of the token map. Not
+    /// for Cosmos, whose layers remember whole pictures.
+    pub fn look(&mut self, view: &View) -> Result<()> {
+        let indices = |places: Vec<i64>, device| Tensor::f_from_slice(&places)?.f_to_device(device);
+        for cache in self.caches.iter_mut().flatten() {
+            // `[.., h, w, channels]`
+            let rows = cache.dim() as i64 - 3;
+            let times = cache.size()[rows as usize] as usize / view.map_size().1;
+            let view = view.enlarged(times);
+            let (columns, lines) = (view.columns().map(|x| x as i64), view.rows().map(|y| y as i64));
+            let columns = indices(columns.collect(), cache.device())?;
+            let lines = indices(lines.collect(), cache.device())?;
+            *cache = cache.f_index_select(rows, &lines)?.f_index_select(rows + 1, &columns)?;
+        }
+        Ok(())
     }
 
     /// Forgets what the layers that have not run in this step remember: for them the next step is the first one.

@@ -63,6 +63,9 @@ pub struct EvalArguments {
     /// Leave the dots that networks paint in the grid of the tokens.
     #[arg(long)]
     no_grid_filter: bool,
+    /// Do not follow the camera.
+    #[arg(long)]
+    no_camera: bool,
     /// Send no residual of static regions.
     #[arg(long)]
     no_residual: bool,
@@ -335,6 +338,7 @@ impl EvalArguments {
                     true => MaskingStrategy::Pattern,
                     false => MaskingStrategy::Adaptive,
                 },
+                camera: !self.no_camera,
                 ..EncoderAblation::default()
             },
             ..EncoderSettings::default()

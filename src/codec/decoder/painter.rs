@@ -6,9 +6,10 @@ use std::sync::Arc;
 use super::post_filter::TemporalFilter;
 use super::symbols::ParsedUnit;
 use super::DecoderSettings;
-use crate::bitstream::FrameTimes;
-use crate::codec::recon::{Reconstruction, Wanted};
+use crate::bitstream::{FrameTimes, SequenceHeader, Window};
+use crate::codec::recon::{cut, Reconstruction, Wanted};
 use crate::codec::{CodecError, Frame};
+use crate::entropy::{Camera, EntropyError};
 use crate::model::Model;
 
 /// Paints a stream's units, one after the other.
@@ -22,6 +23,8 @@ pub struct Painter {
 struct Stream {
     reconstruction: Reconstruction,
     temporal_filter: TemporalFilter,
+    /// Of the last unit.
+    window: Window,
 }
 
 impl Painter {
@@ -41,6 +44,7 @@ impl Painter {
         let started = unit.is_key.then(|| Stream {
             reconstruction: Reconstruction::new(&self.model, unit.sequence, self.settings.reconstruction),
             temporal_filter: TemporalFilter::default(),
+            window: unit.symbols.camera.window,
         });
         let mut stream = started.or(stream).ok_or(CodecError::NoKeyUnit)?;
         let wanted = if unit.is_key { Wanted::All } else { wanted };
@@ -52,12 +56,39 @@ impl Painter {
         // A short unit is a whole one for the networks.
         let unpainted = group.saturating_sub(frames.len());
         frames.truncate(unit.times.len().saturating_sub(unpainted));
+        stream.look(unit.symbols.camera.window);
         if self.settings.post_filter {
             frames.iter_mut().for_each(|frame| stream.temporal_filter.push(frame));
         }
+        let frames = shown(frames, unpainted, (&unit.symbols.camera, &unit.sequence))?;
         self.stream = Some(stream);
         Ok(timed(frames, unpainted, &unit.times))
     }
+}
+
+impl Stream {
+    /// Goes on in another window.
+    fn look(&mut self, window: Window) {
+        let from = std::mem::replace(&mut self.window, window);
+        if from != window {
+            self.temporal_filter.look(&from, &window);
+        }
+    }
+}
+
+/// The frames of a unit out of pictures as large as its window, of which so many first ones were not painted.
+fn shown(
+    pictures: Vec<Frame>,
+    unpainted: usize,
+    (camera, sequence): (&Camera, &SequenceHeader),
+) -> Result<Vec<Frame>, CodecError> {
+    if camera.is_picture() {
+        return Ok(pictures);
+    }
+    let size = (sequence.width as usize, sequence.height as usize);
+    let offsets = camera.offsets().ok_or(EntropyError::Damaged)?;
+    let pictures = pictures.iter().zip(offsets.into_iter().skip(unpainted));
+    Ok(pictures.map(|(picture, offset)| cut(picture, offset, size)).collect())
 }
 
 /// Frames at their times, after so many that were not painted.
@@ -75,7 +106,6 @@ fn timed(frames: Vec<Frame>, unpainted: usize, times: &FrameTimes) -> Vec<Option
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bitstream::SequenceHeader;
     use crate::codec::{Decoder, Encoder, EncoderSettings, EntropyDecoder};
     use crate::model::ModelSource;
 

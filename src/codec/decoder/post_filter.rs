@@ -2,6 +2,7 @@
 //! Temporal smoothing of decoded pictures: what changes little from frame to frame, in its neighbourhood too, is noise of the
 //! networks rather than motion, above all from one unit to the next.
 
+use crate::bitstream::Window;
 use crate::codec::Frame;
 
 /// Width and height of the neighbourhood over which changes are looked at, in luma samples.
@@ -19,6 +20,13 @@ pub struct TemporalFilter {
 }
 
 impl TemporalFilter {
+    /// Goes on in another window, `to`.
+    pub fn look(&mut self, from: &Window, to: &Window) {
+        for (number, plane) in self.last.iter_mut().flatten().enumerate() {
+            *plane = to.view_of_samples(from, number > 0).of(plane, 1);
+        }
+    }
+
     /// Smooths the next frame of a stream.
     pub fn push(&mut self, frame: &mut Frame) {
         let Some(last) = &mut self.last else {

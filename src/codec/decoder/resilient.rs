@@ -6,10 +6,11 @@ use std::ops::Range;
 use super::concealment::follow_neighbours;
 use super::symbols::{has_check, times};
 use crate::bitstream::{slices_at_front, Clock, FrameTimes, Resilience, SequenceHeader, UnitHeader, GROUPS};
-use crate::codec::geometry::{in_macroblocks, in_tokens};
+use crate::codec::geometry::grid;
 use crate::codec::CodecError;
 use crate::entropy::{
-    CodingContext, LatentMap, LatentMode, Macroblock, References, Region, ResidualMap, TokenMap, UnitSymbols, MASKED,
+    Camera, CodingContext, LatentMap, LatentMode, Macroblock, References, Region, ResidualMap, TokenMap, UnitSymbols,
+    MASKED,
 };
 use crate::model::Model;
 
@@ -77,7 +78,8 @@ pub fn slices(bytes: &[u8]) -> Vec<ReceivedSlice<'_>> {
 impl Receiver {
     /// Before the key unit of a stream.
     pub fn new(model: &Model, sequence: &SequenceHeader) -> Receiver {
-        let (width, height) = in_tokens(model, sequence);
+        let camera = Camera::key(grid(model, sequence));
+        let (width, height) = camera.window.tokens();
         let latents = model.latent_context().map(|context| {
             let zero = LatentMap::zero(width, height, context.weights().channels);
             (LatentMode::Absent, zero)
@@ -92,6 +94,7 @@ impl Receiver {
             is_over: false,
             failures: 0,
             last: UnitSymbols {
+                camera,
                 tokens,
                 latents,
                 residual: None,
@@ -193,7 +196,7 @@ impl Receiver {
     ) -> Received {
         let mut symbols = self.expected();
         if !slices[0].header.is_key() {
-            let (width, height) = in_macroblocks(sequence);
+            let (width, height) = symbols.camera.window.macroblocks();
             symbols.residual.get_or_insert_with(|| ResidualMap::none(width, height));
         }
         let (width, height) = (symbols.tokens.width, symbols.tokens.height);
@@ -203,18 +206,24 @@ impl Receiver {
             match self.slice(model, sequence, clock.clone(), slice) {
                 Ok((decoded, slice_times)) => {
                     let region = Region::of(slice.resilience.slice);
+                    times = times.or(Some(slice_times));
+                    if region.is_whole() {
+                        present = vec![true; decoded.tokens.tokens.len()];
+                        symbols = decoded;
+                        break;
+                    }
                     symbols.adopt(&decoded, region);
                     if let (Some((mode, _)), Some((decoded, _))) = (&mut symbols.latents, &decoded.latents) {
                         *mode = *decoded;
                     }
                     let positions = present.iter_mut().zip(region.positions(width, height));
                     positions.for_each(|(is_present, is_in)| *is_present |= is_in);
-                    times = times.or(Some(slice_times));
                 }
                 Err(failed) => error = error.or(Some(failed)),
             }
         }
-        if let (Some((_, latents)), Some((_, before))) = (&mut symbols.latents, &self.last.latents) {
+        let concealed = symbols.latents.as_mut().filter(|_| present.contains(&false));
+        if let (Some((_, latents)), Some((_, before))) = (concealed, &self.last.latents) {
             follow_neighbours(latents, before, &present);
         }
         Received {
@@ -228,6 +237,7 @@ impl Receiver {
     /// What a unit would be of which nothing has come.
     fn expected(&self) -> UnitSymbols {
         let mut symbols = self.last.clone();
+        symbols.camera = Camera::still(&self.last.camera.context());
         symbols.tokens.tokens.fill(MASKED);
         if let Some((mode, _)) = &mut symbols.latents {
             *mode = LatentMode::Skipped;
@@ -265,11 +275,9 @@ impl Receiver {
             clock.seek_unit(resilience.unit, model.group_frames());
         }
         let (times, payload) = times(&mut clock, sequence, header, payload)?;
-        let macroblocks = (!header.is_key()).then(|| in_macroblocks(sequence));
-        let sizes = (in_tokens(model, sequence), macroblocks);
-        let symbols = context.decode(model.contexts(), payload, sizes, resilience.slice)?;
+        let symbols = context.decode(model.contexts(), payload, grid(model, sequence), resilience.slice)?;
         has_check(header, symbols.check())?;
-        let (width, height) = sizes.0;
+        let (width, height) = symbols.camera.window.tokens();
         let mut own = symbols.tokens.tokens.iter().zip(region.positions(width, height));
         if header.is_key() && own.any(|(token, is_in)| is_in && *token == MASKED) {
             return Err(CodecError::MaskedKeyUnit);

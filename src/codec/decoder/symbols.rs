@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::resilient::{slices, ReceivedSlice, Receiver};
 use crate::bitstream::{Clock, FrameTimes, Resilience, SequenceHeader, Slice, UnitHeader};
-use crate::codec::geometry::{in_macroblocks, in_tokens};
+use crate::codec::geometry::grid;
 use crate::codec::CodecError;
 use crate::entropy::{CodingContext, UnitSymbols, MASKED};
 use crate::model::Model;
@@ -178,11 +178,8 @@ impl EntropyDecoder {
 impl Stream {
     fn decode(&mut self, model: &Model, header: &UnitHeader, payload: &[u8]) -> Result<ParsedUnit, CodecError> {
         let (times, payload) = times(&mut self.clock, &self.sequence, header, payload)?;
-        let macroblocks = (!header.is_key()).then(|| in_macroblocks(&self.sequence));
-        let tokens = in_tokens(model, &self.sequence);
-        let symbols = self
-            .context
-            .decode(model.contexts(), payload, (tokens, macroblocks), Slice::WHOLE)?;
+        let grid = grid(model, &self.sequence);
+        let symbols = self.context.decode(model.contexts(), payload, grid, Slice::WHOLE)?;
         has_check(header, symbols.check())?;
         if header.is_key() && symbols.tokens.tokens.contains(&MASKED) {
             return Err(CodecError::MaskedKeyUnit);
@@ -216,9 +213,7 @@ impl Stream {
             group, unit: number, ..
         } = slices[0].resilience;
         let starts_static = self.starts_static(&unit.symbols);
-        if let Some(residual) = &unit.symbols.residual {
-            self.context.residual.push(residual);
-        }
+        self.context.push(&unit.symbols);
         Ok(ParsedUnit {
             sequence: self.sequence,
             is_key,
@@ -265,9 +260,10 @@ impl Stream {
     }
 
     fn starts_static(&self, symbols: &UnitSymbols) -> bool {
+        let before = self.context.seen_in(symbols.camera.window);
         let macroblocks = symbols.residual.iter().flat_map(|residual| &residual.macroblocks);
         let mut macroblocks = macroblocks.enumerate();
-        macroblocks.any(|(at, macroblock)| macroblock.is_static() && !self.context.residual.is_known(at))
+        macroblocks.any(|(at, macroblock)| macroblock.is_static() && !before.residual.is_known(at))
     }
 }
 
@@ -304,7 +300,7 @@ mod tests {
     use super::*;
     use crate::bitstream::Timing;
     use crate::codec::{Encoder, EncoderSettings, Frame};
-    use crate::entropy::{LatentMap, LatentMode, Masking, TokenMap, WantedLatents, WantedUnit};
+    use crate::entropy::{Camera, LatentMap, LatentMode, Masking, TokenMap, WantedLatents, WantedUnit};
     use crate::model::ModelSource;
 
     fn model() -> Arc<Model> {
@@ -318,7 +314,8 @@ mod tests {
             model_id: model.id,
             ..SequenceHeader::sample()
         };
-        let (width, height) = in_tokens(&model, &sequence);
+        let camera = Camera::key(grid(&model, &sequence));
+        let (width, height) = camera.window.tokens();
         let channels = model.latent_context().unwrap().weights().channels;
         let latents = LatentMap::zero(width, height, channels);
         let decode = |masked: bool| {
@@ -332,6 +329,7 @@ mod tests {
                 skipped: &[],
             };
             let wanted = WantedUnit {
+                camera: camera.clone(),
                 tokens,
                 masking: Masking::Adaptive,
                 latents: Some((LatentMode::Absent, latents)),

@@ -3,7 +3,7 @@
 
 use tch::Tensor;
 
-use crate::bitstream::{CodingScale, SequenceHeader};
+use crate::bitstream::{CodingScale, SequenceHeader, View};
 use crate::codec::colour::ycbcr;
 use crate::codec::geometry::{in_tokens, Tile};
 use crate::codec::{CodecError, Frame};
@@ -34,6 +34,18 @@ impl AnalysisState {
         AnalysisState {
             tiles: tiles.into_iter().map(state).collect(),
         }
+    }
+}
+
+impl AnalysisState {
+    /// Goes on in another window, one tile as before. `view`: of the token map.
+    pub fn look(&mut self, view: &View) -> Result<(), CodecError> {
+        for state in &mut self.tiles {
+            state.tile = Tile::whole(view.size().1);
+            state.tokenizer.look(view)?;
+            state.continuous.look(view)?;
+        }
+        Ok(())
     }
 }
 

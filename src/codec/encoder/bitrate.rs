@@ -64,7 +64,7 @@ impl Encoder {
         let settled = self.rate.settled(link, opening.unit_seconds());
         let paints = coded.unit.has_residual || settled <= f64::from(LAST_WITH_RESIDUAL);
         scene.gop.forget_units();
-        self.seen = scene.ahead.map(|unit| unit.analysis);
+        self.seen = scene.ahead;
         self.enter(scene.gop, coded.unit, frame, paints)
     }
 
@@ -124,11 +124,11 @@ impl Encoder {
     /// Lets the networks see a key unit's frame and those after it.
     fn scene(&self, frame: &Frame, ahead: &[Frame], scale: CodingScale) -> Result<Scene, CodecError> {
         let mut gop = self.new_gop(frame, scale);
-        let key = gop.analyse(&self.model, &[frame])?;
+        let key = gop.analyse(&self.model, &self.settings, &[frame])?;
         let ahead = match ahead.last() {
             Some(last) => {
                 let group = self.whole_group(ahead, last);
-                Some(gop.analyse(&self.model, &group)?)
+                Some(gop.analyse(&self.model, &self.settings, &group)?)
             }
             None => None,
         };

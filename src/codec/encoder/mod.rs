@@ -4,6 +4,7 @@
 
 mod analysis;
 mod bitrate;
+mod camera;
 mod decide;
 mod gop;
 mod package;
@@ -14,9 +15,8 @@ mod scene_cut;
 mod settings;
 mod unit;
 
-pub use analysis::Analysis;
 #[cfg(test)]
-pub use analysis::AnalysisState;
+pub use analysis::{Analysis, AnalysisState};
 #[cfg(test)]
 pub use decide::skip_map;
 pub use decide::{MaskingStrategy, Rdoq, CHANGE_BITS, COARSEST_WITH_SKIP_MAP, POSITION_BITS, SKIP_HYSTERESIS};
@@ -33,7 +33,7 @@ use gop::Role;
 use rate::{RateControl, UnitKind};
 use resilience::Links;
 use scene_cut::SceneDetector;
-use unit::{may_refine, Gop, TrialUnit};
+use unit::{may_refine, Gop, TrialUnit, Unit};
 
 use super::{CodecError, Frame};
 use crate::bitstream::{CodingScale, SequenceHeader, Timing, GROUPS, MAX_PAYLOAD, MAX_SIZE, MIN_SIZE};
@@ -68,7 +68,7 @@ pub struct Encoder {
     /// Frames of the delta unit to come.
     pending: Vec<Frame>,
     /// What the networks say of those, where they have seen them already.
-    seen: Option<Analysis>,
+    seen: Option<Unit>,
     scenes: SceneDetector,
     /// Whether there was a cut whose key unit does not fit into the buffer yet.
     late_cut: bool,
@@ -242,8 +242,8 @@ impl Encoder {
         };
         let group = self.whole_group(&frames, last);
         let unit = match seen {
-            Some(analysis) => gop.unit(analysis, &group),
-            None => gop.analyse(&self.model, &group)?,
+            Some(seen) => gop.resume(seen)?,
+            None => gop.analyse(&self.model, &self.settings, &group)?,
         };
         let times: Vec<_> = frames.iter().map(|f| f.pts).collect();
         let mut packed_times = Vec::new();
@@ -259,12 +259,12 @@ impl Encoder {
             }
         };
         let package = gop.package(frames.len(), timing);
-        let unit = package.access_unit(&trial.coded, &packed_times, self.max_payload)?;
-        gop.push(&self.model, &trial.coded.symbols, &group)?;
+        let coded = package.access_unit(&trial.coded, &packed_times, self.max_payload)?;
+        gop.push(&self.model, &trial.coded.symbols, &unit.framed.frames())?;
         gop.frames += frames.len() as u32;
         // Frames after a short group would not line up with the decoder's: it ends the group of pictures.
         self.gop = (frames.len() == self.model.group_frames()).then_some(gop);
-        Ok(Some(unit))
+        Ok(Some(coded))
     }
 
     /// The networks take whole groups: a short one is filled up with its last frame.

@@ -12,7 +12,7 @@ impl Encoder {
         let mut scale = self.scale_at(quantizer);
         let (gop, trial) = loop {
             let mut gop = self.new_gop(frame, scale);
-            let unit = gop.analyse(&self.model, &[frame])?;
+            let unit = gop.analyse(&self.model, &self.settings, &[frame])?;
             let trial = self.code_at_quality(UnitKind::Key, (&gop, &unit), quantizer, 0)?;
             let is_too_long = trial.coded.length() > self.max_payload && !self.model.tokenizer.config.is_cosmos();
             match scale.smaller().filter(|_| is_too_long) {

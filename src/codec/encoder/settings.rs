@@ -26,12 +26,24 @@ pub struct EncoderSettings {
 }
 
 /// Switches with which parts of the encoder are measured.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EncoderAblation {
     /// Taken instead of the quantizer's.
     pub point: Option<OperatingPoint>,
     /// How the masked tokens are chosen.
     pub masking: MaskingStrategy,
+    /// Whether windows follow the camera.
+    pub camera: bool,
+}
+
+impl Default for EncoderAblation {
+    fn default() -> Self {
+        EncoderAblation {
+            point: None,
+            masking: MaskingStrategy::default(),
+            camera: true,
+        }
+    }
 }
 
 impl Default for EncoderSettings {

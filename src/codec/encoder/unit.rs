@@ -5,6 +5,7 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 
 use super::analysis::{Analysis, AnalysisState};
+use super::camera::{CameraTracker, Framed};
 use super::decide::{
     is_still, mask_adaptive, mask_pattern, skip_map, MaskingStrategy, StaticRegionDetector, StaticRegions, SymbolBits,
     COARSEST_WITH_SKIP_MAP, SKIP_HYSTERESIS,
@@ -14,7 +15,7 @@ use super::rate::{point_between, OperatingPoint, Quality};
 use super::resilience::Links;
 use super::{EncoderSettings, ErrorResilience};
 use crate::bitstream::{Clock, SequenceHeader, Timing, MAX_SLICES};
-use crate::codec::geometry::{in_macroblocks, Tile};
+use crate::codec::geometry::{grid, Tile};
 use crate::codec::recon::{Reconstruction, ReconstructionSettings, Wanted};
 use crate::codec::{CodecError, Frame};
 use crate::entropy::{
@@ -26,6 +27,8 @@ use crate::model::Model;
 /// What lasts from a key unit to the next.
 pub(super) struct Gop {
     pub sequence: SequenceHeader,
+    /// `None` before the key unit's frame.
+    camera: Option<CameraTracker>,
     analysis: AnalysisState,
     context: CodingContext,
     /// With pictures only where residuals are sent: the networks that paint take time.
@@ -40,6 +43,11 @@ pub(super) struct Gop {
     pub time_bytes: usize,
 }
 
+/// Whether the window may follow the camera: slices of a unit lie in fixed places.
+fn follows(settings: &EncoderSettings) -> bool {
+    settings.ablation.camera && !matches!(settings.error_resilience, ErrorResilience::Slices { .. })
+}
+
 /// Whether residuals may be sent at all. Cosmos networks are too slow to paint in the encoder as well, and residuals add to pictures that
 /// a receiver may not have had.
 pub(super) fn may_refine(model: &Model, settings: &EncoderSettings) -> bool {
@@ -49,7 +57,8 @@ pub(super) fn may_refine(model: &Model, settings: &EncoderSettings) -> bool {
 
 /// What is known of a unit before it is coded.
 pub(super) struct Unit {
-    pub analysis: Analysis,
+    pub framed: Framed,
+    analysis: Analysis,
     /// `None` in a key unit, and where the encoder does not paint.
     static_regions: Option<StaticRegions>,
     /// How well its tokens are predicted, without and with latents: they differ little from trial to trial, and the transformer takes
@@ -70,6 +79,7 @@ impl Gop {
     pub fn new(model: &Model, sequence: SequenceHeader, bits: Arc<SymbolBits>, links: Option<Links>) -> Gop {
         Gop {
             sequence,
+            camera: None,
             analysis: AnalysisState::new(Tile::cover(model, &sequence)),
             context: CodingContext::default(),
             reconstruction: Reconstruction::default(),
@@ -107,20 +117,50 @@ impl Gop {
         }
     }
 
-    /// Runs the networks over the next frames, in the coded size.
-    pub fn analyse(&mut self, model: &Model, frames: &[&Frame]) -> Result<Unit, CodecError> {
-        let analysis = Analysis::of(model, frames, &self.sequence, &mut self.analysis)?;
-        Ok(self.unit(analysis, frames))
+    /// Runs the networks over the next frames, in the coded size: the key unit's, or those of a whole delta unit.
+    pub fn analyse(
+        &mut self,
+        model: &Model,
+        settings: &EncoderSettings,
+        frames: &[&Frame],
+    ) -> Result<Unit, CodecError> {
+        let framed = match &mut self.camera {
+            None => {
+                let grid = grid(model, &self.sequence);
+                self.camera = Some(CameraTracker::new(grid, frames[0]));
+                Framed::key(grid, frames[0])
+            }
+            Some(camera) => {
+                let from = camera.window();
+                let framed = camera.push(frames, follows(settings));
+                if framed.window() != from {
+                    self.analysis.look(&framed.window().view_of_tokens(&from))?;
+                }
+                framed
+            }
+        };
+        let sequence = framed.window().sequence(&self.sequence);
+        let analysis = Analysis::of(model, &framed.frames(), &sequence, &mut self.analysis)?;
+        self.unit(framed, analysis)
     }
 
-    /// What is known of the next frames, which the networks have seen.
-    pub fn unit(&self, analysis: Analysis, frames: &[&Frame]) -> Unit {
+    /// What is known now of the next unit, which the networks have seen before the one in front of it was coded.
+    pub fn resume(&mut self, seen: Unit) -> Result<Unit, CodecError> {
+        self.unit(seen.framed, seen.analysis)
+    }
+
+    fn unit(&mut self, framed: Framed, analysis: Analysis) -> Result<Unit, CodecError> {
+        self.reconstruction.look(framed.window())?;
+        let detector = &mut self.static_regions;
         let background = self.reconstruction.background();
-        Unit {
-            static_regions: background.and_then(|background| self.static_regions.look(frames, background)),
+        let static_regions =
+            background.and_then(|background| detector.look(&framed.frames(), framed.window(), background));
+        Ok(Unit {
+            framed,
+            static_regions,
             analysis,
             errors: Default::default(),
-        }
+        })
     }
 
     /// Whether any macroblock is static: a key unit would lose it.
@@ -156,7 +196,7 @@ impl Gop {
         let static_regions = &mut self.static_regions;
         // Only the last pictures last.
         self.reconstruction.push(model, (unit, &[]), Wanted::Last, |neural| {
-            static_regions.push(neural, &frames[frames.len() - neural.len()..]);
+            static_regions.push(neural, &frames[frames.len() - neural.len()..], unit.camera.window);
         })?;
         self.context.push(unit);
         if let Some(links) = &mut self.links {
@@ -181,14 +221,15 @@ impl Gop {
         if quality.repeats {
             point.hysteresis = f64::INFINITY;
         }
+        let known = self.context.seen_in(unit.framed.window());
         let (mode, skipped) = match quality.repeats {
-            true => self.repeated_latents(&unit.analysis),
-            false => self.latent_plan(model, &unit.analysis, &point),
+            true => repeated_latents(&known, &unit.analysis),
+            false => latent_plan(model, &known, &unit.analysis, &point),
         };
-        let mut tokens = self.tokens(&unit.analysis, &point, &skipped);
+        let mut tokens = tokens(&known, &unit.analysis, &point, &skipped);
         let masking = match quality.repeats {
             true => Masking::None,
-            false => self.mask(model, settings, (unit, &point), &mut tokens)?,
+            false => self.mask(model, settings, (unit, &point, &known), &mut tokens)?,
         };
         let quantize = |latent: Quantization| self.bits.level(latent, point.rdoq);
         let latents = unit.analysis.latents.as_ref().map(|latents| WantedLatents {
@@ -198,10 +239,11 @@ impl Gop {
         });
         let residual_step = point.residual_step.filter(|_| may_refine(model, settings));
         let wanted = WantedUnit {
+            camera: unit.framed.camera.clone(),
             tokens,
             masking,
             latents: latents.map(|latents| (mode, latents)),
-            residual: self.residual(unit.static_regions.as_ref(), residual_step, quality.residual_bits),
+            residual: self.residual(unit, residual_step, quality.residual_bits),
         };
         Ok(TrialUnit {
             quality,
@@ -229,60 +271,15 @@ impl Gop {
         }
     }
 
-    /// The tokens of a unit before any is masked.
-    fn tokens(&self, analysis: &Analysis, point: &OperatingPoint, skipped: &[bool]) -> TokenMap {
-        let hysteresis = |at| match skipped.get(at) {
-            Some(true) => point.hysteresis.max(SKIP_HYSTERESIS),
-            _ => point.hysteresis,
-        };
-        analysis.tokens(self.context.tokens.previous.as_ref(), hysteresis)
-    }
-
     /// The residual of a delta unit with the step of an index, in so many bits, about; `None` in a key unit.
-    fn residual(
-        &self,
-        static_regions: Option<&StaticRegions>,
-        step: Option<usize>,
-        bits: Option<f64>,
-    ) -> Option<ResidualMap> {
+    fn residual(&self, unit: &Unit, step: Option<usize>, bits: Option<f64>) -> Option<ResidualMap> {
         self.context.tokens.previous.as_ref()?;
-        let Some(static_regions) = static_regions else {
-            let (width, height) = in_macroblocks(&self.sequence);
+        let Some(static_regions) = &unit.static_regions else {
+            let (width, height) = unit.framed.window().macroblocks();
             return Some(ResidualMap::none(width, height));
         };
         let bits = bits.map_or(f32::INFINITY, |bits| bits as f32);
         Some(static_regions.residual(step, bits))
-    }
-
-    /// The latents of a unit that changes nothing.
-    fn repeated_latents(&self, analysis: &Analysis) -> (LatentMode, Vec<bool>) {
-        match (&analysis.latents, &self.context.latents.previous) {
-            (Some(_), Some(previous)) => (
-                LatentMode::Skipped,
-                vec![true; previous.values.len() / previous.channels],
-            ),
-            _ => (LatentMode::Absent, vec![]),
-        }
-    }
-
-    /// How the unit's latents are coded at an operating point, and which positions are skipped.
-    fn latent_plan(&self, model: &Model, analysis: &Analysis, point: &OperatingPoint) -> (LatentMode, Vec<bool>) {
-        let (Some(continuous), Some(wanted), Some(step)) = (&model.continuous, &analysis.latents, point.latent_step)
-        else {
-            return (LatentMode::Absent, vec![]);
-        };
-        let Some(previous) = &self.context.latents.previous else {
-            return (LatentMode::Coded(step.saturating_sub(point.key_qp_offset)), vec![]);
-        };
-        let size = continuous.context.weights().steps[step];
-        let skipped = match step <= COARSEST_WITH_SKIP_MAP {
-            true => skip_map(wanted, previous, size, point.skip_lambda),
-            false => vec![is_still(wanted, previous, size); wanted.values.len() / wanted.channels],
-        };
-        match skipped.contains(&false) {
-            true => (LatentMode::Coded(step), skipped),
-            false => (LatentMode::Skipped, skipped),
-        }
     }
 
     /// Masks tokens of a delta unit as the settings or the operating point ask for. Key units are always complete.
@@ -290,10 +287,10 @@ impl Gop {
         &self,
         model: &Model,
         settings: &EncoderSettings,
-        (unit, point): (&Unit, &OperatingPoint),
+        (unit, point, known): (&Unit, &OperatingPoint, &CodingContext),
         tokens: &mut TokenMap,
     ) -> Result<Masking, CodecError> {
-        let history = &self.context.tokens;
+        let history = &known.tokens;
         let ratio = settings.mask_ratio.unwrap_or(point.mask_ratio);
         if history.previous.is_none() || ratio <= 0.0 {
             return Ok(Masking::None);
@@ -325,7 +322,51 @@ impl Gop {
             .filter(|_| !has_latents)
             .map(|map| LatentMap::zero(map.width, map.height, map.channels));
         self.reconstruction
-            .prediction()
+            .prediction(unit.framed.window())?
             .errors(model, tokens, zeros.as_ref().or(latents))
+    }
+}
+
+/// The tokens of a unit before any is masked.
+fn tokens(known: &CodingContext, analysis: &Analysis, point: &OperatingPoint, skipped: &[bool]) -> TokenMap {
+    let hysteresis = |at| match skipped.get(at) {
+        Some(true) => point.hysteresis.max(SKIP_HYSTERESIS),
+        _ => point.hysteresis,
+    };
+    analysis.tokens(known.tokens.previous.as_ref(), hysteresis)
+}
+
+/// The latents of a unit that changes nothing.
+fn repeated_latents(known: &CodingContext, analysis: &Analysis) -> (LatentMode, Vec<bool>) {
+    match (&analysis.latents, &known.latents.previous) {
+        (Some(_), Some(previous)) => (
+            LatentMode::Skipped,
+            vec![true; previous.values.len() / previous.channels],
+        ),
+        _ => (LatentMode::Absent, vec![]),
+    }
+}
+
+/// How the unit's latents are coded at an operating point, and which positions are skipped.
+fn latent_plan(
+    model: &Model,
+    known: &CodingContext,
+    analysis: &Analysis,
+    point: &OperatingPoint,
+) -> (LatentMode, Vec<bool>) {
+    let (Some(continuous), Some(wanted), Some(step)) = (&model.continuous, &analysis.latents, point.latent_step) else {
+        return (LatentMode::Absent, vec![]);
+    };
+    let Some(previous) = &known.latents.previous else {
+        return (LatentMode::Coded(step.saturating_sub(point.key_qp_offset)), vec![]);
+    };
+    let size = continuous.context.weights().steps[step];
+    let skipped = match step <= COARSEST_WITH_SKIP_MAP {
+        true => skip_map(wanted, previous, size, point.skip_lambda),
+        false => vec![is_still(wanted, previous, size); wanted.values.len() / wanted.channels],
+    };
+    match skipped.contains(&false) {
+        true => (LatentMode::Coded(step), skipped),
+        false => (LatentMode::Skipped, skipped),
     }
 }

@@ -4,6 +4,7 @@
 
 use super::blocks::{gather, rows, scatter, side};
 use super::dct;
+use crate::bitstream::Window;
 use crate::codec::geometry::size_in_macroblocks;
 use crate::codec::Frame;
 use crate::entropy::{Levels, Macroblock, ResidualContext, ResidualMap, LUMA_BLOCKS, MACROBLOCK_BLOCKS, ZIGZAG};
@@ -54,6 +55,14 @@ impl Background {
         }
         self.note(residual);
         self.take_over(frames);
+    }
+
+    /// Goes on in another window, `to`: what comes in repeats the edge, and is not static.
+    pub fn look(&mut self, from: &Window, to: &Window) {
+        self.history.look(to.view_of_macroblocks(from).as_ref());
+        if let Some(picture) = &mut self.picture {
+            *picture = picture.seen(from, to);
+        }
     }
 
     /// Takes a unit of which nothing is shown: what was never static keeps the picture that it had.

@@ -6,6 +6,7 @@ mod background;
 mod blocks;
 mod dct;
 mod grid_filter;
+mod interpolation;
 mod patches;
 mod prediction;
 mod synthesis;
@@ -13,6 +14,7 @@ mod synthesis;
 pub use background::{block_step, coefficients, dequantised, quantised, step_size, Background};
 pub use blocks::{gather, squared_error};
 pub use dct::{forward, Block};
+pub use interpolation::cut;
 #[cfg(feature = "train")]
 pub(crate) use prediction::nearest_tokens;
 pub use prediction::{CompleteUnit, MaskedTokenPrediction, MaskedTokens};
@@ -20,7 +22,7 @@ pub use synthesis::{Painting, Synthesis};
 
 use super::geometry::Tile;
 use super::{CodecError, Frame};
-use crate::bitstream::SequenceHeader;
+use crate::bitstream::{SequenceHeader, Window};
 use crate::entropy::UnitSymbols;
 use crate::model::{Model, TimeSteps};
 
@@ -63,6 +65,8 @@ impl Default for ReconstructionSettings {
 /// What is reconstructed from a key unit to the next.
 #[derive(Debug, Default)]
 pub struct Reconstruction {
+    /// Of the last unit.
+    window: Option<Window>,
     prediction: MaskedTokenPrediction,
     /// `None`: only symbols are followed, as an encoder does that refers to no picture.
     pictures: Option<Pictures>,
@@ -81,6 +85,7 @@ impl Reconstruction {
     /// Of a stream that begins with the key unit of a sequence header, with pictures. [`Reconstruction::default`] has none.
     pub fn new(model: &Model, sequence: SequenceHeader, settings: ReconstructionSettings) -> Reconstruction {
         Reconstruction {
+            window: None,
             prediction: MaskedTokenPrediction::new(settings.masked_tokens),
             pictures: Some(Pictures {
                 sequence,
@@ -91,9 +96,12 @@ impl Reconstruction {
         }
     }
 
-    /// The units before, as the predictor sees them.
-    pub fn prediction(&self) -> &MaskedTokenPrediction {
-        &self.prediction
+    /// The units before, as the predictor sees them in a window.
+    pub fn prediction(&self, window: Window) -> Result<MaskedTokenPrediction, CodecError> {
+        match self.window {
+            Some(from) => self.prediction.seen(&window.view_of_tokens(&from)),
+            None => self.prediction.seen(&window.view_of_tokens(&window)),
+        }
     }
 
     /// What static regions show; `None` without pictures.
@@ -101,7 +109,20 @@ impl Reconstruction {
         self.pictures.as_ref().map(|pictures| &pictures.background)
     }
 
-    /// Takes the next unit and gives the pictures that are wanted of its group, with what repeats behind the last of a short unit. `lost`: the
+    /// Goes on in another window.
+    pub fn look(&mut self, window: Window) -> Result<(), CodecError> {
+        let from = self.window.replace(window).filter(|from| *from != window);
+        let Some(from) = from else { return Ok(()) };
+        let tokens = window.view_of_tokens(&from);
+        self.prediction = self.prediction.seen(&tokens)?;
+        if let Some(pictures) = &mut self.pictures {
+            pictures.synthesis.look(&tokens)?;
+            pictures.background.look(&from, &window);
+        }
+        Ok(())
+    }
+
+    /// Takes the next unit and gives the pictures that are wanted of its group, as large as its window, with what repeats behind the last of a short unit. `lost`: the
     /// positions that were lost, row by row; empty where none are. `neural` sees them as the networks painted them, before static regions are put in; it is not called where nothing is painted.
     pub fn push(
         &mut self,
@@ -110,6 +131,7 @@ impl Reconstruction {
         wanted: Wanted,
         neural: impl FnOnce(&[Frame]),
     ) -> Result<Vec<Frame>, CodecError> {
+        self.look(unit.camera.window)?;
         let latents = unit.latents.as_ref().map(|(_, latents)| latents);
         let complete = self.prediction.push(model, &unit.tokens, latents, lost)?;
         match &mut self.pictures {
@@ -143,7 +165,8 @@ impl Pictures {
             control: self.control,
             steps,
         };
-        let mut frames = self.synthesis.run(model, complete, painting, &self.sequence)?;
+        let sequence = unit.camera.window.sequence(&self.sequence);
+        let mut frames = self.synthesis.run(model, complete, painting, &sequence)?;
         neural(&frames);
         self.background.push(unit.residual.as_ref(), &mut frames);
         Ok(frames)

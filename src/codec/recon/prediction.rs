@@ -3,6 +3,7 @@
 
 use tch::{Kind, Tensor};
 
+use crate::bitstream::View;
 use crate::codec::geometry::NEIGHBOURS;
 use crate::codec::CodecError;
 use crate::entropy::{LatentMap, TokenMap, LATENT_SCALE, MASKED};
@@ -58,6 +59,18 @@ impl Unit {
         Ok(Unit { digits, latents })
     }
 
+    /// What another window sees of it.
+    fn seen(&self, view: &View) -> Result<Unit, tch::TchError> {
+        let places = |places: Vec<i64>| Tensor::f_from_slice(&places)?.f_to_device(self.digits.device());
+        let rows = places(view.rows().map(|y| y as i64).collect())?;
+        let columns = places(view.columns().map(|x| x as i64).collect())?;
+        let seen = |xs: &Tensor| xs.f_index_select(0, &rows)?.f_index_select(1, &columns);
+        Ok(Unit {
+            digits: seen(&self.digits)?,
+            latents: self.latents.as_ref().map(seen).transpose()?,
+        })
+    }
+
     /// Where tokens were not sent: `[h, w, 1]`.
     fn masked(&self) -> Result<Tensor, tch::TchError> {
         self.digits.f_select(2, 0)?.f_ge(i64::from(MASKED[0]))?.f_unsqueeze(2)
@@ -79,6 +92,14 @@ impl MaskedTokenPrediction {
             masked_tokens,
             past: Vec::new(),
         }
+    }
+
+    /// What another window sees of the units before. `view`: of the token map.
+    pub fn seen(&self, view: &View) -> Result<MaskedTokenPrediction, CodecError> {
+        Ok(MaskedTokenPrediction {
+            masked_tokens: self.masked_tokens,
+            past: self.past.iter().map(|unit| unit.seen(view)).collect::<Result<_, _>>()?,
+        })
     }
 
     /// Takes the next unit and fills in its masked tokens. `lost`: positions whose latents are lost and only stood in for, row by row; empty

@@ -6,7 +6,7 @@ use tch::Tensor;
 use super::grid_filter::{filter_grid, has_artefacts};
 use super::patches::frames_of_patches;
 use super::prediction::CompleteUnit;
-use crate::bitstream::{CodingScale, SequenceHeader};
+use crate::bitstream::{CodingScale, SequenceHeader, View};
 use crate::codec::colour::ycbcr;
 use crate::codec::geometry::Tile;
 use crate::codec::{CodecError, Frame};
@@ -54,6 +54,16 @@ impl Synthesis {
             filters_grid,
             has_artefacts: false,
         }
+    }
+
+    /// Goes on in another window, one tile as before. `view`: of the token map.
+    pub fn look(&mut self, view: &View) -> Result<(), CodecError> {
+        for state in &mut self.tiles {
+            state.tile = Tile::whole(view.size().1);
+            state.decoder.look(view)?;
+            state.control.look(view)?;
+        }
+        Ok(())
     }
 
     /// The frames of a stream's next unit, all that a group has or those of its last time step.

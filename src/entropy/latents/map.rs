@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Maps of quantised latents, and those of earlier units that a unit refers to.
 
+use crate::bitstream::View;
+
 /// The latents of a unit: integers, [`super::LATENT_SCALE`] to 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LatentMap {
@@ -18,6 +20,17 @@ impl LatentMap {
             height,
             channels,
             values: vec![0; width * height * channels],
+        }
+    }
+
+    /// What another window sees of it.
+    pub fn seen(&self, view: &View) -> LatentMap {
+        let (width, height) = view.size();
+        LatentMap {
+            width,
+            height,
+            channels: self.channels,
+            values: view.of(&self.values, self.channels),
         }
     }
 
@@ -47,6 +60,13 @@ pub struct LatentContext {
 }
 
 impl LatentContext {
+    /// Goes on in another window.
+    pub fn look(&mut self, view: &View) {
+        for map in [&mut self.previous, &mut self.older].into_iter().flatten() {
+            *map = map.seen(view);
+        }
+    }
+
     /// Makes `map` the previous unit's.
     pub fn push(&mut self, map: LatentMap) {
         self.older = self.previous.replace(map);

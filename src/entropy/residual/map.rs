@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The residual layer of static regions: macroblocks that keep their picture, and the transform coefficients of what that lacks.
 
+use crate::bitstream::View;
+
 /// Blocks of a macroblock: four of luma, row by row, one of each chroma plane.
 pub const MACROBLOCK_BLOCKS: usize = 6;
 /// Blocks of them that are luma.
@@ -126,6 +128,19 @@ pub struct ResidualContext {
 }
 
 impl ResidualContext {
+    /// Goes on in another window, in which nothing that comes in is known. `None`: its macroblocks do not lie on these, and none is.
+    pub fn look(&mut self, view: Option<&View>) {
+        for flags in [&mut self.was_static, &mut self.known] {
+            *flags = match view.filter(|_| !flags.is_empty()) {
+                Some(view) => {
+                    let seen = view.of(flags, 1).into_iter().zip(view.inside());
+                    seen.map(|(flag, is_inside)| flag && is_inside).collect()
+                }
+                None => vec![],
+            };
+        }
+    }
+
     /// Makes a unit the previous one.
     pub fn push(&mut self, map: &ResidualMap) {
         self.was_static = map.macroblocks.iter().map(Macroblock::is_static).collect();

@@ -195,8 +195,9 @@ impl ContextModel {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bitstream::{Grid, SequenceHeader};
     use crate::entropy::numbers::{context_weights, Numbers};
-    use crate::entropy::{pattern_masks, BitCounter, UnitDecoder, UnitEncoder, UnitSymbols};
+    use crate::entropy::{pattern_masks, BitCounter, Camera, UnitDecoder, UnitEncoder, UnitSymbols};
     use proptest::prelude::*;
 
     fn model() -> ContextModel {
@@ -277,7 +278,11 @@ mod tests {
             let original = map(5, 4, seed);
             let mut changed = original.clone();
             changed.tokens[at][digit] ^= 1;
-            let check = |tokens: TokenMap| UnitSymbols { tokens, latents: None, residual: None }.check();
+            let sequence = SequenceHeader::new(80, 64, (25, 1));
+            let camera = Camera::key(Grid::new(&sequence, 16, 8, true));
+            let check = |tokens: TokenMap| {
+                UnitSymbols { camera: camera.clone(), tokens, latents: None, residual: None }.check()
+            };
             prop_assert_ne!(check(original), check(changed));
         }
     }

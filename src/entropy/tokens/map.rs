@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Token maps, and those of earlier units that a unit refers to.
 
-use crate::bitstream::FSQ_LEVELS;
+use crate::bitstream::{View, FSQ_LEVELS};
 
 /// Digits of a token.
 pub const DIGITS: usize = FSQ_LEVELS.len();
@@ -32,6 +32,16 @@ impl TokenMap {
         }
     }
 
+    /// What another window sees of it.
+    pub fn seen(&self, view: &View) -> TokenMap {
+        let (width, height) = view.size();
+        TokenMap {
+            width,
+            height,
+            tokens: view.of(&self.tokens, 1),
+        }
+    }
+
     /// The token at a column and row, `None` outside of the map.
     pub fn get(&self, x: isize, y: isize) -> Option<&Token> {
         let inside = (0..self.width as isize).contains(&x) && (0..self.height as isize).contains(&y);
@@ -53,6 +63,16 @@ pub struct TokenContext {
 }
 
 impl TokenContext {
+    /// Goes on in another window.
+    pub fn look(&mut self, view: &View) {
+        for map in [&mut self.previous, &mut self.older].into_iter().flatten() {
+            *map = map.seen(view);
+        }
+        if !self.masked.is_empty() {
+            self.masked = view.of(&self.masked, 1);
+        }
+    }
+
     /// Makes `map` the previous unit's.
     pub fn push(&mut self, mut map: TokenMap) {
         self.masked = map.tokens.iter().map(|t| *t == MASKED).collect();

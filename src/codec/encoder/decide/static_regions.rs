@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Which macroblocks stand still, and what residual they lack, as an encoder finds it.
 
+use crate::bitstream::Window;
 use crate::codec::geometry::size_in_macroblocks;
 use crate::codec::recon::{
     block_step, coefficients, dequantised, forward, gather, quantised, squared_error, step_size, Background, Block,
@@ -30,8 +31,8 @@ const LOW: usize = 6;
 /// What an encoder remembers of its source and of the networks from unit to unit.
 #[derive(Debug, Default)]
 pub struct StaticRegionDetector {
-    /// The last frame of the unit before.
-    last: Option<Frame>,
+    /// The last frame of the unit before, and its window.
+    last: Option<(Frame, Window)>,
     /// Mean squared error of each macroblock as the networks painted the last frames of the unit before.
     errors: Vec<f32>,
 }
@@ -60,9 +61,11 @@ struct StaticMacroblock {
 }
 
 impl StaticRegionDetector {
-    /// Looks at the frames of a unit; `background`: that of the decoder. `None` before the first unit.
-    pub fn look(&self, frames: &[&Frame], background: &Background) -> Option<StaticRegions> {
-        let (last, picture) = (self.last.as_ref()?, background.picture()?);
+    /// Looks at the frames of a unit in a window; `background`: that of the decoder. `None` before the first unit.
+    pub fn look(&mut self, frames: &[&Frame], window: Window, background: &Background) -> Option<StaticRegions> {
+        self.move_to(window);
+        let picture = background.picture()?;
+        let (last, _) = self.last.as_ref()?;
         let (width, height) = size_in_macroblocks(picture.width, picture.height);
         let still = |at: usize| {
             let is_known = background.history().is_known(at);
@@ -105,7 +108,7 @@ impl StaticRegionDetector {
     }
 
     /// Notes the last frames of a unit: their source, and what the networks made of them.
-    pub fn push(&mut self, painted: &[Frame], frames: &[&Frame]) {
+    pub fn push(&mut self, painted: &[Frame], frames: &[&Frame], window: Window) {
         let Some(last) = frames.last() else { return };
         let (width, height) = size_in_macroblocks(last.width, last.height);
         let error = |at: usize| {
@@ -114,7 +117,26 @@ impl StaticRegionDetector {
             errors.sum::<f32>() / frames.len() as f32
         };
         self.errors = (0..width * height).map(error).collect();
-        self.last = Some((*last).clone());
+        self.last = Some(((*last).clone(), window));
+    }
+
+    /// Goes on in another window. Of what comes in nothing is known, and it does not become static at once.
+    fn move_to(&mut self, window: Window) {
+        let Some((last, from)) = self.last.as_mut().filter(|(_, from)| *from != window) else {
+            return;
+        };
+        let (width, height) = window.macroblocks();
+        self.errors = match window.view_of_macroblocks(from) {
+            Some(view) => {
+                let errors = view.of(&self.errors, 1).into_iter().zip(view.inside());
+                errors
+                    .map(|(error, is_inside)| if is_inside { error } else { 0.0 })
+                    .collect()
+            }
+            None => vec![0.0; width * height],
+        };
+        *last = last.seen(from, &window);
+        *from = window;
     }
 }
 

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What is known of the world: the frames of a unit laid over what earlier ones have shown.
+
+use crate::bitstream::{Position, Window, POSITIONS_PER_SAMPLE};
+use crate::codec::recon::cut;
+use crate::codec::Frame;
+
+/// Quarters of a luma sample to a sample of chroma.
+const CHROMA: i32 = 2 * POSITIONS_PER_SAMPLE;
+
+/// The world as far as a window goes.
+#[derive(Debug)]
+pub struct Mosaic {
+    window: Window,
+    picture: Frame,
+}
+
+/// A frame at its place in a window: whole samples of it and of chroma.
+struct Placed {
+    part: Frame,
+    /// Column and row of luma where it begins, even numbers.
+    corner: (usize, usize),
+}
+
+impl Mosaic {
+    /// Of a key frame.
+    pub fn new(window: Window, frame: &Frame) -> Mosaic {
+        Mosaic {
+            window,
+            picture: frame.clone(),
+        }
+    }
+
+    /// Takes the frames of a unit at their offsets in its window, and gives the window's pictures. What a frame does not show is taken from
+    /// the last that did, those after it in the unit too: so that it stands still from the first picture on.
+    pub fn push(&mut self, window: Window, frames: &[(&Frame, Position)]) -> Vec<Frame> {
+        if self.window != window {
+            self.picture = self.picture.seen(&self.window, &window);
+            self.window = window;
+        }
+        let placed: Vec<Placed> = frames
+            .iter()
+            .map(|(frame, offset)| Placed::new(frame, *offset, window.size()))
+            .collect();
+        placed.iter().for_each(|placed| placed.lay(&mut self.picture));
+        let picture = |(placed, (frame, _)): (&Placed, &(&Frame, Position))| {
+            let mut picture = Frame {
+                pts: frame.pts,
+                ..self.picture.clone()
+            };
+            placed.lay(&mut picture);
+            picture
+        };
+        placed.iter().zip(frames).map(picture).collect()
+    }
+}
+
+impl Placed {
+    fn new(frame: &Frame, offset: Position, (width, height): (usize, usize)) -> Placed {
+        // Outwards to whole samples of chroma, as far as the window goes.
+        let range = |offset: i32, size: usize, window: usize| {
+            let from = 2 * offset.div_euclid(CHROMA);
+            let end = offset + POSITIONS_PER_SAMPLE * size as i32;
+            let to = (-2 * (-end).div_euclid(CHROMA)).min(window as i32);
+            (from, (to - from) as usize)
+        };
+        let (left, columns) = range(offset.0, frame.width, width);
+        let (top, rows) = range(offset.1, frame.height, height);
+        let start = (
+            POSITIONS_PER_SAMPLE * left - offset.0,
+            POSITIONS_PER_SAMPLE * top - offset.1,
+        );
+        Placed {
+            part: cut(frame, start, (columns, rows)),
+            corner: (left as usize, top as usize),
+        }
+    }
+
+    fn lay(&self, picture: &mut Frame) {
+        for plane in 0..3 {
+            let (width, _) = Frame::plane_size(picture.width, picture.height, plane);
+            let (columns, _) = Frame::plane_size(self.part.width, self.part.height, plane);
+            let (left, top) = match plane {
+                0 => self.corner,
+                _ => (self.corner.0 / 2, self.corner.1 / 2),
+            };
+            let rows = self.part.planes[plane].chunks_exact(columns);
+            for (row, samples) in rows.enumerate() {
+                picture.planes[plane][(top + row) * width + left..][..columns].copy_from_slice(samples);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bitstream::{Grid, SequenceHeader};
+
+    /// Columns of a world, each with a value of its own, from one on.
+    fn columns(from: usize, width: usize) -> Frame {
+        let plane = |number: usize| {
+            let (w, h) = Frame::plane_size(width, 32, number);
+            let scale = if number == 0 { 1 } else { 2 };
+            (0..w * h).map(|at| (from + at % w * scale) as u8).collect()
+        };
+        Frame {
+            width,
+            height: 32,
+            planes: [plane(0), plane(1), plane(2)],
+            pts: None,
+        }
+    }
+
+    #[test]
+    fn frames_fill_the_window_and_what_was_seen_stays() {
+        let grid = Grid::new(&SequenceHeader::new(64, 32, (25, 1)), 16, 2, true);
+        let mut mosaic = Mosaic::new(Window::picture(grid), &columns(100, 64));
+        let window = Window::from_edges(grid, [0, 0, 5, 2]).unwrap();
+        // Eight and sixteen samples to the right.
+        let (first, second) = (columns(108, 64), columns(116, 64));
+        let pictures = mosaic.push(window, &[(&first, (32, 0)), (&second, (64, 0))]);
+        // All of the world from 100 to 179 has been seen by then, in both pictures.
+        let world = columns(100, 80);
+        assert_eq!(pictures[0], world);
+        assert_eq!(pictures[1], world);
+        assert_eq!(pictures[0].planes[0][79], 179);
+    }
+
+    #[test]
+    fn frames_between_samples_reach_to_the_window_edges() {
+        let grid = Grid::new(&SequenceHeader::new(64, 32, (25, 1)), 16, 1, true);
+        let window = Window::from_edges(grid, [-1, -1, 5, 3]).unwrap();
+        for offset in [(1, 3), (63, 64), (125, 17), (128, 128)] {
+            let mut mosaic = Mosaic::new(Window::picture(grid), &columns(100, 64));
+            let picture = mosaic.push(window, &[(&columns(100, 64), offset)]).remove(0);
+            assert_eq!((picture.width, picture.height), (96, 64));
+            assert!(picture.is_whole());
+        }
+    }
+}
