@@ -12,6 +12,7 @@ use crate::entropy::ContextWeights;
 use crate::model::{self, Fusion, IntegerModel, Model, ModelConfig, Predictor, Tokenizer};
 
 mod at_rate;
+mod camera;
 mod limits;
 mod resilience;
 

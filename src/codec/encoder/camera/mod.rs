@@ -14,15 +14,13 @@ use motion::{Displacement, Pyramid};
 /// How far frames of a unit must have moved, in samples, for it to be motion.
 const LEAST_MOTION: f32 = 0.3;
 /// What following leaves of the error at most, for it to be worth it.
-const WORTH: f32 = 0.9;
+const WORTH: f32 = 0.95;
 /// A window has at most so many times the tokens of the picture.
 const MAX_GROWTH: f32 = 1.6;
 /// A frame is placed where the one before is, as long as it is nearer to that than this, in samples.
 const STICKS: f32 = 0.15;
 /// A displacement that is found again against another frame is the same if it is so near, in samples.
 const SAME: f32 = 0.75;
-/// How many cells of a window may stay though no frame needs them.
-const SPARE_CELLS: i32 = 1;
 
 /// From a key unit on.
 #[derive(Debug)]
@@ -110,9 +108,11 @@ impl CameraTracker {
         if error(&|at| moved[at]) > WORTH * error(&|_| (0.0, 0.0)) {
             return None;
         }
-        let positions = self.placed(&moved);
-        let window = self.window_for(&positions)?;
-        Some(Camera { window, positions })
+        let grid = self.before.window().grid();
+        let camera = Camera::moved(grid, self.placed(&moved))?;
+        let tokens = |window: Window| (window.tokens().0 * window.tokens().1) as f32;
+        let growth = tokens(camera.window) / tokens(Window::picture(grid));
+        (growth <= MAX_GROWTH).then_some(camera)
     }
 
     /// How far each frame lies from the last one of the unit before.
@@ -153,28 +153,6 @@ impl CameraTracker {
             )
         };
         moved.iter().map(&mut placed).collect()
-    }
-
-    /// A window that covers all positions, and what it can of the one before; `None` where that would be too large.
-    fn window_for(&self, positions: &[Position]) -> Option<Window> {
-        let grid = self.before.window().grid();
-        let before = self.before.window().edges();
-        let mut edges = Window::cover(grid, positions);
-        let (needed, wide) = (Window::from_edges(grid, edges)?, Window::picture(grid).tokens());
-        let most = MAX_GROWTH * (wide.0 * wide.1) as f32;
-        let area = |window: &Window| (window.tokens().0 * window.tokens().1) as f32;
-        if area(&needed) > most {
-            return None;
-        }
-        for (at, edge) in edges.iter_mut().enumerate() {
-            *edge = match at < 2 {
-                true => before[at].clamp(*edge - SPARE_CELLS, *edge),
-                false => before[at].clamp(*edge, *edge + SPARE_CELLS),
-            };
-        }
-        Window::from_edges(grid, edges)
-            .filter(|window| area(window) <= most)
-            .or(Some(needed))
     }
 }
 

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Streams whose windows follow the camera, with the built-in model.
+
+use super::*;
+use crate::model::ModelSource;
+
+const WIDTH: usize = 112;
+const HEIGHT: usize = 80;
+
+fn model() -> Arc<Model> {
+    Model::load(&ModelSource::Embedded, "cpu").unwrap()
+}
+
+/// A landscape as a camera sees it from a place, in samples.
+fn view((left, top): (f64, f64), number: usize) -> Frame {
+    let plane = |plane: usize| {
+        let (w, h) = Frame::plane_size(WIDTH, HEIGHT, plane);
+        let scale = if plane == 0 { 1.0 } else { 2.0 };
+        let sample = |at: usize| {
+            let (x, y) = (left + scale * (at % w) as f64, top + scale * (at / w) as f64);
+            let waves = [
+                (0.21, 0.05, 30.0),
+                (0.07, -0.26, 25.0),
+                (-0.39, 0.17, 20.0),
+                (0.031, 0.043, 25.0),
+            ];
+            let sum: f64 = waves
+                .iter()
+                .map(|(a, b, high)| high * (a * x + b * y + high).sin())
+                .sum();
+            (128.0 + if plane == 0 { sum } else { 0.3 * sum }) as u8
+        };
+        (0..w * h).map(sample).collect()
+    };
+    Frame {
+        width: WIDTH,
+        height: HEIGHT,
+        planes: [plane(0), plane(1), plane(2)],
+        pts: Some(number as u64 * FRAME_NS),
+    }
+}
+
+/// A pan of two samples and a half a frame, a little up and down.
+fn pan(t: usize) -> Frame {
+    view((2.5 * t as f64, 3.0 * (t as f64 / 5.0).sin()), t)
+}
+
+fn settings(quantizer: u32, camera: bool) -> EncoderSettings {
+    EncoderSettings {
+        ablation: EncoderAblation {
+            camera,
+            ..EncoderAblation::default()
+        },
+        ..EncoderSettings::at_quantizer(quantizer)
+    }
+}
+
+fn encode(settings: EncoderSettings, frames: impl Iterator<Item = Frame>) -> Vec<AccessUnit> {
+    let sequence = SequenceHeader::new(WIDTH as u32, HEIGHT as u32, (25, 1));
+    let mut encoder = Encoder::new(model(), sequence, settings).unwrap();
+    let mut units: Vec<_> = frames.flat_map(|frame| encoder.push(frame, false).unwrap()).collect();
+    units.extend(encoder.drain().unwrap());
+    units
+}
+
+fn decode<'a>(units: impl IntoIterator<Item = &'a AccessUnit>) -> Vec<Frame> {
+    let mut decoder = Decoder::new(model());
+    let decode = |unit: &AccessUnit| decoder.decode(&unit.bytes).unwrap().frames;
+    units.into_iter().flat_map(decode).collect()
+}
+
+/// Mean squared error of luma of frames at their times.
+fn error(frames: &[Frame], source: impl Fn(usize) -> Frame) -> f64 {
+    let of_frame = |frame: &Frame| {
+        let source = source((frame.pts.unwrap() / FRAME_NS) as usize);
+        let pairs = frame.planes[0].iter().zip(&source.planes[0]);
+        pairs.map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum::<f64>() / (WIDTH * HEIGHT) as f64
+    };
+    frames.iter().map(of_frame).sum::<f64>() / frames.len() as f64
+}
+
+fn bytes(units: &[AccessUnit]) -> usize {
+    units.iter().map(|unit| unit.bytes.len()).sum()
+}
+
+#[test]
+fn a_pan_takes_fewer_bytes_and_looks_better() {
+    // The two smaller ones leave 3x4 tokens of such a picture.
+    for (scale, quantizer) in CodingScale::ALL.into_iter().zip([56, 44, 30, 12, 4]).skip(2) {
+        let coded = |camera| {
+            let settings = EncoderSettings {
+                scale: Some(scale),
+                ..settings(quantizer, camera)
+            };
+            let units = encode(settings, (0..41).map(pan));
+            let frames = decode(&units);
+            assert_eq!(frames.len(), 41);
+            assert!(frames
+                .iter()
+                .all(|frame| (frame.width, frame.height) == (WIDTH, HEIGHT)));
+            (bytes(&units), error(&frames, pan))
+        };
+        let (still, following) = (coded(false), coded(true));
+        let cost = |(bytes, error): (usize, f64)| bytes as f64 * error;
+        assert!(
+            cost(following) < 0.8 * cost(still) && following.1 < still.1,
+            "{scale:?}: {following:?} after {still:?}"
+        );
+    }
+}
+
+#[test]
+fn every_scale_moves() {
+    for scale in CodingScale::ALL {
+        let settings = EncoderSettings {
+            scale: Some(scale),
+            ..settings(30, true)
+        };
+        assert_eq!(decode(&encode(settings, (0..27).map(pan))).len(), 27, "{scale:?}");
+    }
+}
+
+#[test]
+fn a_still_camera_takes_what_it_took() {
+    // Something moves across, and the camera does not.
+    let still = |t: usize| {
+        let mut frame = view((7.0, 3.0), t);
+        for row in frame.planes[0].chunks_mut(WIDTH).skip(30).take(20) {
+            row[2 * t..2 * t + 20].fill(30);
+        }
+        frame
+    };
+    let coded = |camera| encode(settings(24, camera), (0..33).map(still));
+    assert_eq!(coded(true), coded(false));
+}
+
+#[test]
+fn a_camera_that_comes_to_rest_stays_where_it_is() {
+    let path = |t: usize| view((2.25 * t.min(20) as f64, 1.0), t);
+    let units = encode(settings(16, true), (0..73).map(path));
+    let frames = decode(&units);
+    let (moving, resting) = (error(&frames[13..21], path), error(&frames[60..], path));
+    assert!(resting < 1.3 * moving, "{resting} at rest, {moving} before");
+    let last = &units[units.len() - 2..];
+    assert!(
+        last.iter().all(|unit| unit.bytes.len() < 60),
+        "{:?}",
+        last.iter().map(|u| u.bytes.len()).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn short_units_and_key_units_on_the_way_are_decoded() {
+    let settings = EncoderSettings {
+        key_int_max: 30,
+        ..settings(24, true)
+    };
+    let units = encode(settings, (0..71).map(pan));
+    let keys: Vec<usize> = (0..units.len()).filter(|&at| units[at].is_key).collect();
+    assert_eq!(keys.len(), 3);
+    let frames = decode(&units);
+    assert_eq!(frames.len(), 71);
+    // From the second key unit on it is the same.
+    let later = decode(&units[keys[1]..]);
+    assert_eq!(later, frames[71 - later.len()..]);
+}
+
+#[test]
+fn cuts_and_jumps_do_not_break_the_path() {
+    // Further than a window may go, to another place and back; then nothing at all.
+    let path = |t: usize| match t {
+        0..12 => view((0.0, 0.0), t),
+        12..20 => view((9.0 * t as f64, 40.0), t),
+        20..30 => view((700.0 - 11.0 * t as f64, -90.0 * t as f64), t),
+        30..34 => Frame {
+            pts: Some(t as u64 * FRAME_NS),
+            ..Frame::grey(WIDTH, HEIGHT)
+        },
+        _ => pan(t),
+    };
+    let settings = EncoderSettings {
+        key_int_max: 1000,
+        ..settings(24, true)
+    };
+    assert_eq!(decode(&encode(settings, (0..60).map(path))).len(), 60);
+}
+
+#[test]
+fn positions_survive_a_lost_unit() {
+    let settings = EncoderSettings {
+        error_resilience: ErrorResilience::Units,
+        ..settings(16, true)
+    };
+    let units = encode(settings, (0..57).map(pan));
+    let whole = decode(&units);
+    let lossy = decode(
+        units
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| *at != 3)
+            .map(|(_, unit)| unit),
+    );
+    assert_eq!(lossy.len(), 57);
+    // Two units later nothing is left of it.
+    let (whole, lossy) = (error(&whole[41..], pan), error(&lossy[41..], pan));
+    assert!(lossy < 1.15 * whole + 2.0, "{lossy} after a loss, {whole} without");
+}
+
+#[test]
+fn slices_lie_where_they_lay() {
+    let resilient = |camera| EncoderSettings {
+        error_resilience: ErrorResilience::Slices { size: 1000 },
+        ..settings(24, camera)
+    };
+    let units = encode(resilient(true), (0..33).map(pan));
+    assert_eq!(units, encode(resilient(false), (0..33).map(pan)));
+}
+
+#[test]
+fn a_rate_is_kept_on_the_way() {
+    let settings = EncoderSettings {
+        rate_mode: RateMode::Bitrate(Link::new(20_000.0)),
+        ..settings(0, true)
+    };
+    let units = encode(settings, (0..101).map(pan));
+    assert_eq!(decode(&units).len(), 101);
+    let rate = 8.0 * bytes(&units) as f64 / (101.0 * FRAME_NS as f64 / 1e9);
+    assert!((10_000.0..30_000.0).contains(&rate), "{rate} bit/s");
+}
+
+#[test]
+fn part_of_a_unit_is_shown_at_its_own_places() {
+    let units = encode(settings(16, true), (0..41).map(pan));
+    let painted = |wanted: fn(usize) -> Wanted| {
+        let mut entropy = EntropyDecoder::new(model());
+        let mut painter = Painter::new(model(), DecoderSettings::default());
+        let paint = |(at, unit): (usize, &AccessUnit)| {
+            let symbols = entropy.decode(&unit.bytes).unwrap();
+            painter.run(&symbols, wanted(at)).unwrap()
+        };
+        units
+            .iter()
+            .enumerate()
+            .flat_map(paint)
+            .flatten()
+            .collect::<Vec<Frame>>()
+    };
+    let whole = painted(|_| Wanted::All);
+    let parts = painted(|at| match at {
+        2 => Wanted::None,
+        3 | 4 => Wanted::Last,
+        _ => Wanted::All,
+    });
+    assert_eq!((whole.len(), parts.len()), (41, 25));
+    assert!(
+        error(&parts, pan) < 1.3 * error(&whole, pan),
+        "{} {}",
+        error(&parts, pan),
+        error(&whole, pan)
+    );
+}
