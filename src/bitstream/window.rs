@@ -60,7 +60,7 @@ impl Grid {
     }
 }
 
-/// What a unit codes of the world. Its size is that of the picture until it moves for the first time, and whole cells from then on.
+/// What a unit codes of the world: the picture, where it is in a key unit, or a rectangle of whole cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     grid: Grid,
@@ -133,6 +133,12 @@ impl Window {
     pub fn tokens(&self) -> (usize, usize) {
         let tokens = |size: u32| self.grid.scale.coded(size).div_ceil(self.grid.token) as usize;
         (tokens(self.size.0), tokens(self.size.1))
+    }
+
+    /// Column and row of the world's tokens that its upper left one is.
+    pub fn origin_in_tokens(&self) -> (i32, i32) {
+        let (tokens, _) = self.grid.cell();
+        (self.origin.0 * tokens as i32, self.origin.1 * tokens as i32)
     }
 
     /// Width and height in macroblocks of the residual.
@@ -210,7 +216,7 @@ impl Window {
     }
 }
 
-/// What one window sees of a map of another: beyond its edges they are repeated.
+/// What one window sees of a map of another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     from: (usize, usize),
@@ -250,7 +256,7 @@ impl View {
         nearest(0..self.to.1, self.offset.1, self.from.1)
     }
 
-    /// What is seen of a map, row by row, with `each` values of a position together.
+    /// What is seen of a map, row by row, with `each` values of a position together: beyond its edges they are repeated.
     pub fn of<T: Copy>(&self, values: &[T], each: usize) -> Vec<T> {
         let columns: Vec<usize> = self.columns().collect();
         let mut seen = Vec::with_capacity(self.to.0 * self.to.1 * each);
@@ -263,8 +269,18 @@ impl View {
         seen
     }
 
+    /// The same with a value for what lies beyond the map.
+    pub fn within<T: Copy>(&self, values: &[T], each: usize, beyond: T) -> Vec<T> {
+        let mut seen = self.of(values, each);
+        let positions = seen.chunks_mut(each).zip(self.inside());
+        positions
+            .filter(|(_, is_inside)| !is_inside)
+            .for_each(|(values, _)| values.fill(beyond));
+        seen
+    }
+
     /// Whether each position that is seen lies in the map, row by row.
-    pub fn inside(&self) -> impl Iterator<Item = bool> + '_ {
+    fn inside(&self) -> impl Iterator<Item = bool> + '_ {
         let is_in = |at: usize, offset: isize, size: usize| (0..size as isize).contains(&(at as isize + offset));
         (0..self.to.0 * self.to.1).map(move |at| {
             is_in(at % self.to.0, self.offset.0, self.from.0) && is_in(at / self.to.0, self.offset.1, self.from.1)
@@ -313,8 +329,7 @@ mod tests {
         let (from, to) = (Window::picture(grid), Window::from_edges(grid, [1, -1, 4, 2]).unwrap());
         let view = to.view_of_tokens(&from);
         assert_eq!(view.of(&[1, 2, 3, 4, 5, 6], 1), [2, 3, 3, 2, 3, 3, 5, 6, 6]);
-        let inside: Vec<bool> = view.inside().collect();
-        assert_eq!(inside[..4], [false, false, false, true]);
+        assert_eq!(view.within(&[1, 2, 3, 4, 5, 6], 1, 0), [0, 0, 0, 2, 3, 0, 5, 6, 0]);
     }
 
     #[test]

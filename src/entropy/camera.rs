@@ -44,19 +44,25 @@ impl Camera {
         }
     }
 
-    /// Of a unit whose frames lie at these positions: its window is the smallest that has them all. `None` where that is too large.
-    pub fn moved(grid: Grid, positions: Vec<Position>) -> Option<Camera> {
-        let window = Window::from_edges(grid, Window::cover(grid, &positions))?;
+    /// Of a unit whose frames lie at these positions: its window is the smallest that has them all, or the picture where none has moved from
+    /// it. `None` where that is too large.
+    pub fn at(grid: Grid, positions: Vec<Position>) -> Option<Camera> {
+        let window = match positions.iter().all(|&position| position == (0, 0)) {
+            true => Window::picture(grid),
+            false => Window::from_edges(grid, Window::cover(grid, &positions))?,
+        };
         let camera = Camera { window, positions };
         camera.offsets().is_some().then_some(camera)
     }
 
     /// Of a unit in which nothing moves.
     pub fn still(before: &CameraContext) -> Camera {
-        Camera {
+        let grid = before.window.grid();
+        let positions = vec![before.position; grid.frames];
+        Camera::at(grid, positions.clone()).unwrap_or(Camera {
             window: before.window,
-            positions: vec![before.position; before.window.grid().frames],
-        }
+            positions,
+        })
     }
 
     /// Where each frame lies in the window, in quarters of a sample; `None` where one goes beyond.
@@ -128,7 +134,7 @@ pub fn code_camera(
         return Err(EntropyError::CameraMotion);
     }
     let positions = code_positions(coder, before, &wanted.positions)?;
-    Camera::moved(grid, positions).ok_or(EntropyError::Damaged)
+    Camera::at(grid, positions).ok_or(EntropyError::Damaged)
 }
 
 /// Positions by how their steps change, which is little.
@@ -191,7 +197,7 @@ mod tests {
     }
 
     fn moved(positions: Vec<Position>) -> Option<Camera> {
-        Camera::moved(grid(), positions)
+        Camera::at(grid(), positions)
     }
 
     fn path() -> impl Strategy<Value = Camera> {

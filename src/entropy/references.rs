@@ -50,12 +50,11 @@ impl References {
         let Some(Reference { context, present, .. }) = self.reference(number, back) else {
             return false;
         };
-        let size = context
-            .tokens
-            .previous
-            .as_ref()
-            .map_or((0, 0), |map| (map.width, map.height));
-        let positions = region.positions(size.0, size.1);
+        let Some(window) = context.camera.map(|camera| camera.window()) else {
+            return false;
+        };
+        let (width, height) = window.tokens();
+        let positions = region.within_other(&window).positions(width, height);
         positions
             .zip(present)
             .all(|(is_needed, &is_present)| is_present || !is_needed)

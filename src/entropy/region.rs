@@ -1,19 +1,48 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Which positions a slice has.
 
-use crate::bitstream::Slice;
+use crate::bitstream::{Slice, Window};
 
 /// The positions of a slice in a map: neighbours are in different ones, so that of a lost slice all neighbours are there. The even slices
-/// have the positions whose column and row add up to an even number, the odd ones the others, each in a band of rows.
+/// have the positions whose column and row add up to an even number, the odd ones the others, each in a band of rows. Columns and rows are
+/// those of the world: wherever the window goes, what belongs to a slice does so for ever, if there are two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Region(Slice);
+pub struct Region {
+    slice: Slice,
+    /// 1 where the position in the upper left corner of the window is an odd one of the world.
+    corner: usize,
+}
 
 impl Region {
     /// All positions.
-    pub const WHOLE: Region = Region(Slice::WHOLE);
+    pub const WHOLE: Region = Region {
+        slice: Slice::WHOLE,
+        corner: 0,
+    };
 
+    /// Of a unit whose window is the picture.
     pub fn of(slice: Slice) -> Region {
-        Region(slice)
+        Region { slice, corner: 0 }
+    }
+
+    /// Of a unit with a window.
+    pub fn within(slice: Slice, window: &Window) -> Region {
+        let (x, y) = window.origin_in_tokens();
+        let corner = match slice == Slice::WHOLE {
+            true => 0,
+            false => (x + y).rem_euclid(2) as usize,
+        };
+        Region { slice, corner }
+    }
+
+    /// The same slice of another unit.
+    pub fn within_other(self, window: &Window) -> Region {
+        Region::within(self.slice, window)
+    }
+
+    /// Whether it is one of more than two: what belongs to those is not the same in every window.
+    pub fn is_band(self) -> bool {
+        self.slice.count > 2
     }
 
     pub fn is_whole(self) -> bool {
@@ -25,10 +54,10 @@ impl Region {
         if self.is_whole() {
             return true;
         }
-        let (parity, band) = (usize::from(self.0.index % 2), usize::from(self.0.index / 2));
-        let bands = usize::from(self.0.count / 2);
+        let (parity, band) = (usize::from(self.slice.index % 2), usize::from(self.slice.index / 2));
+        let bands = usize::from(self.slice.count / 2);
         let rows = height * band / bands..height * (band + 1) / bands;
-        (x + y) % 2 == parity && rows.contains(&y)
+        (x + y + self.corner) % 2 == parity && rows.contains(&y)
     }
 
     /// In which of the two phases of a checkerboard the token at a column and row is coded. A slice has every second position, and of those

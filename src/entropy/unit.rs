@@ -88,6 +88,23 @@ impl UnitSymbols {
         (crc >> 16 ^ crc) as u16
     }
 
+    /// Goes on in another window, in which all macroblocks are neural.
+    pub fn look(&mut self, window: Window) {
+        if window == self.camera.window {
+            return;
+        }
+        let view = window.view_of_tokens(&self.camera.window);
+        self.tokens = self.tokens.seen(&view);
+        if let Some((_, latents)) = &mut self.latents {
+            *latents = latents.seen(&view);
+        }
+        if let Some(residual) = &mut self.residual {
+            let (width, height) = window.macroblocks();
+            *residual = ResidualMap::none(width, height);
+        }
+        self.camera.window = window;
+    }
+
     /// Takes over what a slice has, which is nothing beyond its region.
     pub fn adopt(&mut self, slice: &UnitSymbols, region: Region) {
         let (width, height) = (self.tokens.width, self.tokens.height);
@@ -137,14 +154,14 @@ pub struct CodingContext {
 }
 
 impl CodingContext {
-    /// Codes the next unit in so many slices: 1, or an even number. The camera of slices is still.
+    /// Codes the next unit in so many slices: 1, or an even number.
     pub fn encode(&self, models: ContextModels, wanted: WantedUnit, slices: u8) -> Result<CodedUnit, EntropyError> {
         let mut coded: Option<CodedUnit> = None;
         let context = self.seen_in(wanted.camera.window);
         for index in 0..slices {
-            let region = Region::of(Slice { index, count: slices });
+            let region = Region::within(Slice { index, count: slices }, &wanted.camera.window);
             let mut coder = UnitEncoder::new();
-            if let Some(before) = self.camera.as_ref().filter(|_| region.is_whole()) {
+            if let Some(before) = &self.camera {
                 code_camera(&mut coder, before, &wanted.camera)?;
             }
             let (symbols, bits) = context.code(models, &mut coder, wanted.of(region), region)?;
@@ -177,13 +194,11 @@ impl CodingContext {
         let (context, camera) = match &self.camera {
             None => (Cow::Borrowed(self), Camera::key(grid)),
             Some(before) => {
-                let camera = match Region::of(slice).is_whole() {
-                    true => code_camera(&mut coder, before, &Camera::still(before))?,
-                    false => Camera::still(before),
-                };
+                let camera = code_camera(&mut coder, before, &Camera::still(before))?;
                 (self.seen_in(camera.window), camera)
             }
         };
+        let region = Region::within(slice, &camera.window);
         let ((width, height), macroblocks) = (camera.window.tokens(), camera.window.macroblocks());
         let nothing = WantedUnit {
             tokens: TokenMap::zero(width, height),
@@ -192,12 +207,12 @@ impl CodingContext {
             residual: self.camera.map(|_| ResidualMap::none(macroblocks.0, macroblocks.1)),
             camera,
         };
-        Ok(context.code(models, &mut coder, nothing, Region::of(slice))?.0)
+        Ok(context.code(models, &mut coder, nothing, region)?.0)
     }
 
-    /// What is known, in another window.
+    /// What is known, in another window: nothing of what comes in.
     pub fn seen_in(&self, window: Window) -> Cow<'_, CodingContext> {
-        match &self.camera {
+        match self.camera {
             Some(before) if before.window() != window => {
                 let mut seen = self.clone();
                 seen.look(window);
@@ -262,23 +277,17 @@ impl CodingContext {
             return Cow::Borrowed(self);
         }
         let mut seen = self.clone();
-        for map in [&mut seen.tokens.previous, &mut seen.tokens.older]
-            .into_iter()
-            .flatten()
-        {
+        let tokens = [&mut seen.tokens.previous, &mut seen.tokens.older];
+        for map in tokens.into_iter().flatten() {
             let positions = region.positions(map.width, map.height);
-            for (token, _) in map.tokens.iter_mut().zip(positions).filter(|(_, is_in)| !is_in) {
-                *token = MASKED;
-            }
+            let beyond = map.tokens.iter_mut().zip(positions).filter(|(_, is_in)| !is_in);
+            beyond.for_each(|(token, _)| *token = MASKED);
         }
-        for map in [&mut seen.latents.previous, &mut seen.latents.older]
-            .into_iter()
-            .flatten()
-        {
+        let latents = [&mut seen.latents.previous, &mut seen.latents.older];
+        for map in latents.into_iter().flatten() {
             let positions = region.positions(map.width, map.height);
-            let values = map.values.chunks_mut(map.channels);
+            let values = map.values.chunks_mut(map.channels).zip(positions);
             values
-                .zip(positions)
                 .filter(|(_, is_in)| !is_in)
                 .for_each(|(values, _)| values.fill(0));
         }

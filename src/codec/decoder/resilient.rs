@@ -9,8 +9,8 @@ use crate::bitstream::{slices_at_front, Clock, FrameTimes, Resilience, SequenceH
 use crate::codec::geometry::grid;
 use crate::codec::CodecError;
 use crate::entropy::{
-    Camera, CodingContext, LatentMap, LatentMode, Macroblock, References, Region, ResidualMap, TokenMap, UnitSymbols,
-    MASKED,
+    Camera, CodingContext, EntropyError, LatentMap, LatentMode, Macroblock, References, Region, ResidualMap, TokenMap,
+    UnitSymbols, MASKED,
 };
 use crate::model::Model;
 
@@ -195,35 +195,36 @@ impl Receiver {
         slices: &[ReceivedSlice],
     ) -> Received {
         let mut symbols = self.expected();
-        if !slices[0].header.is_key() {
-            let (width, height) = symbols.camera.window.macroblocks();
-            symbols.residual.get_or_insert_with(|| ResidualMap::none(width, height));
-        }
-        let (width, height) = (symbols.tokens.width, symbols.tokens.height);
-        let mut present = vec![false; width * height];
+        let (mut present, mut before) = (vec![false; symbols.tokens.tokens.len()], None);
         let (mut times, mut error) = (None, None);
         for slice in slices {
-            match self.slice(model, sequence, clock.clone(), slice) {
-                Ok((decoded, slice_times)) => {
-                    let region = Region::of(slice.resilience.slice);
-                    times = times.or(Some(slice_times));
-                    if region.is_whole() {
-                        present = vec![true; decoded.tokens.tokens.len()];
-                        symbols = decoded;
-                        break;
-                    }
-                    symbols.adopt(&decoded, region);
-                    if let (Some((mode, _)), Some((decoded, _))) = (&mut symbols.latents, &decoded.latents) {
-                        *mode = *decoded;
-                    }
-                    let positions = present.iter_mut().zip(region.positions(width, height));
-                    positions.for_each(|(is_present, is_in)| *is_present |= is_in);
+            let (decoded, slice_times) = match self.slice(model, sequence, clock.clone(), slice) {
+                Ok(decoded) => decoded,
+                Err(failed) => {
+                    error = error.or(Some(failed));
+                    continue;
                 }
-                Err(failed) => error = error.or(Some(failed)),
+            };
+            if times.is_none() {
+                times = Some(slice_times);
+                symbols = self.expected_with(&decoded);
+                before = symbols.latents.clone();
+                present = vec![false; decoded.tokens.tokens.len()];
             }
+            if decoded.camera != symbols.camera {
+                error = error.or(Some(EntropyError::Damaged.into()));
+                continue;
+            }
+            let region = Region::within(slice.resilience.slice, &decoded.camera.window);
+            symbols.adopt(&decoded, region);
+            if let (Some((mode, _)), Some((decoded, _))) = (&mut symbols.latents, &decoded.latents) {
+                *mode = *decoded;
+            }
+            let (width, height) = decoded.camera.window.tokens();
+            let positions = present.iter_mut().zip(region.positions(width, height));
+            positions.for_each(|(is_present, is_in)| *is_present |= is_in);
         }
-        let concealed = symbols.latents.as_mut().filter(|_| present.contains(&false));
-        if let (Some((_, latents)), Some((_, before))) = (concealed, &self.last.latents) {
+        if let (Some((_, latents)), Some((_, before))) = (&mut symbols.latents, &before) {
             follow_neighbours(latents, before, &present);
         }
         Received {
@@ -234,10 +235,25 @@ impl Receiver {
         }
     }
 
+    /// What a unit would be of which no more has come than where its frames lie, and whether it has a residual.
+    fn expected_with(&self, slice: &UnitSymbols) -> UnitSymbols {
+        let mut symbols = self.expected();
+        symbols.look(slice.camera.window);
+        symbols.camera = slice.camera.clone();
+        if let Some(residual) = &slice.residual {
+            let expected = symbols.residual.take();
+            let expected = expected.filter(|map| (map.width, map.height) == (residual.width, residual.height));
+            symbols.residual = expected.or_else(|| Some(ResidualMap::none(residual.width, residual.height)));
+        }
+        symbols
+    }
+
     /// What a unit would be of which nothing has come.
     fn expected(&self) -> UnitSymbols {
         let mut symbols = self.last.clone();
-        symbols.camera = Camera::still(&self.last.camera.context());
+        let camera = Camera::still(&self.last.camera.context());
+        symbols.look(camera.window);
+        symbols.camera = camera;
         symbols.tokens.tokens.fill(MASKED);
         if let Some((mode, _)) = &mut symbols.latents {
             *mode = LatentMode::Skipped;
@@ -277,6 +293,12 @@ impl Receiver {
         let (times, payload) = times(&mut clock, sequence, header, payload)?;
         let symbols = context.decode(model.contexts(), payload, grid(model, sequence), resilience.slice)?;
         has_check(header, symbols.check())?;
+        let moved = context
+            .camera
+            .is_some_and(|camera| camera.window() != symbols.camera.window);
+        if moved && region.is_band() && !self.are_present(resilience, Region::WHOLE) {
+            return Err(CodecError::LostReference);
+        }
         let (width, height) = symbols.camera.window.tokens();
         let mut own = symbols.tokens.tokens.iter().zip(region.positions(width, height));
         if header.is_key() && own.any(|(token, is_in)| is_in && *token == MASKED) {
@@ -289,8 +311,14 @@ impl Receiver {
     fn context(&self, resilience: &Resilience, region: Region) -> Result<CodingContext, CodecError> {
         let Resilience { unit, reference, .. } = *resilience;
         let context = self.references.context(unit, reference);
-        let is_present = !self.is_over && self.references.are_present(unit, reference, region);
+        let is_present = self.are_present(resilience, region);
         context.filter(|_| is_present).ok_or(CodecError::LostReference)
+    }
+
+    /// Whether what a unit refers to is there, as far as a region of it.
+    fn are_present(&self, resilience: &Resilience, region: Region) -> bool {
+        let Resilience { unit, reference, .. } = *resilience;
+        !self.is_over && self.references.are_present(unit, reference, region)
     }
 
     /// Makes a unit the last one. `goes_on`: whether units can follow that refer to it or to those before.

@@ -3,7 +3,7 @@
 
 use tch::Tensor;
 
-use crate::bitstream::{CodingScale, SequenceHeader, View};
+use crate::bitstream::{CodingScale, SequenceHeader, View, FSQ_LEVELS};
 use crate::codec::colour::ycbcr;
 use crate::codec::geometry::{in_tokens, Tile};
 use crate::codec::{CodecError, Frame};
@@ -108,12 +108,13 @@ impl Analysis {
             let hysteresis = hysteresis(at);
             for (k, digit) in token.iter_mut().enumerate() {
                 let value = self.digits[at * DIGITS + k];
-                let last = previous.map(|map| map.tokens[at][k]);
+                // A token that was never sent has no digits.
+                let last = previous
+                    .map(|map| map.tokens[at][k])
+                    .filter(|digit| *digit < FSQ_LEVELS[k]);
                 *digit = match last {
                     Some(last) if (f64::from(value) - f64::from(last)).abs() <= hysteresis => last,
-                    _ => value
-                        .round_ties_even()
-                        .clamp(0.0, f32::from(crate::bitstream::FSQ_LEVELS[k] - 1)) as u8,
+                    _ => value.round_ties_even().clamp(0.0, f32::from(FSQ_LEVELS[k] - 1)) as u8,
                 };
             }
         }

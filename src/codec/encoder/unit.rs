@@ -43,11 +43,6 @@ pub(super) struct Gop {
     pub time_bytes: usize,
 }
 
-/// Whether the window may follow the camera: slices of a unit lie in fixed places.
-fn follows(settings: &EncoderSettings) -> bool {
-    settings.ablation.camera && !matches!(settings.error_resilience, ErrorResilience::Slices { .. })
-}
-
 /// Whether residuals may be sent at all. Cosmos networks are too slow to paint in the encoder as well, and residuals add to pictures that
 /// a receiver may not have had.
 pub(super) fn may_refine(model: &Model, settings: &EncoderSettings) -> bool {
@@ -132,7 +127,7 @@ impl Gop {
             }
             Some(camera) => {
                 let from = camera.window();
-                let framed = camera.push(frames, follows(settings));
+                let framed = camera.push(frames, settings.ablation.camera);
                 if framed.window() != from {
                     self.analysis.look(&framed.window().view_of_tokens(&from))?;
                 }

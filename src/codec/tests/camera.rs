@@ -2,6 +2,7 @@
 //! Streams whose windows follow the camera, with the built-in model.
 
 use super::*;
+use crate::bitstream::slices;
 use crate::model::ModelSource;
 
 const WIDTH: usize = 112;
@@ -206,14 +207,67 @@ fn positions_survive_a_lost_unit() {
     assert!(lossy < 1.15 * whole + 2.0, "{lossy} after a loss, {whole} without");
 }
 
-#[test]
-fn slices_lie_where_they_lay() {
-    let resilient = |camera| EncoderSettings {
-        error_resilience: ErrorResilience::Slices { size: 1000 },
-        ..settings(24, camera)
+fn sliced(size: usize, camera: bool) -> Vec<AccessUnit> {
+    let settings = EncoderSettings {
+        error_resilience: ErrorResilience::Slices { size },
+        ..settings(16, camera)
     };
-    let units = encode(resilient(true), (0..33).map(pan));
-    assert_eq!(units, encode(resilient(false), (0..33).map(pan)));
+    encode(settings, (0..57).map(pan))
+}
+
+/// An access unit without one of its slices.
+fn without(unit: &AccessUnit, lost: usize) -> AccessUnit {
+    let slices = slices(&unit.bytes).unwrap();
+    assert!(lost < slices.len());
+    let ends: Vec<usize> = std::iter::once(0)
+        .chain(slices.iter().map(|(_, payload)| payload.end))
+        .collect();
+    AccessUnit {
+        bytes: [&unit.bytes[..ends[lost]], &unit.bytes[ends[lost + 1]..]].concat(),
+        ..unit.clone()
+    }
+}
+
+#[test]
+fn slices_follow_too() {
+    for size in [1000, 130] {
+        let (still, following) = (sliced(size, false), sliced(size, true));
+        let counts =
+            |units: &[AccessUnit]| -> usize { units.iter().map(|unit| slices(&unit.bytes).unwrap().len()).sum() };
+        assert!(
+            size == 1000 || counts(&following) > 2 * following.len(),
+            "more than two slices"
+        );
+        let cost = |units: &[AccessUnit]| bytes(units) as f64 * error(&decode(units), pan);
+        assert!(
+            cost(&following) < 0.9 * cost(&still),
+            "{} after {}",
+            cost(&following),
+            cost(&still)
+        );
+    }
+}
+
+#[test]
+fn what_is_left_of_sliced_units_decodes_wherever_the_window_is() {
+    let units = sliced(1000, true);
+    let whole = error(&decode(&units)[33..], pan);
+    let all_lost = |of: usize, slice: usize| -> Vec<AccessUnit> {
+        let left = |(at, unit): (usize, &AccessUnit)| if at == of { without(unit, slice) } else { unit.clone() };
+        units.iter().enumerate().map(left).collect()
+    };
+    for slice in 0..2 {
+        let lossy = decode(&all_lost(2, slice));
+        assert_eq!(lossy.len(), 57);
+        let lossy = error(&lossy[33..], pan);
+        assert!(lossy < 1.15 * whole + 2.0, "{lossy} after a loss, {whole} without");
+        // Of a stream that has lost half of its key unit the other half goes on, in every unit.
+        let mut decoder = EntropyDecoder::new(model());
+        for unit in all_lost(0, slice) {
+            let parsed = decoder.decode(&unit.bytes).unwrap();
+            assert!((0.3..0.7).contains(&parsed.lost), "{} of a unit lost", parsed.lost);
+        }
+    }
 }
 
 #[test]

@@ -23,7 +23,7 @@ impl LatentMap {
         }
     }
 
-    /// What another window sees of it.
+    /// What another window sees of it: beyond its edges they are repeated.
     pub fn seen(&self, view: &View) -> LatentMap {
         let (width, height) = view.size();
         LatentMap {
@@ -60,10 +60,11 @@ pub struct LatentContext {
 }
 
 impl LatentContext {
-    /// Goes on in another window.
+    /// Goes on in another window: what comes in has zeros.
     pub fn look(&mut self, view: &View) {
         for map in [&mut self.previous, &mut self.older].into_iter().flatten() {
-            *map = map.seen(view);
+            (map.width, map.height) = view.size();
+            map.values = view.within(&map.values, map.channels, 0);
         }
     }
 

@@ -132,10 +132,7 @@ impl ResidualContext {
     pub fn look(&mut self, view: Option<&View>) {
         for flags in [&mut self.was_static, &mut self.known] {
             *flags = match view.filter(|_| !flags.is_empty()) {
-                Some(view) => {
-                    let seen = view.of(flags, 1).into_iter().zip(view.inside());
-                    seen.map(|(flag, is_inside)| flag && is_inside).collect()
-                }
+                Some(view) => view.within(flags, 1, false),
                 None => vec![],
             };
         }

@@ -63,13 +63,14 @@ pub struct TokenContext {
 }
 
 impl TokenContext {
-    /// Goes on in another window.
+    /// Goes on in another window: of what comes in nothing has been sent.
     pub fn look(&mut self, view: &View) {
         for map in [&mut self.previous, &mut self.older].into_iter().flatten() {
-            *map = map.seen(view);
+            (map.width, map.height) = view.size();
+            map.tokens = view.within(&map.tokens, 1, MASKED);
         }
         if !self.masked.is_empty() {
-            self.masked = view.of(&self.masked, 1);
+            self.masked = view.within(&self.masked, 1, false);
         }
     }
 

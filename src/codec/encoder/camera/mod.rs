@@ -109,7 +109,7 @@ impl CameraTracker {
             return None;
         }
         let grid = self.before.window().grid();
-        let camera = Camera::moved(grid, self.placed(&moved))?;
+        let camera = Camera::at(grid, self.placed(&moved))?;
         let tokens = |window: Window| (window.tokens().0 * window.tokens().1) as f32;
         let growth = tokens(camera.window) / tokens(Window::picture(grid));
         (growth <= MAX_GROWTH).then_some(camera)

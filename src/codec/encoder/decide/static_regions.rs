@@ -127,12 +127,7 @@ impl StaticRegionDetector {
         };
         let (width, height) = window.macroblocks();
         self.errors = match window.view_of_macroblocks(from) {
-            Some(view) => {
-                let errors = view.of(&self.errors, 1).into_iter().zip(view.inside());
-                errors
-                    .map(|(error, is_inside)| if is_inside { error } else { 0.0 })
-                    .collect()
-            }
+            Some(view) => view.within(&self.errors, 1, 0.0),
             None => vec![0.0; width * height],
         };
         *last = last.seen(from, &window);
