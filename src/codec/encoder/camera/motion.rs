@@ -8,7 +8,7 @@ const LEAST_SIDE: usize = 20;
 /// So many samples around nothing are searched in them.
 const REACH: i32 = 4;
 /// Samples that are looked at in a picture, at most about.
-const SAMPLES: usize = 4096;
+const SAMPLES: usize = 3000;
 /// Pictures of more samples than this are not looked at themselves.
 const LARGEST: usize = 20_000;
 /// Steps for each size.
@@ -94,6 +94,9 @@ struct Normal {
     yy: f32,
     x: f32,
     y: f32,
+    /// Absolute errors, and how many.
+    error: f32,
+    count: f32,
 }
 
 impl Level {
@@ -175,11 +178,11 @@ impl Level {
 
     fn refined(&self, reference: &Level, near: Displacement, steps: usize) -> Displacement {
         let mut at = self.in_samples(near);
+        let mut error = self.error(reference, at);
         for _ in 0..steps {
-            let error = self.error(reference, at);
-            let Some((x, y)) = self.step(reference, at, ROBUSTNESS * error + 0.5) else {
-                break;
-            };
+            let sums = self.sums(reference, at, ROBUSTNESS * error + 0.5);
+            let Some((x, y)) = sums.solve() else { break };
+            error = sums.error / sums.count;
             at = (at.0 + x.clamp(-1.0, 1.0), at.1 + y.clamp(-1.0, 1.0));
             if x.abs().max(y.abs()) < 0.01 {
                 break;
@@ -188,8 +191,8 @@ impl Level {
         (at.0 * self.scale, at.1 * self.scale)
     }
 
-    /// A Gauss-Newton step; `None` where the picture says nothing of one direction.
-    fn step(&self, reference: &Level, at: Displacement, scale: f32) -> Option<Displacement> {
+    /// For a Gauss-Newton step. `scale`: an error that counts a quarter.
+    fn sums(&self, reference: &Level, at: Displacement, scale: f32) -> Normal {
         let mut sums = Normal::default();
         for (y, v, columns) in self.rows(reference, at) {
             let (above, here, below) = (
@@ -201,6 +204,8 @@ impl Level {
                 let off = self.samples[y * self.width + x] - here.value(reference, x);
                 let gx = 0.5 * (here.value(reference, x + 1) - here.value(reference, x - 1));
                 let gy = 0.5 * (below.value(reference, x) - above.value(reference, x));
+                sums.error += off.abs();
+                sums.count += 1.0;
                 let relative = off / scale;
                 let root = 1.0 / (1.0 + relative * relative);
                 let weight = root * root;
@@ -211,7 +216,7 @@ impl Level {
                 sums.y += weight * gy * off;
             }
         }
-        sums.solve()
+        sums
     }
 
     /// Samples of a row at fractions: `x`, the displacement along it, `v`, the row.
@@ -243,6 +248,7 @@ impl Between {
 }
 
 impl Normal {
+    /// The step; `None` where the picture says nothing of one direction.
     fn solve(&self) -> Option<Displacement> {
         let determinant = self.xx * self.yy - self.xy * self.xy;
         // Of an edge alone, one direction is not known.
