@@ -9,8 +9,10 @@ use super::{CodingScale, SequenceHeader};
 
 /// Parts of a sample in which frames are placed.
 pub const POSITIONS_PER_SAMPLE: i32 = 4;
-/// How far from the world's origin frames may lie, in samples.
-const MAX_DISTANCE: i32 = 1 << 18;
+/// How far from the world's origin frames may lie, in samples: no change from one to another is too large for its code.
+const MAX_DISTANCE: i32 = 4000;
+/// A window has at most so many times the tokens of the picture and a border around it.
+const MAX_GROWTH: usize = 4;
 /// A cell has at least so many samples along a side, where tokens are smaller.
 const LEAST_CELL: u32 = 16;
 
@@ -94,7 +96,9 @@ impl Window {
             size: (side(edges[0], edges[2])?, side(edges[1], edges[3])?),
         };
         let (width, height) = window.tokens();
-        let fits = grid.scale.fits(window.size.0, window.size.1) && width * height <= MAX_WINDOW_TOKENS;
+        let (least_width, least_height) = Window::picture(grid).tokens();
+        let most = MAX_WINDOW_TOKENS.min(MAX_GROWTH * (least_width + 2) * (least_height + 2));
+        let fits = grid.scale.fits(window.size.0, window.size.1) && width * height <= most;
         fits.then_some(window)
     }
 
@@ -139,6 +143,12 @@ impl Window {
     pub fn origin_in_tokens(&self) -> (i32, i32) {
         let (tokens, _) = self.grid.cell();
         (self.origin.0 * tokens as i32, self.origin.1 * tokens as i32)
+    }
+
+    /// Column and row of the world's macroblocks that its upper left one is, rounded down.
+    pub fn origin_in_macroblocks(&self) -> (i32, i32) {
+        let along = |cells: i32| (cells * self.grid.cell_side()).div_euclid(MACROBLOCK_SIDE as i32);
+        (along(self.origin.0), along(self.origin.1))
     }
 
     /// Width and height in macroblocks of the residual.

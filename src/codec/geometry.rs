@@ -100,6 +100,7 @@ impl Tile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bitstream::Window;
     use crate::codec::encoder::{Analysis, AnalysisState};
     use crate::codec::recon::{CompleteUnit, Painting, Synthesis};
     use crate::codec::Frame;
@@ -144,6 +145,7 @@ mod tests {
             Synthesis::new(tiles.to_vec(), false),
         );
         let (mut digits, mut latents, mut pictures) = (vec![], vec![], vec![]);
+        let window = Window::picture(grid(model, sequence));
         let painting = Painting {
             latents: None,
             control: true,
@@ -152,7 +154,7 @@ mod tests {
         for (from, count) in [(0, 1), (1, 8)] {
             let group = frames(sequence.width as usize, sequence.height as usize, from, count);
             let group: Vec<&Frame> = group.iter().collect();
-            let found = Analysis::of(model, &group, sequence, &mut analysis).unwrap();
+            let found = Analysis::of(model, &group, (sequence, &window), &mut analysis).unwrap();
             let map = found.latents.unwrap();
             let image = |values: &[f32]| {
                 let size = [found.height as i64, found.width as i64, -1];
@@ -162,7 +164,7 @@ mod tests {
                 digits: image(&found.digits),
                 latents: Some(image(&map.values.iter().map(|&v| v as f32 / 256.0).collect::<Vec<_>>())),
             };
-            pictures.extend(synthesis.run(model, &complete, painting, sequence).unwrap());
+            pictures.extend(synthesis.run(model, &complete, painting, (sequence, &window)).unwrap());
             digits.extend(found.digits);
             latents.extend(map.values);
         }

@@ -7,6 +7,7 @@ mod encoder;
 mod error;
 mod frame;
 mod geometry;
+mod interpolation;
 mod recon;
 #[cfg(test)]
 mod tests;

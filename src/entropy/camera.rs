@@ -15,6 +15,9 @@ const OTHER_KIND: u16 = 1 << 8;
 /// Probability at first, in 2^-16, of a change of motion from frame to frame, along a row and a column.
 const CHANGES: [u16; 2] = [1 << 15, 1 << 15];
 
+/// The largest change of motion of a unit's first frame, in quarters of a sample, that its second frame is expected to go on with.
+const LONGEST_CHANGE: i32 = 64;
+
 /// Where a unit's frames lie.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Camera {
@@ -96,7 +99,7 @@ impl Camera {
 
     /// Whether it is what a key unit has.
     pub fn is_picture(&self) -> bool {
-        self.window == Window::picture(self.window.grid()) && self.positions.iter().all(|&position| position == (0, 0))
+        self.window == Window::picture(self.window.grid())
     }
 }
 
@@ -154,7 +157,10 @@ fn code_positions(
             code_change(coder, &mut changes, 1, off.1)?,
         );
         let next = sum(expected, off)?;
-        step = difference(next, position);
+        // A unit may refer to one of long ago: the way from there is no step.
+        if at > 0 || off.0.abs().max(off.1.abs()) <= LONGEST_CHANGE {
+            step = difference(next, position);
+        }
         position = next;
         positions.push(position);
     }

@@ -35,6 +35,16 @@ impl Region {
         Region { slice, corner }
     }
 
+    /// The macroblocks of the slice, in a window.
+    pub fn in_macroblocks(self, window: &Window) -> Region {
+        let (x, y) = window.origin_in_macroblocks();
+        let corner = match self.is_whole() {
+            true => 0,
+            false => (x + y).rem_euclid(2) as usize,
+        };
+        Region { corner, ..self }
+    }
+
     /// The same slice of another unit.
     pub fn within_other(self, window: &Window) -> Region {
         Region::within(self.slice, window)

@@ -120,6 +120,7 @@ impl UnitSymbols {
             if from.has_static() {
                 map.step = from.step;
             }
+            let region = region.in_macroblocks(&self.camera.window);
             let positions = region.positions(map.width, map.height);
             let macroblocks = map.macroblocks.iter_mut().zip(&from.macroblocks).zip(positions);
             for ((macroblock, from), _) in macroblocks.filter(|(_, is_in)| *is_in) {
@@ -134,6 +135,7 @@ impl WantedUnit<'_> {
     fn of(&self, region: Region) -> Self {
         let mut wanted = self.clone();
         if let Some(map) = &mut wanted.residual {
+            let region = region.in_macroblocks(&wanted.camera.window);
             let positions = region.positions(map.width, map.height);
             for (macroblock, _) in map.macroblocks.iter_mut().zip(positions).filter(|(_, is_in)| !is_in) {
                 *macroblock = Macroblock::Neural;
@@ -222,6 +224,15 @@ impl CodingContext {
         }
     }
 
+    /// What is known of macroblocks, in another window.
+    pub fn known_macroblocks(&self, window: Window) -> ResidualContext {
+        let mut known = self.residual.clone();
+        if let Some(before) = self.camera.filter(|before| before.window() != window) {
+            known.look(window.view_of_macroblocks(&before.window()).as_ref());
+        }
+        known
+    }
+
     fn look(&mut self, window: Window) {
         let Some(from) = self.camera.map(|camera| camera.window()).filter(|from| *from != window) else {
             return;
@@ -259,6 +270,7 @@ impl CodingContext {
         let latents = latents.transpose()?;
         let before = coder.bits();
         if let Some(residual) = &mut residual {
+            let region = region.in_macroblocks(&camera.window);
             code_residual(coder, &context.residual, region, residual)?;
         }
         let residual_bits = coder.bits() - before;

@@ -130,7 +130,7 @@ impl Receiver {
     pub fn conceal(&mut self) -> UnitSymbols {
         self.next = self.next.saturating_add(1);
         self.concealed += 1;
-        self.last = self.expected();
+        self.last = self.expected(Camera::still(&self.last.camera.context()));
         self.last.clone()
     }
 
@@ -194,7 +194,7 @@ impl Receiver {
         (sequence, clock): (&SequenceHeader, &Clock),
         slices: &[ReceivedSlice],
     ) -> Received {
-        let mut symbols = self.expected();
+        let mut symbols = self.expected(Camera::still(&self.last.camera.context()));
         let (mut present, mut before) = (vec![false; symbols.tokens.tokens.len()], None);
         let (mut times, mut error) = (None, None);
         for slice in slices {
@@ -237,9 +237,7 @@ impl Receiver {
 
     /// What a unit would be of which no more has come than where its frames lie, and whether it has a residual.
     fn expected_with(&self, slice: &UnitSymbols) -> UnitSymbols {
-        let mut symbols = self.expected();
-        symbols.look(slice.camera.window);
-        symbols.camera = slice.camera.clone();
+        let mut symbols = self.expected(slice.camera.clone());
         if let Some(residual) = &slice.residual {
             let expected = symbols.residual.take();
             let expected = expected.filter(|map| (map.width, map.height) == (residual.width, residual.height));
@@ -248,10 +246,9 @@ impl Receiver {
         symbols
     }
 
-    /// What a unit would be of which nothing has come.
-    fn expected(&self) -> UnitSymbols {
+    /// What a unit would be of which nothing has come, where its frames lie.
+    fn expected(&self, camera: Camera) -> UnitSymbols {
         let mut symbols = self.last.clone();
-        let camera = Camera::still(&self.last.camera.context());
         symbols.look(camera.window);
         symbols.camera = camera;
         symbols.tokens.tokens.fill(MASKED);

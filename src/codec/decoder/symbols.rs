@@ -260,10 +260,10 @@ impl Stream {
     }
 
     fn starts_static(&self, symbols: &UnitSymbols) -> bool {
-        let before = self.context.seen_in(symbols.camera.window);
+        let known = self.context.known_macroblocks(symbols.camera.window);
         let macroblocks = symbols.residual.iter().flat_map(|residual| &residual.macroblocks);
         let mut macroblocks = macroblocks.enumerate();
-        macroblocks.any(|(at, macroblock)| macroblock.is_static() && !before.residual.is_known(at))
+        macroblocks.any(|(at, macroblock)| macroblock.is_static() && !known.is_known(at))
     }
 }
 

@@ -3,9 +3,9 @@
 
 use tch::Tensor;
 
-use crate::bitstream::{CodingScale, SequenceHeader, View, FSQ_LEVELS};
+use crate::bitstream::{CodingScale, SequenceHeader, View, Window, FSQ_LEVELS};
 use crate::codec::colour::ycbcr;
-use crate::codec::geometry::{in_tokens, Tile};
+use crate::codec::geometry::Tile;
 use crate::codec::{CodecError, Frame};
 use crate::entropy::{LatentMap, TokenMap, DIGITS, LATENT_SCALE};
 use crate::model::picture::{self, Ycbcr};
@@ -35,9 +35,7 @@ impl AnalysisState {
             tiles: tiles.into_iter().map(state).collect(),
         }
     }
-}
 
-impl AnalysisState {
     /// Goes on in another window, one tile as before. `view`: of the token map.
     pub fn look(&mut self, view: &View) -> Result<(), CodecError> {
         for state in &mut self.tiles {
@@ -61,16 +59,16 @@ pub struct Analysis {
 }
 
 impl Analysis {
-    /// Runs the networks over a group of frames of a stream, in the coded size.
+    /// Runs the networks over a group of pictures of a stream's window, in the coded size.
     pub fn of(
         model: &Model,
         frames: &[&Frame],
-        sequence: &SequenceHeader,
+        (sequence, window): (&SequenceHeader, &Window),
         state: &mut AnalysisState,
     ) -> Result<Analysis, CodecError> {
         let factor = model.tokenizer.config.spatial_factor() as usize;
-        let (width, height) = in_tokens(model, sequence);
-        let (coded_width, coded_height) = sequence.coded_size();
+        let (width, height) = window.tokens();
+        let (coded_width, coded_height) = window.sequence(sequence).coded_size();
         let coded_size = (coded_width as usize, coded_height as usize);
         let mut digits = Vec::with_capacity(width * height * DIGITS);
         let mut latents = model.continuous.as_ref().map(|continuous| LatentMap {

@@ -242,7 +242,7 @@ impl Encoder {
         };
         let group = self.whole_group(&frames, last);
         let unit = match seen {
-            Some(seen) => gop.resume(seen)?,
+            Some(seen) => gop.resume(seen, &group)?,
             None => gop.analyse(&self.model, &self.settings, &group)?,
         };
         let times: Vec<_> = frames.iter().map(|f| f.pts).collect();
@@ -260,7 +260,7 @@ impl Encoder {
         };
         let package = gop.package(frames.len(), timing);
         let coded = package.access_unit(&trial.coded, &packed_times, self.max_payload)?;
-        gop.push(&self.model, &trial.coded.symbols, &unit.framed.frames())?;
+        gop.push(&self.model, &trial.coded.symbols, &unit.framed.pictures(&group))?;
         gop.frames += frames.len() as u32;
         // Frames after a short group would not line up with the decoder's: it ends the group of pictures.
         self.gop = (frames.len() == self.model.group_frames()).then_some(gop);

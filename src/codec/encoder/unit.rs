@@ -123,7 +123,7 @@ impl Gop {
             None => {
                 let grid = grid(model, &self.sequence);
                 self.camera = Some(CameraTracker::new(grid, frames[0]));
-                Framed::key(grid, frames[0])
+                Framed::key(grid)
             }
             Some(camera) => {
                 let from = camera.window();
@@ -134,22 +134,22 @@ impl Gop {
                 framed
             }
         };
-        let sequence = framed.window().sequence(&self.sequence);
-        let analysis = Analysis::of(model, &framed.frames(), &sequence, &mut self.analysis)?;
-        self.unit(framed, analysis)
+        let pictures = framed.pictures(frames);
+        let analysis = Analysis::of(model, &pictures, (&self.sequence, &framed.window()), &mut self.analysis)?;
+        self.unit(framed, frames, analysis)
     }
 
-    /// What is known now of the next unit, which the networks have seen before the one in front of it was coded.
-    pub fn resume(&mut self, seen: Unit) -> Result<Unit, CodecError> {
-        self.unit(seen.framed, seen.analysis)
+    /// What is known now of the next unit of frames, which the networks have seen before the one in front of it was coded.
+    pub fn resume(&mut self, seen: Unit, frames: &[&Frame]) -> Result<Unit, CodecError> {
+        self.unit(seen.framed, frames, seen.analysis)
     }
 
-    fn unit(&mut self, framed: Framed, analysis: Analysis) -> Result<Unit, CodecError> {
+    fn unit(&mut self, framed: Framed, frames: &[&Frame], analysis: Analysis) -> Result<Unit, CodecError> {
         self.reconstruction.look(framed.window())?;
         let detector = &mut self.static_regions;
         let background = self.reconstruction.background();
         let static_regions =
-            background.and_then(|background| detector.look(&framed.frames(), framed.window(), background));
+            background.and_then(|background| detector.look(&framed.pictures(frames), framed.window(), background));
         Ok(Unit {
             framed,
             static_regions,

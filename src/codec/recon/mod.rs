@@ -6,7 +6,6 @@ mod background;
 mod blocks;
 mod dct;
 mod grid_filter;
-mod interpolation;
 mod patches;
 mod prediction;
 mod synthesis;
@@ -14,7 +13,6 @@ mod synthesis;
 pub use background::{block_step, coefficients, dequantised, quantised, step_size, Background};
 pub use blocks::{gather, squared_error};
 pub use dct::{forward, Block};
-pub use interpolation::cut;
 #[cfg(feature = "train")]
 pub(crate) use prediction::nearest_tokens;
 pub use prediction::{CompleteUnit, MaskedTokenPrediction, MaskedTokens};
@@ -122,8 +120,9 @@ impl Reconstruction {
         Ok(())
     }
 
-    /// Takes the next unit and gives the pictures that are wanted of its group, as large as its window, with what repeats behind the last of a short unit. `lost`: the
-    /// positions that were lost, row by row; empty where none are. `neural` sees them as the networks painted them, before static regions are put in; it is not called where nothing is painted.
+    /// Takes the next unit and gives the pictures that are wanted of its group, as large as its window, with what repeats behind the last of
+    /// a short unit. `lost`: the positions that were lost, row by row; empty where none are. `neural` sees them as the networks painted
+    /// them, before static regions are put in; it is not called where nothing is painted.
     pub fn push(
         &mut self,
         model: &Model,
@@ -165,8 +164,8 @@ impl Pictures {
             control: self.control,
             steps,
         };
-        let sequence = unit.camera.window.sequence(&self.sequence);
-        let mut frames = self.synthesis.run(model, complete, painting, &sequence)?;
+        let stream = (&self.sequence, &unit.camera.window);
+        let mut frames = self.synthesis.run(model, complete, painting, stream)?;
         neural(&frames);
         self.background.push(unit.residual.as_ref(), &mut frames);
         Ok(frames)

@@ -6,7 +6,7 @@ use tch::Tensor;
 use super::grid_filter::{filter_grid, has_artefacts};
 use super::patches::frames_of_patches;
 use super::prediction::CompleteUnit;
-use crate::bitstream::{CodingScale, SequenceHeader, View};
+use crate::bitstream::{CodingScale, SequenceHeader, View, Window};
 use crate::codec::colour::ycbcr;
 use crate::codec::geometry::Tile;
 use crate::codec::{CodecError, Frame};
@@ -66,16 +66,16 @@ impl Synthesis {
         Ok(())
     }
 
-    /// The frames of a stream's next unit, all that a group has or those of its last time step.
+    /// The pictures of the window of a stream's next unit, all that a group has or those of its last time step.
     pub fn run(
         &mut self,
         model: &Model,
         complete: &CompleteUnit,
         painting: Painting,
-        sequence: &SequenceHeader,
+        (sequence, window): (&SequenceHeader, &Window),
     ) -> Result<Vec<Frame>, CodecError> {
         let factor = model.tokenizer.config.spatial_factor() as usize;
-        let (width, height) = sequence.coded_size();
+        let (width, height) = window.sequence(sequence).coded_size();
         let mut frames: Vec<Frame> = Vec::new();
         for state in &mut self.tiles {
             let rows = &state.tile.rows;
@@ -98,8 +98,7 @@ impl Synthesis {
         if sequence.coding_scale == CodingScale::Single {
             return Ok(frames);
         }
-        let shown = (sequence.width as usize, sequence.height as usize);
-        frames.iter().map(|frame| Ok(frame.resized(shown)?)).collect()
+        frames.iter().map(|frame| Ok(frame.resized(window.size())?)).collect()
     }
 
     /// A unit after the first one of which no frame is wanted. `latents`, `control`: see [`Painting`].

@@ -17,7 +17,7 @@ const LEAST_MOTION: f32 = 0.3;
 const WORTH: f32 = 0.95;
 /// A window has at most so many times the tokens of the picture.
 const MAX_GROWTH: f32 = 1.6;
-/// A frame is placed where the one before is, as long as it is nearer to that than this, in samples.
+/// A frame is placed where the camera's way goes on, or where the one before is, as long as it is nearer to that than this, in samples.
 const STICKS: f32 = 0.15;
 /// A displacement that is found again against another frame is the same if it is so near, in samples.
 const SAME: f32 = 0.75;
@@ -25,25 +25,33 @@ const SAME: f32 = 0.75;
 /// From a key unit on.
 #[derive(Debug)]
 pub struct CameraTracker {
-    mosaic: Mosaic,
-    last: Pyramid,
+    /// `None` where no window moves.
+    world: Option<World>,
     before: CameraContext,
+}
+
+/// What the camera has seen.
+#[derive(Debug)]
+struct World {
+    mosaic: Mosaic,
+    /// The last frame.
+    last: Pyramid,
 }
 
 /// A unit's frames in their window.
 #[derive(Debug)]
 pub struct Framed {
     pub camera: Camera,
-    /// As large as the window, one for each frame of the whole unit.
-    pub pictures: Vec<Frame>,
+    /// As large as the window, one for each frame of the whole unit; empty where they are the frames themselves.
+    pictures: Vec<Frame>,
 }
 
 impl Framed {
-    /// The frames of a unit that does not move from the picture.
-    pub fn key(grid: Grid, frame: &Frame) -> Framed {
+    /// Of a key unit.
+    pub fn key(grid: Grid) -> Framed {
         Framed {
             camera: Camera::key(grid),
-            pictures: vec![frame.clone()],
+            pictures: vec![],
         }
     }
 
@@ -51,8 +59,12 @@ impl Framed {
         self.camera.window
     }
 
-    pub fn frames(&self) -> Vec<&Frame> {
-        self.pictures.iter().collect()
+    /// The window's pictures of the unit's frames.
+    pub fn pictures<'a>(&'a self, frames: &[&'a Frame]) -> Vec<&'a Frame> {
+        match self.pictures.is_empty() {
+            true => frames.to_vec(),
+            false => self.pictures.iter().collect(),
+        }
     }
 }
 
@@ -60,8 +72,10 @@ impl CameraTracker {
     /// From the frame of a key unit on.
     pub fn new(grid: Grid, key: &Frame) -> CameraTracker {
         CameraTracker {
-            mosaic: Mosaic::new(Window::picture(grid), key),
-            last: pyramid(key),
+            world: grid.may_move.then(|| World {
+                mosaic: Mosaic::new(Window::picture(grid), key),
+                last: pyramid(key),
+            }),
             before: Camera::key(grid).context(),
         }
     }
@@ -73,87 +87,99 @@ impl CameraTracker {
 
     /// Puts the frames of the next unit, a whole one, where they belong. `follows`: whether the window may move.
     pub fn push(&mut self, frames: &[&Frame], follows: bool) -> Framed {
-        let pyramids: Vec<Pyramid> = frames.iter().map(|frame| pyramid(frame)).collect();
-        let followed = match follows && self.before.window().grid().may_move {
-            true => self.followed(&pyramids),
-            false => None,
+        let still = Camera::still(&self.before);
+        let (Some(world), Some(last)) = (&mut self.world, frames.last()) else {
+            return Framed {
+                camera: still,
+                pictures: vec![],
+            };
         };
-        let camera = followed.unwrap_or_else(|| Camera::still(&self.before));
-        self.last = pyramids.into_iter().next_back().unwrap_or_else(|| self.last.clone());
+        let (camera, last) = match follows {
+            true => {
+                let mut pyramids: Vec<Pyramid> = frames.iter().map(|frame| pyramid(frame)).collect();
+                let followed = followed(&self.before, &world.last, &pyramids);
+                (followed.unwrap_or(still), pyramids.pop())
+            }
+            false => (still, Some(pyramid(last))),
+        };
+        world.last = last.unwrap_or_else(|| world.last.clone());
         self.before = camera.context();
-        let window = camera.window;
-        let placed = frames
-            .iter()
-            .zip(&camera.positions)
-            .map(|(frame, position)| (*frame, window.offset(*position).unwrap_or_default()));
         Framed {
-            pictures: self.mosaic.push(window, &placed.collect::<Vec<_>>()),
+            pictures: world.mosaic.push(&camera, frames),
             camera,
         }
     }
+}
 
-    /// Where the frames lie, if following them is worth it.
-    fn followed(&self, frames: &[Pyramid]) -> Option<Camera> {
-        let moved = self.displacements(frames)?;
-        let farthest = moved.iter().map(|(x, y)| x.abs().max(y.abs())).fold(0.0, f32::max);
-        if farthest < LEAST_MOTION {
-            return None;
-        }
-        let error = |displacement: &dyn Fn(usize) -> Displacement| -> f32 {
-            let errors = frames.iter().enumerate();
-            errors
-                .map(|(at, frame)| frame.error(&self.last, displacement(at)))
-                .sum()
+/// Where frames lie after those of a unit, of which the last one is there, if following them is worth it.
+fn followed(before: &CameraContext, last: &Pyramid, frames: &[Pyramid]) -> Option<Camera> {
+    let moved = displacements(before, last, frames)?;
+    let farthest = moved.iter().map(|(x, y)| x.abs().max(y.abs())).fold(0.0, f32::max);
+    if farthest < LEAST_MOTION {
+        return None;
+    }
+    let error = |displacement: &dyn Fn(usize) -> Displacement| -> f32 {
+        let errors = frames.iter().enumerate();
+        errors.map(|(at, frame)| frame.error(last, displacement(at))).sum()
+    };
+    if error(&|at| moved[at]) > WORTH * error(&|_| (0.0, 0.0)) {
+        return None;
+    }
+    let grid = before.window().grid();
+    let camera = Camera::at(grid, placed(before, &moved))?;
+    let tokens = |window: Window| (window.tokens().0 * window.tokens().1) as f32;
+    let growth = tokens(camera.window) / tokens(Window::picture(grid));
+    (growth <= MAX_GROWTH).then_some(camera)
+}
+
+/// How far each frame lies from the last one of the unit before.
+fn displacements(before: &CameraContext, last: &Pyramid, frames: &[Pyramid]) -> Option<Vec<Displacement>> {
+    let mut moved: Vec<Displacement> = Vec::with_capacity(frames.len());
+    let mut neighbour = last;
+    let quarters = POSITIONS_PER_SAMPLE as f32;
+    let (x, y) = before.step();
+    let mut step = (x as f32 / quarters, y as f32 / quarters);
+    for frame in frames {
+        let from = moved.last().copied().unwrap_or_default();
+        step = frame.displacement(neighbour, step)?;
+        let chained = (from.0 + step.0, from.1 + step.1);
+        // From frame to frame it is found even where it is fast, from the last unit on errors do not add up.
+        let again = frame.refined(last, chained);
+        let is_same = (again.0 - chained.0).abs().max((again.1 - chained.1).abs()) < SAME;
+        moved.push(if is_same { again } else { chained });
+        neighbour = frame;
+    }
+    Some(moved)
+}
+
+/// Displacements as positions: as they go on from those before, where that is near enough.
+fn placed(before: &CameraContext, moved: &[Displacement]) -> Vec<Position> {
+    let (origin, step) = (before.position(), before.step());
+    let columns = placed_along(moved.iter().map(|(x, _)| *x), step.0);
+    let rows = placed_along(moved.iter().map(|(_, y)| *y), step.1);
+    let from_origin = |(x, y)| (origin.0 + x, origin.1 + y);
+    columns.into_iter().zip(rows).map(from_origin).collect()
+}
+
+/// Distances in samples as quarters of one. `step`: the last one before, in quarters.
+fn placed_along(distances: impl Iterator<Item = f32>, mut step: i32) -> Vec<i32> {
+    let mut last = 0;
+    let sticks = STICKS * POSITIONS_PER_SAMPLE as f32;
+    let place = |distance: f32| {
+        let wanted = distance * POSITIONS_PER_SAMPLE as f32;
+        let expected = last + step;
+        let place = if (wanted - expected as f32).abs() <= sticks {
+            expected
+        } else if (wanted - last as f32).abs() <= sticks {
+            last
+        } else {
+            wanted.round() as i32
         };
-        if error(&|at| moved[at]) > WORTH * error(&|_| (0.0, 0.0)) {
-            return None;
-        }
-        let grid = self.before.window().grid();
-        let camera = Camera::at(grid, self.placed(&moved))?;
-        let tokens = |window: Window| (window.tokens().0 * window.tokens().1) as f32;
-        let growth = tokens(camera.window) / tokens(Window::picture(grid));
-        (growth <= MAX_GROWTH).then_some(camera)
-    }
-
-    /// How far each frame lies from the last one of the unit before.
-    fn displacements(&self, frames: &[Pyramid]) -> Option<Vec<Displacement>> {
-        let mut moved: Vec<Displacement> = Vec::with_capacity(frames.len());
-        let mut before = &self.last;
-        let quarters = POSITIONS_PER_SAMPLE as f32;
-        let (x, y) = self.before.step();
-        let mut step = (x as f32 / quarters, y as f32 / quarters);
-        for frame in frames {
-            let from = moved.last().copied().unwrap_or_default();
-            step = frame.displacement(before, step)?;
-            let chained = (from.0 + step.0, from.1 + step.1);
-            // From frame to frame it is found even where it is fast, from the last unit on errors do not add up.
-            let again = frame.refined(&self.last, chained);
-            let is_same = (again.0 - chained.0).abs().max((again.1 - chained.1).abs()) < SAME;
-            moved.push(if is_same { again } else { chained });
-            before = frame;
-        }
-        Some(moved)
-    }
-
-    /// Displacements as positions.
-    fn placed(&self, moved: &[Displacement]) -> Vec<Position> {
-        let origin = self.before.position();
-        let mut last = (0.0, 0.0);
-        let quarters = POSITIONS_PER_SAMPLE as f32;
-        let mut placed = |&(x, y): &Displacement| {
-            if (x - last.0).abs() >= STICKS {
-                last.0 = (x * quarters).round() / quarters;
-            }
-            if (y - last.1).abs() >= STICKS {
-                last.1 = (y * quarters).round() / quarters;
-            }
-            (
-                origin.0 + (last.0 * quarters) as i32,
-                origin.1 + (last.1 * quarters) as i32,
-            )
-        };
-        moved.iter().map(&mut placed).collect()
-    }
+        step = place - last;
+        last = place;
+        place
+    };
+    distances.map(place).collect()
 }
 
 fn pyramid(frame: &Frame) -> Pyramid {

@@ -2,8 +2,9 @@
 //! What is known of the world: the frames of a unit laid over what earlier ones have shown.
 
 use crate::bitstream::{Position, Window, POSITIONS_PER_SAMPLE};
-use crate::codec::recon::cut;
+use crate::codec::interpolation::cut;
 use crate::codec::Frame;
+use crate::entropy::Camera;
 
 /// Quarters of a luma sample to a sample of chroma.
 const CHROMA: i32 = 2 * POSITIONS_PER_SAMPLE;
@@ -31,13 +32,25 @@ impl Mosaic {
         }
     }
 
-    /// Takes the frames of a unit at their offsets in its window, and gives the window's pictures. What a frame does not show is taken from
-    /// the last that did, those after it in the unit too: so that it stands still from the first picture on.
-    pub fn push(&mut self, window: Window, frames: &[(&Frame, Position)]) -> Vec<Frame> {
+    /// Takes the frames of a unit and gives the pictures of its window, none where those are the frames themselves. What a frame does not
+    /// show is taken from the last that did, those after it in the unit too: so that it stands still from the first picture on.
+    pub fn push(&mut self, camera: &Camera, frames: &[&Frame]) -> Vec<Frame> {
+        let window = camera.window;
+        if camera.is_picture() {
+            if let Some(last) = frames.last() {
+                *self = Mosaic::new(window, last);
+            }
+            return vec![];
+        }
         if self.window != window {
             self.picture = self.picture.seen(&self.window, &window);
             self.window = window;
         }
+        let offsets = camera
+            .positions
+            .iter()
+            .map(|&position| window.offset(position).unwrap_or_default());
+        let frames: Vec<(&Frame, Position)> = frames.iter().copied().zip(offsets).collect();
         let placed: Vec<Placed> = frames
             .iter()
             .map(|(frame, offset)| Placed::new(frame, *offset, window.size()))
@@ -51,7 +64,7 @@ impl Mosaic {
             placed.lay(&mut picture);
             picture
         };
-        placed.iter().zip(frames).map(picture).collect()
+        placed.iter().zip(&frames).map(picture).collect()
     }
 }
 
@@ -116,10 +129,9 @@ mod tests {
     fn frames_fill_the_window_and_what_was_seen_stays() {
         let grid = Grid::new(&SequenceHeader::new(64, 32, (25, 1)), 16, 2, true);
         let mut mosaic = Mosaic::new(Window::picture(grid), &columns(100, 64));
-        let window = Window::from_edges(grid, [0, 0, 5, 2]).unwrap();
         // Eight and sixteen samples to the right.
         let (first, second) = (columns(108, 64), columns(116, 64));
-        let pictures = mosaic.push(window, &[(&first, (32, 0)), (&second, (64, 0))]);
+        let pictures = mosaic.push(&Camera::at(grid, vec![(32, 0), (64, 0)]).unwrap(), &[&first, &second]);
         // All of the world from 100 to 179 has been seen by then, in both pictures.
         let world = columns(100, 80);
         assert_eq!(pictures[0], world);
@@ -128,13 +140,27 @@ mod tests {
     }
 
     #[test]
+    fn pictures_that_do_not_move_are_the_frames_and_the_last_one_is_the_world() {
+        let grid = Grid::new(&SequenceHeader::new(64, 32, (25, 1)), 16, 1, true);
+        let mut mosaic = Mosaic::new(Window::picture(grid), &columns(100, 64));
+        let next = columns(30, 64);
+        assert!(mosaic.push(&Camera::key(grid), &[&next]).is_empty());
+        assert_eq!(mosaic.picture, next);
+    }
+
+    #[test]
     fn frames_between_samples_reach_to_the_window_edges() {
         let grid = Grid::new(&SequenceHeader::new(64, 32, (25, 1)), 16, 1, true);
-        let window = Window::from_edges(grid, [-1, -1, 5, 3]).unwrap();
-        for offset in [(1, 3), (63, 64), (125, 17), (128, 128)] {
+        for (position, size) in [
+            ((1, 3), (80, 48)),
+            ((-1, 0), (80, 32)),
+            ((61, -47), (80, 48)),
+            ((64, 64), (64, 32)),
+        ] {
             let mut mosaic = Mosaic::new(Window::picture(grid), &columns(100, 64));
-            let picture = mosaic.push(window, &[(&columns(100, 64), offset)]).remove(0);
-            assert_eq!((picture.width, picture.height), (96, 64));
+            let camera = Camera::at(grid, vec![position]).unwrap();
+            let picture = mosaic.push(&camera, &[&columns(100, 64)]).remove(0);
+            assert_eq!((picture.width, picture.height), size);
             assert!(picture.is_whole());
         }
     }
