@@ -13,8 +13,8 @@ use motion::{Displacement, Pyramid};
 
 /// How far frames of a unit must have moved, in samples, for it to be motion.
 const LEAST_MOTION: f32 = 0.3;
-/// What following leaves of the error at most, for it to be worth it.
-const WORTH: f32 = 0.95;
+/// What following leaves of the mismatch at most, for it to be worth it.
+const WORTH: f32 = 0.98;
 /// A window has at most so many times the tokens of the picture.
 const MAX_GROWTH: f32 = 1.6;
 /// A frame is placed where the camera's way goes on, or where the one before is, as long as it is nearer to that than this, in samples.
@@ -120,7 +120,7 @@ fn followed(before: &CameraContext, last: &Pyramid, frames: &[Pyramid]) -> Optio
     }
     let error = |displacement: &dyn Fn(usize) -> Displacement| -> f32 {
         let errors = frames.iter().enumerate();
-        errors.map(|(at, frame)| frame.error(last, displacement(at))).sum()
+        errors.map(|(at, frame)| frame.mismatch(last, displacement(at))).sum()
     };
     if error(&|at| moved[at]) > WORTH * error(&|_| (0.0, 0.0)) {
         return None;

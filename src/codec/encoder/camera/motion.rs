@@ -15,6 +15,8 @@ const LARGEST: usize = 20_000;
 const STEPS: usize = 3;
 /// An error of so many times the mean absolute one counts a quarter.
 const ROBUSTNESS: f32 = 1.5;
+/// A difference, of samples from 0 to 255, that counts half.
+const JUST_OFF: f32 = 6.0;
 /// The least share of the samples that two pictures must have in common.
 const LEAST_OVERLAP: f32 = 0.35;
 
@@ -79,10 +81,12 @@ impl Pyramid {
         level.refined(other, near, STEPS)
     }
 
-    /// Mean absolute difference from a reference at a displacement, samples from 0 to 255.
-    pub fn error(&self, reference: &Pyramid, at: Displacement) -> f32 {
+    /// How much of the frame differs from a reference at a displacement, 0 to 1. Samples that are far off count little more than those that
+    /// are just off: what moves by itself differs anyway.
+    pub fn mismatch(&self, reference: &Pyramid, at: Displacement) -> f32 {
         let (level, other) = (&self.levels[0], &reference.levels[0]);
-        level.error(other, level.in_samples(at))
+        let differs = |off: f32| off * off / (off * off + JUST_OFF * JUST_OFF);
+        level.mean(other, level.in_samples(at), differs)
     }
 }
 
@@ -161,12 +165,18 @@ impl Level {
             .map(move |y| (y, y as f32 + at.1, columns.clone()))
     }
 
+    /// Mean absolute difference, samples from 0 to 255.
     fn error(&self, reference: &Level, at: Displacement) -> f32 {
+        self.mean(reference, at, f32::abs)
+    }
+
+    /// The mean of a function of the differences; infinite where there are none.
+    fn mean(&self, reference: &Level, at: Displacement, of: impl Fn(f32) -> f32) -> f32 {
         let (mut sum, mut count) = (0.0, 0);
         for (y, v, columns) in self.rows(reference, at) {
             let between = reference.between(at.0, v);
             for x in columns.step_by(self.stride()) {
-                sum += (self.samples[y * self.width + x] - between.value(reference, x)).abs();
+                sum += of(self.samples[y * self.width + x] - between.value(reference, x));
                 count += 1;
             }
         }
