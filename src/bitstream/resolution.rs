@@ -68,7 +68,7 @@ impl CodingScale {
     /// Shown samples in a row that are coded as so many; `None` where they are no whole number.
     pub(super) fn shown(self, coded: u32) -> Option<u32> {
         let sixths = coded * 6;
-        (sixths % self.sixths() == 0).then_some(sixths / self.sixths())
+        sixths.is_multiple_of(self.sixths()).then_some(sixths / self.sixths())
     }
 
     /// Whether the bitstream has room for pictures of a shown width and height at this scale.

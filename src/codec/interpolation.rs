@@ -34,8 +34,8 @@ fn weights(phase: usize) -> [i32; TAPS] {
     weights
 }
 
-/// A part of a picture of `width` x `height` luma samples, its edges repeated. `offset`: of its upper left corner in the picture, in quarters of a
-/// luma sample.
+/// A part of a picture of `width` x `height` luma samples, its edges repeated. `offset`: of its upper left corner in the picture, in
+/// quarters of a luma sample.
 pub fn cut(picture: &Frame, offset: Position, (width, height): (usize, usize)) -> Frame {
     let plane = |number: usize| {
         let from = Frame::plane_size(picture.width, picture.height, number);

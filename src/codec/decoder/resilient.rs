@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::concealment::follow_neighbours;
 use super::symbols::{has_check, times};
-use crate::bitstream::{slices_at_front, Clock, FrameTimes, Resilience, SequenceHeader, UnitHeader, GROUPS};
+use crate::bitstream::{slices_at_front, Clock, FrameTimes, Resilience, SequenceHeader, Slice, UnitHeader, GROUPS};
 use crate::codec::geometry::grid;
 use crate::codec::CodecError;
 use crate::entropy::{
@@ -44,6 +44,38 @@ struct Received {
     times: Option<(FrameTimes, Clock)>,
     /// Of the first slice that cannot.
     error: Option<CodecError>,
+}
+
+impl Received {
+    /// Of a unit of which nothing has come.
+    fn nothing(expected: UnitSymbols) -> Received {
+        Received {
+            present: vec![false; expected.tokens.tokens.len()],
+            symbols: expected,
+            times: None,
+            error: None,
+        }
+    }
+
+    /// Takes over a slice, if it belongs to the same unit.
+    fn add(&mut self, decoded: &UnitSymbols, slice: Slice) {
+        if decoded.camera != self.symbols.camera {
+            return self.fail(EntropyError::Damaged.into());
+        }
+        let window = decoded.camera.window;
+        let region = Region::within(slice, &window);
+        self.symbols.adopt(decoded, region);
+        if let (Some((mode, _)), Some((decoded, _))) = (&mut self.symbols.latents, &decoded.latents) {
+            *mode = *decoded;
+        }
+        let (width, height) = window.tokens();
+        let positions = self.present.iter_mut().zip(region.positions(width, height));
+        positions.for_each(|(is_present, is_in)| *is_present |= is_in);
+    }
+
+    fn fail(&mut self, error: CodecError) {
+        self.error.get_or_insert(error);
+    }
 }
 
 /// What lasts from unit to unit.
@@ -194,45 +226,28 @@ impl Receiver {
         (sequence, clock): (&SequenceHeader, &Clock),
         slices: &[ReceivedSlice],
     ) -> Received {
-        let mut symbols = self.expected(Camera::still(&self.last.camera.context()));
-        let (mut present, mut before) = (vec![false; symbols.tokens.tokens.len()], None);
-        let (mut times, mut error) = (None, None);
+        let mut received = Received::nothing(self.expected(Camera::still(&self.last.camera.context())));
+        let mut before = None;
         for slice in slices {
-            let (decoded, slice_times) = match self.slice(model, sequence, clock.clone(), slice) {
-                Ok(decoded) => decoded,
-                Err(failed) => {
-                    error = error.or(Some(failed));
-                    continue;
+            match self.slice(model, sequence, clock.clone(), slice) {
+                Ok((decoded, times)) => {
+                    if received.times.is_none() {
+                        received = Received {
+                            times: Some(times),
+                            error: received.error,
+                            ..Received::nothing(self.expected_with(&decoded))
+                        };
+                        before = received.symbols.latents.clone();
+                    }
+                    received.add(&decoded, slice.resilience.slice);
                 }
-            };
-            if times.is_none() {
-                times = Some(slice_times);
-                symbols = self.expected_with(&decoded);
-                before = symbols.latents.clone();
-                present = vec![false; decoded.tokens.tokens.len()];
+                Err(failed) => received.fail(failed),
             }
-            if decoded.camera != symbols.camera {
-                error = error.or(Some(EntropyError::Damaged.into()));
-                continue;
-            }
-            let region = Region::within(slice.resilience.slice, &decoded.camera.window);
-            symbols.adopt(&decoded, region);
-            if let (Some((mode, _)), Some((decoded, _))) = (&mut symbols.latents, &decoded.latents) {
-                *mode = *decoded;
-            }
-            let (width, height) = decoded.camera.window.tokens();
-            let positions = present.iter_mut().zip(region.positions(width, height));
-            positions.for_each(|(is_present, is_in)| *is_present |= is_in);
         }
-        if let (Some((_, latents)), Some((_, before))) = (&mut symbols.latents, &before) {
-            follow_neighbours(latents, before, &present);
+        if let (Some((_, latents)), Some((_, before))) = (&mut received.symbols.latents, &before) {
+            follow_neighbours(latents, before, &received.present);
         }
-        Received {
-            symbols,
-            present,
-            times,
-            error,
-        }
+        received
     }
 
     /// What a unit would be of which no more has come than where its frames lie, and whether it has a residual.

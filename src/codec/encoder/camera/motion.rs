@@ -298,9 +298,9 @@ mod tests {
     fn found(width: usize, height: usize, moved: Displacement, spoilt: impl Fn(usize, usize) -> bool) -> Displacement {
         let reference = texture(width, height, (0.0, 0.0));
         let mut frame = texture(width, height, moved);
-        for at in 0..frame.len() {
+        for (at, sample) in frame.iter_mut().enumerate() {
             if spoilt(at % width, at / width) {
-                frame[at] = (at * 7 % 251) as u8;
+                *sample = (at * 7 % 251) as u8;
             }
         }
         let (frame, reference) = (
