@@ -12,14 +12,15 @@ const TAPS: usize = 8;
 const BEFORE: usize = TAPS / 2 - 1;
 /// Chroma planes have half the samples: eighths of one.
 const PHASES: usize = 2 * POSITIONS_PER_SAMPLE as usize;
-/// Weights are in shares of this.
-const ONE: i32 = 1 << 7;
+/// Weights are in shares of this. Sums of samples twice weighted stay below 2^24, so that they are exact in f32, which every machine
+/// multiplies fast.
+const ONE: f32 = 128.0;
 
 /// What each of the samples around a place weighs: the windowed sinc of Lanczos (Duchon, "Lanczos Filtering in One and Two Dimensions",
 /// 1979) with four lobes. `phase`: eighths of a sample behind the fourth of them.
-fn weights(phase: usize) -> [i32; TAPS] {
+fn weights(phase: usize) -> [f32; TAPS] {
     if phase == 0 {
-        return std::array::from_fn(|tap| if tap == BEFORE { ONE } else { 0 });
+        return std::array::from_fn(|tap| if tap == BEFORE { ONE } else { 0.0 });
     }
     let sinc = |x: f64| (std::f64::consts::PI * x).sin() / (std::f64::consts::PI * x);
     let raw: [f64; TAPS] = std::array::from_fn(|tap| {
@@ -27,10 +28,10 @@ fn weights(phase: usize) -> [i32; TAPS] {
         sinc(x) * sinc(x / (TAPS / 2) as f64)
     });
     let sum: f64 = raw.iter().sum();
-    let mut weights = raw.map(|weight| (weight / sum * f64::from(ONE)).round() as i32);
+    let mut weights = raw.map(|weight| (weight / sum * f64::from(ONE)).round() as f32);
     // What rounding has taken away goes to the larger of the two in the middle.
     let nearest = if phase < PHASES / 2 { BEFORE } else { BEFORE + 1 };
-    weights[nearest] += ONE - weights.iter().sum::<i32>();
+    weights[nearest] += ONE - weights.iter().sum::<f32>();
     weights
 }
 
@@ -63,8 +64,8 @@ fn cut_plane(plane: &[u8], from: (usize, usize), (x, y): (i32, i32), (width, hei
     let (top, down) = (y.div_euclid(phases), weights(y.rem_euclid(phases) as usize));
     let columns = clamped(left - BEFORE as i32, width + TAPS - 1, from.0);
     let rows = clamped(top - BEFORE as i32, height + TAPS - 1, from.1);
-    let mut samples = vec![0; columns.len()];
-    let mut filter_row = |row: usize| -> Vec<i32> {
+    let mut samples = vec![0.0; columns.len()];
+    let mut filter_row = |row: usize| -> Vec<f32> {
         let row = &plane[row * from.0..][..from.0];
         for (sample, &column) in samples.iter_mut().zip(&columns) {
             *sample = row[column].into();
@@ -72,30 +73,30 @@ fn cut_plane(plane: &[u8], from: (usize, usize), (x, y): (i32, i32), (width, hei
         weighted(&across, |tap| &samples[tap..tap + width])
     };
     // Rows that are filtered along; each stays for as many rows of the part as it has a weight in.
-    let mut filtered: VecDeque<Vec<i32>> = rows[..TAPS - 1].iter().map(|&row| filter_row(row)).collect();
+    let mut filtered: VecDeque<Vec<f32>> = rows[..TAPS - 1].iter().map(|&row| filter_row(row)).collect();
     let mut cut = Vec::with_capacity(width * height);
     for &row in &rows[TAPS - 1..] {
         filtered.push_back(filter_row(row));
         let sums = weighted(&down, |tap| &filtered[tap]);
-        cut.extend(
-            sums.iter()
-                .map(|sum| ((sum + ONE * ONE / 2) >> (2 * ONE.ilog2())).clamp(0, 255) as u8),
-        );
+        // A cast limits to 0 to 255.
+        cut.extend(sums.iter().map(|sum| (sum / (ONE * ONE) + 0.5) as u8));
         filtered.pop_front();
     }
     cut
 }
 
 /// Weighted sums of a row for each tap, times [`ONE`].
-fn weighted<'a>(weights: &[i32; TAPS], row: impl Fn(usize) -> &'a [i32]) -> Vec<i32> {
+fn weighted<'a>(weights: &[f32; TAPS], row: impl Fn(usize) -> &'a [f32]) -> Vec<f32> {
     if weights[BEFORE] == ONE {
         return row(BEFORE).iter().map(|sample| sample * ONE).collect();
     }
-    let mut sums = vec![0; row(0).len()];
-    for (tap, &weight) in weights.iter().enumerate() {
-        sums.iter_mut()
-            .zip(row(tap))
-            .for_each(|(sum, sample)| *sum += sample * weight);
+    let mut sums = vec![0.0; row(0).len()];
+    // Four taps at a time, so that sums are read and written twice only.
+    for (half, weights) in weights.chunks_exact(4).enumerate() {
+        let [a, b, c, d] = std::array::from_fn(|tap| row(4 * half + tap).iter());
+        for ((((sum, a), b), c), d) in sums.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+            *sum += (a * weights[0] + b * weights[1]) + (c * weights[2] + d * weights[3]);
+        }
     }
     sums
 }
@@ -159,8 +160,8 @@ mod tests {
     #[test]
     fn weights_add_up_to_one() {
         for phase in 0..PHASES {
-            assert_eq!(weights(phase).iter().sum::<i32>(), ONE);
-            let mirrored: Vec<i32> = weights((PHASES - phase) % PHASES).into_iter().rev().collect();
+            assert_eq!(weights(phase).iter().sum::<f32>(), ONE);
+            let mirrored: Vec<f32> = weights((PHASES - phase) % PHASES).into_iter().rev().collect();
             assert!(phase == 0 || mirrored == weights(phase), "phase {phase}");
         }
     }

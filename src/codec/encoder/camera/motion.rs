@@ -7,6 +7,8 @@
 const LEAST_SIDE: usize = 20;
 /// So many samples around nothing are searched in them.
 const REACH: i32 = 4;
+/// Every so many rows and columns of them are looked at then.
+const SEARCH_STRIDE: usize = 2;
 /// Samples that are looked at in a picture, at most about.
 const SAMPLES: usize = 3000;
 /// Pictures of more samples than this are not looked at themselves.
@@ -41,13 +43,8 @@ struct Level {
 impl Pyramid {
     /// Of a plane of samples.
     pub fn new(luma: &[u8], width: usize, height: usize) -> Pyramid {
-        let mut level = Level {
-            width,
-            height,
-            samples: luma.iter().map(|&sample| sample.into()).collect(),
-            scale: 1.0,
-        };
         let mut levels = vec![];
+        let mut level = Level::of(luma, width, height);
         loop {
             let smaller = level.halved();
             if smaller.width.min(smaller.height) < LEAST_SIDE {
@@ -86,7 +83,7 @@ impl Pyramid {
     pub fn mismatch(&self, reference: &Pyramid, at: Displacement) -> f32 {
         let (level, other) = (&self.levels[0], &reference.levels[0]);
         let differs = |off: f32| off * off / (off * off + JUST_OFF * JUST_OFF);
-        level.mean(other, level.in_samples(at), differs)
+        level.mean(other, level.in_samples(at), level.stride(), differs)
     }
 }
 
@@ -104,26 +101,21 @@ struct Normal {
 }
 
 impl Level {
+    /// The largest that is needed of a plane of samples.
+    fn of(luma: &[u8], width: usize, height: usize) -> Level {
+        match luma.len() > LARGEST {
+            true => halved(luma, (width, height), 2.0),
+            false => Level {
+                width,
+                height,
+                samples: luma.iter().map(|&sample| sample.into()).collect(),
+                scale: 1.0,
+            },
+        }
+    }
+
     fn halved(&self) -> Level {
-        let (width, height) = (self.width / 2, self.height / 2);
-        let mut samples = Vec::with_capacity(width * height);
-        for y in 0..height {
-            let rows = self.samples[2 * y * self.width..].split_at(self.width);
-            let upper = rows.0.chunks_exact(2);
-            let lower = rows.1.chunks_exact(2);
-            samples.extend(
-                upper
-                    .zip(lower)
-                    .take(width)
-                    .map(|(a, b)| 0.25 * (a[0] + a[1] + b[0] + b[1])),
-            );
-        }
-        Level {
-            width,
-            height,
-            samples,
-            scale: 2.0 * self.scale,
-        }
+        halved(&self.samples, (self.width, self.height), 2.0 * self.scale)
     }
 
     /// A displacement in samples of this size.
@@ -145,14 +137,20 @@ impl Level {
         let tried = around.map(|(dx, dy)| {
             let at = (x + dx, y + dy);
             // Of equal ones the nearest to the guess.
-            (self.error(reference, at) + 0.02 * (dx * dx + dy * dy), at)
+            let error = self.mean(reference, at, SEARCH_STRIDE, f32::abs);
+            (error + 0.02 * (dx * dx + dy * dy), at)
         });
         let (_, best) = tried.min_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or((0.0, (0.0, 0.0)));
         (best.0 * self.scale, best.1 * self.scale)
     }
 
     /// The places that are looked at, in rows: the row, its place in the reference and the columns.
-    fn rows(&self, reference: &Level, at: Displacement) -> impl Iterator<Item = (usize, f32, std::ops::Range<usize>)> {
+    fn rows(
+        &self,
+        reference: &Level,
+        at: Displacement,
+        stride: usize,
+    ) -> impl Iterator<Item = (usize, f32, std::ops::Range<usize>)> {
         // One sample more on each side for the gradient.
         let range = |size: usize, other: usize, shift: f32| {
             let from = (1.0 - shift).ceil().max(1.0);
@@ -161,21 +159,20 @@ impl Level {
         };
         let columns = range(self.width, reference.width, at.0);
         let rows = range(self.height, reference.height, at.1);
-        rows.step_by(self.stride())
-            .map(move |y| (y, y as f32 + at.1, columns.clone()))
+        rows.step_by(stride).map(move |y| (y, y as f32 + at.1, columns.clone()))
     }
 
     /// Mean absolute difference, samples from 0 to 255.
     fn error(&self, reference: &Level, at: Displacement) -> f32 {
-        self.mean(reference, at, f32::abs)
+        self.mean(reference, at, self.stride(), f32::abs)
     }
 
-    /// The mean of a function of the differences; infinite where there are none.
-    fn mean(&self, reference: &Level, at: Displacement, of: impl Fn(f32) -> f32) -> f32 {
+    /// The mean of a function of the differences in every so many rows and columns; infinite where there are none.
+    fn mean(&self, reference: &Level, at: Displacement, stride: usize, of: impl Fn(f32) -> f32) -> f32 {
         let (mut sum, mut count) = (0.0, 0);
-        for (y, v, columns) in self.rows(reference, at) {
+        for (y, v, columns) in self.rows(reference, at, stride) {
             let between = reference.between(at.0, v);
-            for x in columns.step_by(self.stride()) {
+            for x in columns.step_by(stride) {
                 sum += of(self.samples[y * self.width + x] - between.value(reference, x));
                 count += 1;
             }
@@ -204,13 +201,14 @@ impl Level {
     /// For a Gauss-Newton step. `scale`: an error that counts a quarter.
     fn sums(&self, reference: &Level, at: Displacement, scale: f32) -> Normal {
         let mut sums = Normal::default();
-        for (y, v, columns) in self.rows(reference, at) {
+        let stride = self.stride();
+        for (y, v, columns) in self.rows(reference, at, stride) {
             let (above, here, below) = (
                 reference.between(at.0, v - 1.0),
                 reference.between(at.0, v),
                 reference.between(at.0, v + 1.0),
             );
-            for x in columns.step_by(self.stride()) {
+            for x in columns.step_by(stride) {
                 let off = self.samples[y * self.width + x] - here.value(reference, x);
                 let gx = 0.5 * (here.value(reference, x + 1) - here.value(reference, x - 1));
                 let gy = 0.5 * (below.value(reference, x) - above.value(reference, x));
@@ -237,6 +235,24 @@ impl Level {
             across: x - column,
             down: (v - row).clamp(0.0, 1.0),
         }
+    }
+}
+
+/// Means of 2x2 samples.
+fn halved<T: Copy + Into<f32>>(plane: &[T], (from, rows): (usize, usize), scale: f32) -> Level {
+    let (width, height) = (from / 2, rows / 2);
+    let mut samples = Vec::with_capacity(width * height);
+    for y in 0..height {
+        let (upper, lower) = plane[2 * y * from..].split_at(from);
+        let pairs = upper.chunks_exact(2).zip(lower.chunks_exact(2)).take(width);
+        let sum = |pair: &[T]| pair[0].into() + pair[1].into();
+        samples.extend(pairs.map(|(a, b)| 0.25 * (sum(a) + sum(b))));
+    }
+    Level {
+        width,
+        height,
+        samples,
+        scale,
     }
 }
 
