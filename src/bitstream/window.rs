@@ -55,11 +55,6 @@ impl Grid {
         let tokens = (1..).find(is_whole).unwrap_or(1);
         (tokens, self.scale.shown(tokens * self.token).unwrap_or(LEAST_CELL))
     }
-
-    /// Shown samples along a side of a cell.
-    pub fn cell_side(&self) -> i32 {
-        self.cell().1 as i32
-    }
 }
 
 /// What a unit codes of the world: the picture, where it is in a key unit, or a rectangle of whole cells.
@@ -147,7 +142,7 @@ impl Window {
 
     /// Column and row of the world's macroblocks that its upper left one is, rounded down.
     pub fn origin_in_macroblocks(&self) -> (i32, i32) {
-        let along = |cells: i32| (cells * self.grid.cell_side()).div_euclid(MACROBLOCK_SIDE as i32);
+        let along = |cells: i32| (cells * self.grid.cell().1 as i32).div_euclid(MACROBLOCK_SIDE as i32);
         (along(self.origin.0), along(self.origin.1))
     }
 

@@ -27,22 +27,21 @@ impl Region {
 
     /// Of a unit with a window.
     pub fn within(slice: Slice, window: &Window) -> Region {
-        let (x, y) = window.origin_in_tokens();
+        Region::beginning_at(slice, window.origin_in_tokens())
+    }
+
+    /// The macroblocks of the slice, in a window.
+    pub fn in_macroblocks(self, window: &Window) -> Region {
+        Region::beginning_at(self.slice, window.origin_in_macroblocks())
+    }
+
+    /// In a map whose upper left position is one of the world's.
+    fn beginning_at(slice: Slice, (x, y): (i32, i32)) -> Region {
         let corner = match slice == Slice::WHOLE {
             true => 0,
             false => (x + y).rem_euclid(2) as usize,
         };
         Region { slice, corner }
-    }
-
-    /// The macroblocks of the slice, in a window.
-    pub fn in_macroblocks(self, window: &Window) -> Region {
-        let (x, y) = window.origin_in_macroblocks();
-        let corner = match self.is_whole() {
-            true => 0,
-            false => (x + y).rem_euclid(2) as usize,
-        };
-        Region { corner, ..self }
     }
 
     /// The same slice of another unit.

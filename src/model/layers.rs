@@ -101,16 +101,11 @@ impl StreamState {
     /// Goes on in another window: what is remembered moves with the world, and repeats its edge where nothing is. `view`: of the token map. Not
     /// for Cosmos, whose layers remember whole pictures.
     pub fn look(&mut self, view: &View) -> Result<()> {
-        let indices = |places: Vec<i64>, device| Tensor::f_from_slice(&places)?.f_to_device(device);
         for cache in self.caches.iter_mut().flatten() {
             // `[.., h, w, channels]`
             let rows = cache.dim() as i64 - 3;
             let times = cache.size()[rows as usize] as usize / view.map_size().1;
-            let view = view.enlarged(times);
-            let (columns, lines) = (view.columns().map(|x| x as i64), view.rows().map(|y| y as i64));
-            let columns = indices(columns.collect(), cache.device())?;
-            let lines = indices(lines.collect(), cache.device())?;
-            *cache = cache.f_index_select(rows, &lines)?.f_index_select(rows + 1, &columns)?;
+            *cache = seen(cache, rows, &view.enlarged(times))?;
         }
         Ok(())
     }
@@ -137,6 +132,15 @@ impl StreamState {
         }
         self.next += 1;
     }
+}
+
+/// What a window sees of a map whose rows are the dimension `rows` of `xs` and whose columns are the next one: beyond its edges they are
+/// repeated.
+pub fn seen(xs: &Tensor, rows: i64, view: &View) -> Result<Tensor> {
+    let places = |places: Vec<i64>| Tensor::f_from_slice(&places)?.f_to_device(xs.device());
+    let lines = places(view.rows().map(|y| y as i64).collect())?;
+    let columns = places(view.columns().map(|x| x as i64).collect())?;
+    xs.f_index_select(rows, &lines)?.f_index_select(rows + 1, &columns)
 }
 
 /// A convolution over space, zero padded at the sides.

@@ -28,7 +28,7 @@ pub use context_tensors::powers;
 pub use error::ModelError;
 pub use file::TensorFile;
 pub use fusion::Fusion;
-pub use layers::{values, StreamState, TimeSteps};
+pub use layers::{seen, values, StreamState, TimeSteps};
 pub use loaded::{fill, pack, Continuous, IntegerModel, Model, ModelSource};
 pub use predictor::Predictor;
 pub use quantized::dequantize;

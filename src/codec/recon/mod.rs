@@ -96,10 +96,8 @@ impl Reconstruction {
 
     /// The units before, as the predictor sees them in a window.
     pub fn prediction(&self, window: Window) -> Result<MaskedTokenPrediction, CodecError> {
-        match self.window {
-            Some(from) => self.prediction.seen(&window.view_of_tokens(&from)),
-            None => self.prediction.seen(&window.view_of_tokens(&window)),
-        }
+        let from = self.window.unwrap_or(window);
+        self.prediction.seen(&window.view_of_tokens(&from))
     }
 
     /// What static regions show; `None` without pictures.

@@ -8,7 +8,7 @@ use crate::codec::geometry::NEIGHBOURS;
 use crate::codec::CodecError;
 use crate::entropy::{LatentMap, TokenMap, LATENT_SCALE, MASKED};
 use crate::model::predictor::PREDICTOR_UNITS;
-use crate::model::Model;
+use crate::model::{seen, Model};
 
 /// What a masked token is taken from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,10 +61,7 @@ impl Unit {
 
     /// What another window sees of it.
     fn seen(&self, view: &View) -> Result<Unit, tch::TchError> {
-        let places = |places: Vec<i64>| Tensor::f_from_slice(&places)?.f_to_device(self.digits.device());
-        let rows = places(view.rows().map(|y| y as i64).collect())?;
-        let columns = places(view.columns().map(|x| x as i64).collect())?;
-        let seen = |xs: &Tensor| xs.f_index_select(0, &rows)?.f_index_select(1, &columns);
+        let seen = |xs: &Tensor| seen(xs, 0, view);
         Ok(Unit {
             digits: seen(&self.digits)?,
             latents: self.latents.as_ref().map(seen).transpose()?,
