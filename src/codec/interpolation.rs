@@ -7,18 +7,18 @@ use crate::bitstream::{Position, POSITIONS_PER_SAMPLE};
 use crate::codec::Frame;
 
 /// Samples that a value between them is taken from, in a row.
-const TAPS: usize = 8;
+pub const TAPS: usize = 8;
 /// Taps before the sample that a place is at or behind.
-const BEFORE: usize = TAPS / 2 - 1;
+pub const BEFORE: usize = TAPS / 2 - 1;
 /// Chroma planes have half the samples: eighths of one.
-const PHASES: usize = 2 * POSITIONS_PER_SAMPLE as usize;
+pub const PHASES: usize = 2 * POSITIONS_PER_SAMPLE as usize;
 /// Weights are in shares of this. Sums of samples twice weighted stay below 2^24, so that they are exact in f32, which every machine
 /// multiplies fast.
 const ONE: f32 = 128.0;
 
 /// What each of the samples around a place weighs: the windowed sinc of Lanczos (Duchon, "Lanczos Filtering in One and Two Dimensions",
-/// 1979) with four lobes. `phase`: eighths of a sample behind the fourth of them.
-fn weights(phase: usize) -> [f32; TAPS] {
+/// 1979) with four lobes; their sum is 128. `phase`: eighths of a sample behind the fourth of them.
+pub fn weights(phase: usize) -> [f32; TAPS] {
     if phase == 0 {
         return std::array::from_fn(|tap| if tap == BEFORE { ONE } else { 0.0 });
     }

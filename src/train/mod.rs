@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The trainer: clips, losses, stages, and the export of a model file.
 
+mod alignment;
 mod calibrate;
 pub mod checkpoint;
 pub mod context_net;

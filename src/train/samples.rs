@@ -7,12 +7,17 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tch::{Device, Kind, Tensor};
 
+use super::alignment::{followed, path, squares};
+use crate::bitstream::{Position, POSITIONS_PER_SAMPLE};
 use crate::media::Clip;
 use crate::model::picture;
 
 /// A sample shows a window of the clip that is this many times its size: enlarged pictures are blurred, and what is to be coded
 /// is mostly made smaller from something larger.
 const WINDOW_SCALES: [f64; 2] = [1.0, 2.2];
+
+/// Share of the samples that follow the camera, as the encoder does where it can: it does not where pictures are large.
+const FOLLOWED: f64 = 0.8;
 
 /// Batches that wait for a GPU.
 const BATCHES_AHEAD: usize = 2;
@@ -29,15 +34,30 @@ pub struct SampleShape {
 
 /// Draws augmented samples: little footage must not be learnt by heart, and still pictures must be seen.
 pub struct Sampler {
-    clips: Vec<Clip>,
+    sources: Vec<Source>,
     device: Device,
     rng: StdRng,
+}
+
+/// A clip, and where the camera was in each of its frames.
+struct Source {
+    clip: Clip,
+    path: Vec<Position>,
+}
+
+impl Source {
+    fn new(clip: &Clip, device: Device) -> Source {
+        Source {
+            path: path(clip),
+            clip: clip.to_device(device),
+        }
+    }
 }
 
 impl Sampler {
     pub fn new(clips: Vec<Clip>, device: Device, seed: u64) -> Sampler {
         Sampler {
-            clips: clips.iter().map(|c| c.to_device(device)).collect(),
+            sources: clips.iter().map(|clip| Source::new(clip, device)).collect(),
             device,
             rng: StdRng::seed_from_u64(seed),
         }
@@ -63,13 +83,13 @@ impl Sampler {
     fn sample(&mut self, shape: SampleShape) -> Tensor {
         let rng = &mut self.rng;
         // Long clips count more, but not in proportion: scenes matter, not minutes.
-        let weight = |clip: &Clip| (clip.frames().min(300) as f64).sqrt();
-        let mut at = rng.random::<f64>() * self.clips.iter().map(weight).sum::<f64>();
-        let clip = self.clips.iter().find(|c| {
-            at -= weight(c);
+        let weight = |source: &Source| (source.clip.frames().min(300) as f64).sqrt();
+        let mut at = rng.random::<f64>() * self.sources.iter().map(weight).sum::<f64>();
+        let source = self.sources.iter().find(|source| {
+            at -= weight(source);
             at < 0.0
         });
-        let clip = clip.unwrap_or(&self.clips[0]);
+        let Source { clip, path } = source.unwrap_or(&self.sources[0]);
 
         let times = frame_indices(rng, clip.frames(), shape.frames);
         let still = times.windows(2).all(|t| t[0] == t[1]);
@@ -78,28 +98,32 @@ impl Sampler {
         let scale = least * (most / least).powf(rng.random::<f64>());
         let side = ((shape.size as f64 * scale) as i64).min(w).min(h) & !1;
         let pan = still || rng.random_bool(0.1);
-        let (xs, ys) = window_path(rng, (w - side, h - side), shape.frames, pan);
+        let moved: Vec<Position> = times.iter().map(|&time| path[time as usize]).collect();
+        let moved = (!pan && rng.random_bool(FOLLOWED)).then_some(&moved[..]);
+        let corners = window_path(rng, (w - side, h - side), shape.frames, (moved, pan));
 
         let times = Tensor::from_slice(&times).to_device(self.device);
-        let crop = |planes: &Tensor, scale: i64| {
+        let crop = |planes: &Tensor, is_chroma: bool| {
             let planes = planes.index_select(0, &times);
-            let moving = xs.windows(2).any(|x| x[0] != x[1]) || ys.windows(2).any(|y| y[0] != y[1]);
-            let (dim_y, dim_x) = (planes.dim() as i64 - 2, planes.dim() as i64 - 1);
-            let cut = |t: &Tensor, i: usize| {
-                t.narrow(dim_y, ys[i] / scale, side / scale)
-                    .narrow(dim_x, xs[i] / scale, side / scale)
-            };
-            if !moving {
-                return cut(&planes, 0).to_kind(Kind::Float);
+            let side = if is_chroma { side / 2 } else { side };
+            match corners.windows(2).all(|pair| pair[0] == pair[1]) {
+                true => whole_square(&planes, corners[0], side, is_chroma),
+                false => squares(&planes, &corners, side, is_chroma),
             }
-            let frames: Vec<_> = (0..xs.len()).map(|i| cut(&planes.narrow(0, i as i64, 1), i)).collect();
-            Tensor::cat(&frames, 0).to_kind(Kind::Float)
         };
-        let luma = resize(&crop(&clip.luma, 1).unsqueeze(1), shape.size).squeeze_dim(1);
-        let chroma = resize(&crop(&clip.chroma, 2), shape.size / 2);
+        let luma = resize(&crop(&clip.luma.unsqueeze(1), false), shape.size).squeeze_dim(1);
+        let chroma = resize(&crop(&clip.chroma, true), shape.size / 2);
         let quad = picture::quad_from_planes(&luma, &chroma).expect("planes of equal size");
         augment(rng, quad)
     }
+}
+
+/// Squares cut out of planes at one place: whole samples of it. See [`squares`].
+fn whole_square(planes: &Tensor, corner: Position, side: i64, is_chroma: bool) -> Tensor {
+    let luma_samples = if is_chroma { 2 } else { 1 };
+    let whole = |quarters: i32| i64::from(quarters / POSITIONS_PER_SAMPLE / luma_samples);
+    let square = planes.narrow(2, whole(corner.1), side).narrow(3, whole(corner.0), side);
+    square.to_kind(Kind::Float)
 }
 
 /// Which frames a sample takes: a stride, either direction, back and forth where the clip is short, now and
@@ -130,17 +154,36 @@ fn frame_indices(rng: &mut StdRng, available: i64, wanted: i64) -> Vec<i64> {
     times
 }
 
-/// Left and top edge of the window in each frame, even numbers; it moves when `pan`.
-fn window_path(rng: &mut StdRng, room: (i64, i64), frames: i64, pan: bool) -> (Vec<i64>, Vec<i64>) {
+/// Where the window's corner is in each frame, in quarters of a sample, with so many samples of room. It goes with a camera that has `moved`
+/// as far as there is room for that; with `pan` it may move on its own; otherwise it stays, at even samples.
+fn window_path(
+    rng: &mut StdRng,
+    room: (i64, i64),
+    frames: i64,
+    (moved, pan): (Option<&[Position]>, bool),
+) -> Vec<Position> {
     let moving = pan && rng.random_bool(0.6);
-    let mut edge = |room: i64| -> Vec<i64> {
-        let start = rng.random_range(0..=room);
-        let speed = if moving { rng.random_range(-4.0..4.0) } else { 0.0 };
-        (0..frames)
-            .map(|i| (start + (speed * i as f64) as i64).clamp(0, room) & !1)
-            .collect()
+    let quarters = f64::from(POSITIONS_PER_SAMPLE);
+    let mut along = |room: i64, moved: Option<Vec<i32>>| -> Vec<i32> {
+        let room = room as i32 * POSITIONS_PER_SAMPLE;
+        let start = rng.random::<f64>();
+        let moved = moved.filter(|moved| moved.iter().any(|at| *at != moved[0]));
+        if let Some(way) = moved.and_then(|moved| followed(&moved, room, start)) {
+            return way;
+        }
+        let start = (start * f64::from(room)) as i32 & !(2 * POSITIONS_PER_SAMPLE - 1);
+        let speed = if moving {
+            rng.random_range(-4.0..4.0) * quarters
+        } else {
+            0.0
+        };
+        let at = |frame: i64| (start + (speed * frame as f64) as i32).clamp(0, room);
+        (0..frames).map(at).collect()
     };
-    (edge(room.0), edge(room.1))
+    let axis = |of: fn(&Position) -> i32| moved.map(|moved| moved.iter().map(of).collect());
+    let xs = along(room.0, axis(|at| at.0));
+    let ys = along(room.1, axis(|at| at.1));
+    xs.into_iter().zip(ys).collect()
 }
 
 fn resize(xs: &Tensor, size: i64) -> Tensor {

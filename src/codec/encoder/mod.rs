@@ -17,6 +17,8 @@ mod unit;
 
 #[cfg(test)]
 pub use analysis::{Analysis, AnalysisState};
+#[cfg(feature = "train")]
+pub(crate) use camera::camera_path;
 #[cfg(test)]
 pub use decide::skip_map;
 pub use decide::{MaskingStrategy, Rdoq, CHANGE_BITS, COARSEST_WITH_SKIP_MAP, POSITION_BITS, SKIP_HYSTERESIS};

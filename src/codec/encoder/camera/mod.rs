@@ -5,6 +5,8 @@
 mod mosaic;
 mod motion;
 
+#[cfg(feature = "train")]
+use crate::bitstream::SequenceHeader;
 use crate::bitstream::{Grid, Position, Window, POSITIONS_PER_SAMPLE};
 use crate::codec::Frame;
 use crate::entropy::{Camera, CameraContext};
@@ -180,6 +182,25 @@ fn placed_along(distances: impl Iterator<Item = f32>, mut step: i32) -> Vec<i32>
         place
     };
     distances.map(place).collect()
+}
+
+/// Where an encoder puts the frames of a clip, all of which belong to one group of pictures: what networks learn from is to lie as what they
+/// see. Empty for no frames.
+#[cfg(feature = "train")]
+pub(crate) fn camera_path(frames: &[Frame]) -> Vec<Position> {
+    const UNIT: usize = 8;
+    let Some((key, rest)) = frames.split_first() else {
+        return vec![];
+    };
+    let sequence = SequenceHeader::new(key.width as u32, key.height as u32, (25, 1));
+    let mut tracker = CameraTracker::new(Grid::new(&sequence, 16, UNIT, true), key);
+    let mut path = vec![(0, 0)];
+    for unit in rest.chunks(UNIT) {
+        let whole = unit.iter().chain(unit.last().into_iter().cycle());
+        let framed = tracker.push(&whole.take(UNIT).collect::<Vec<_>>(), true);
+        path.extend(framed.camera.positions.iter().take(unit.len()));
+    }
+    path
 }
 
 fn pyramid(frame: &Frame) -> Pyramid {
