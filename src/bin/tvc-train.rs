@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use anyhow::{ensure, Result};
 use clap::{Args, Parser, Subcommand};
 use gsttvc::media::{find, read_all, Clip};
-use gsttvc::model::device;
+use gsttvc::model::{device, Model, ModelSource};
 use gsttvc::train::checkpoint::Checkpoint;
 use gsttvc::train::samples::SampleShape;
 use gsttvc::train::schedule::Budget;
-use gsttvc::train::{context_stage, export, joint, options, predictor_stage, segments, slim, tokenizer_stage};
+use gsttvc::train::{
+    context_stage, export, joint, options, predictor_stage, segments, sensitivity, slim, tokenizer_stage,
+};
 use tch::{Device, Kind};
 
 /// Trains a TVC model, stage by stage, from a folder of clips.
@@ -77,6 +79,24 @@ enum Stage {
         runs: Vec<PathBuf>,
         #[arg(long)]
         out: PathBuf,
+    },
+    /// Measures what errors in the digits of tokens do to the picture, alone and two together, divided by the mean of those alone: what
+    /// the encoder weighs them by.
+    Sensitivity {
+        /// Model file.
+        #[arg(long)]
+        model: PathBuf,
+        /// Clips: files or folders.
+        #[arg(long, num_args = 1.., required = true)]
+        clips: Vec<PathBuf>,
+        /// LPIPS weights (safetensors).
+        #[arg(long)]
+        lpips: PathBuf,
+        /// Batches of two samples.
+        #[arg(long, default_value_t = 12)]
+        rounds: usize,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
     },
     /// Writes a model file from a checkpoint.
     Export {
@@ -198,6 +218,30 @@ fn main() -> Result<()> {
             model,
             card,
         } => export::run(&checkpoint, &out, &card, model.as_deref()),
+        Stage::Sensitivity {
+            model,
+            clips,
+            lpips,
+            rounds,
+            seed,
+        } => {
+            let model = Model::load(&ModelSource::File(model), "cpu")?;
+            let found = sensitivity::run(&model, read_all(&find(&clips)?)?, &lpips, rounds, seed)?;
+            ["squared error of luma", "LPIPS"]
+                .iter()
+                .zip(&found)
+                .for_each(|(name, metric)| print_metric(name, metric));
+            Ok(())
+        }
+    }
+}
+
+fn print_metric(name: &str, metric: &sensitivity::Metric) {
+    let mean = (0..metric.len()).map(|digit| metric[digit][digit]).sum::<f64>() / metric.len() as f64;
+    println!("{name}, {mean:.4} for a digit in the mean");
+    for row in metric {
+        let row: Vec<String> = row.iter().map(|value| format!("{:6.2}", value / mean)).collect();
+        println!("{}", row.join(" "));
     }
 }
 

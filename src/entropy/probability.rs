@@ -59,6 +59,20 @@ impl Probabilities {
         Probabilities { values, count }
     }
 
+    /// Any, the last of which takes what the others leave.
+    #[cfg(test)]
+    pub(crate) fn of(values: &[u16]) -> Probabilities {
+        let mut all = [0; 8];
+        all[..values.len()].copy_from_slice(values);
+        all[values.len() - 1] = values[..values.len() - 1]
+            .iter()
+            .fold(0, |sum: u16, p| sum.wrapping_sub(*p));
+        Probabilities {
+            values: all,
+            count: values.len(),
+        }
+    }
+
     /// Equal ones for `count` values, at most 8.
     pub fn uniform(count: usize) -> Probabilities {
         let mut values = [(TOTAL / count as u64) as u16; 8];

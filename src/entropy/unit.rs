@@ -8,7 +8,7 @@ use super::latents::{LatentContext, LatentContextModel, LatentMap, LatentMode, W
 use super::range_coder::{SymbolCoder, UnitDecoder, UnitEncoder};
 use super::region::Region;
 use super::residual::{code_residual, Macroblock, ResidualContext, ResidualMap};
-use super::tokens::{ContextModel, Masking, TokenContext, TokenMap, MASKED};
+use super::tokens::{as_wanted, ContextModel, DigitChoice, Masking, TokenContext, TokenMap, MASKED};
 use super::EntropyError;
 use crate::bitstream::{Grid, Slice, Window};
 
@@ -39,6 +39,8 @@ pub struct WantedUnit<'a> {
     /// [`super::MASKED`] where a token is not sent, as `masking` says.
     pub tokens: TokenMap,
     pub masking: Masking,
+    /// Chooses the digits of the others. Decoders know nothing of it.
+    pub choose: &'a dyn Fn(DigitChoice) -> u8,
     /// Needed where the model has any.
     pub latents: Option<(LatentMode, WantedLatents<'a>)>,
     /// `None` in a key unit.
@@ -205,6 +207,7 @@ impl CodingContext {
         let nothing = WantedUnit {
             tokens: TokenMap::zero(width, height),
             masking: Masking::None,
+            choose: &as_wanted,
             latents: None,
             residual: self.camera.map(|_| ResidualMap::none(macroblocks.0, macroblocks.1)),
             camera,
@@ -257,12 +260,13 @@ impl CodingContext {
             camera,
             mut tokens,
             masking,
+            choose,
             latents,
             mut residual,
         } = wanted;
         models
             .tokens
-            .code(coder, &context.tokens, masking, region, &mut tokens)?;
+            .code(coder, &context.tokens, (masking, choose), region, &mut tokens)?;
         let seen = (&tokens, &context.tokens);
         let latents = models
             .latents

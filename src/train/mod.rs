@@ -24,6 +24,7 @@ mod resized;
 pub mod samples;
 pub mod schedule;
 pub mod segments;
+pub mod sensitivity;
 mod sent;
 pub mod slim;
 mod stage;

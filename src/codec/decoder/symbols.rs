@@ -300,7 +300,7 @@ mod tests {
     use super::*;
     use crate::bitstream::Timing;
     use crate::codec::{Encoder, EncoderSettings, Frame};
-    use crate::entropy::{Camera, LatentMap, LatentMode, Masking, TokenMap, WantedLatents, WantedUnit};
+    use crate::entropy::{as_wanted, Camera, LatentMap, LatentMode, Masking, TokenMap, WantedLatents, WantedUnit};
     use crate::model::ModelSource;
 
     fn model() -> Arc<Model> {
@@ -332,6 +332,7 @@ mod tests {
                 camera: camera.clone(),
                 tokens,
                 masking: Masking::Adaptive,
+                choose: &as_wanted,
                 latents: Some((LatentMode::Absent, latents)),
                 residual: None,
             };

@@ -3,6 +3,7 @@
 
 use tch::Tensor;
 
+use super::decide::nearest;
 use crate::bitstream::{CodingScale, SequenceHeader, View, Window, FSQ_LEVELS};
 use crate::codec::colour::ycbcr;
 use crate::codec::geometry::Tile;
@@ -98,6 +99,11 @@ impl Analysis {
         })
     }
 
+    /// Real-valued digits, those of a token together.
+    pub fn digits(&self) -> &[f32] {
+        &self.digits
+    }
+
     /// Rounds the digits. One keeps its value of the previous unit while the new one is not further away than its place's
     /// `hysteresis` in steps: that costs next to nothing to code.
     pub fn tokens(&self, previous: Option<&TokenMap>, hysteresis: impl Fn(usize) -> f64) -> TokenMap {
@@ -112,7 +118,7 @@ impl Analysis {
                     .filter(|digit| *digit < FSQ_LEVELS[k]);
                 *digit = match last {
                     Some(last) if (f64::from(value) - f64::from(last)).abs() <= hysteresis => last,
-                    _ => value.round_ties_even().clamp(0.0, f32::from(FSQ_LEVELS[k] - 1)) as u8,
+                    _ => nearest(value, k),
                 };
             }
         }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::analysis::{Analysis, AnalysisState};
 use super::camera::{CameraTracker, Framed};
 use super::decide::{
-    is_still, mask_adaptive, mask_pattern, skip_map, MaskingStrategy, StaticRegionDetector, StaticRegions, SymbolBits,
-    COARSEST_WITH_SKIP_MAP, SKIP_HYSTERESIS,
+    is_still, mask_adaptive, mask_pattern, skip_map, DigitRdoq, MaskingStrategy, StaticRegionDetector, StaticRegions,
+    SymbolBits, COARSEST_WITH_SKIP_MAP, SKIP_HYSTERESIS,
 };
 use super::package::Package;
 use super::rate::{point_between, OperatingPoint, Quality};
@@ -19,8 +19,8 @@ use crate::codec::geometry::{grid, Tile};
 use crate::codec::recon::{Reconstruction, ReconstructionSettings, Wanted};
 use crate::codec::{CodecError, Frame};
 use crate::entropy::{
-    CodedUnit, CodingContext, EntropyError, LatentMap, LatentMode, Masking, Quantization, ResidualMap, TokenMap,
-    UnitSymbols, WantedLatents, WantedUnit,
+    CodedUnit, CodingContext, DigitChoice, EntropyError, LatentMap, LatentMode, Masking, Quantization, ResidualMap,
+    TokenMap, UnitSymbols, WantedLatents, WantedUnit,
 };
 use crate::model::Model;
 
@@ -221,10 +221,20 @@ impl Gop {
             true => repeated_latents(&known, &unit.analysis),
             false => latent_plan(model, &known, &unit.analysis, &point),
         };
-        let mut tokens = tokens(&known, &unit.analysis, &point, &skipped);
+        let hysteresis = |at| hysteresis_at(&point, &skipped, at);
+        let mut tokens = unit.analysis.tokens(known.tokens.previous.as_ref(), hysteresis);
         let masking = match quality.repeats {
             true => Masking::None,
             false => self.mask(model, settings, (unit, &point, &known), &mut tokens)?,
+        };
+        let digits = known.tokens.previous.as_ref().map(|before| DigitRdoq {
+            values: unit.analysis.digits(),
+            before,
+            hysteresis,
+        });
+        let choose = |choice: DigitChoice| match digits.as_ref().filter(|_| !quality.repeats) {
+            Some(digits) => digits.choose(choice),
+            None => choice.wanted,
         };
         let quantize = |latent: Quantization| self.bits.level(latent, point.rdoq);
         let latents = unit.analysis.latents.as_ref().map(|latents| WantedLatents {
@@ -237,6 +247,7 @@ impl Gop {
             camera: unit.framed.camera.clone(),
             tokens,
             masking,
+            choose: &choose,
             latents: latents.map(|latents| (mode, latents)),
             residual: self.residual(unit, residual_step, quality.residual_bits),
         };
@@ -322,13 +333,12 @@ impl Gop {
     }
 }
 
-/// The tokens of a unit before any is masked.
-fn tokens(known: &CodingContext, analysis: &Analysis, point: &OperatingPoint, skipped: &[bool]) -> TokenMap {
-    let hysteresis = |at| match skipped.get(at) {
+/// See [`OperatingPoint::hysteresis`]: at least that of skipped latents where they are skipped.
+fn hysteresis_at(point: &OperatingPoint, skipped: &[bool], at: usize) -> f64 {
+    match skipped.get(at) {
         Some(true) => point.hysteresis.max(SKIP_HYSTERESIS),
         _ => point.hysteresis,
-    };
-    analysis.tokens(known.tokens.previous.as_ref(), hysteresis)
+    }
 }
 
 /// The latents of a unit that changes nothing.

@@ -26,6 +26,23 @@ pub struct ContextModel {
     output: Vec<Dense>,
 }
 
+/// A digit whose turn it is to be coded.
+pub struct DigitChoice<'a> {
+    /// Its token's place in the map, row by row.
+    pub at: usize,
+    /// The digits of the token before it, as they are coded.
+    pub earlier: &'a [u8],
+    /// What the map holds.
+    pub wanted: u8,
+    /// Of its values.
+    pub probabilities: &'a Probabilities,
+}
+
+/// The choice of a decoder, and of an encoder that has none.
+pub fn as_wanted(choice: DigitChoice) -> u8 {
+    choice.wanted
+}
+
 /// Working memory of one token.
 struct Scratch {
     sums: Vec<i32>,
@@ -51,7 +68,7 @@ impl ContextModel {
     }
 
     /// Codes a region of a map, beyond which all is masked, as in `history`. An encoder's `map` holds [`MASKED`] where a token is not sent,
-    /// as `masking` says; a decoder's is overwritten. Damaged bytes mostly give a wrong map rather than an error: compare
+    /// as `masking` says; `choose` says which digits of the others are coded, which then are in the map. A decoder's is overwritten. Damaged bytes mostly give a wrong map rather than an error: compare
     /// [`crate::entropy::UnitSymbols::check`].
     ///
     /// Fails if a digit is out of range.
@@ -59,7 +76,7 @@ impl ContextModel {
         &self,
         coder: &mut impl SymbolCoder,
         history: &TokenContext,
-        masking: Masking,
+        (masking, choose): (Masking, &dyn Fn(DigitChoice) -> u8),
         region: Region,
         map: &mut TokenMap,
     ) -> Result<(), EntropyError> {
@@ -74,7 +91,7 @@ impl ContextModel {
                     }
                     let neighbours = (phase == 1).then_some(region);
                     self.features(history, map, (x as isize, y as isize), neighbours, &mut scratch);
-                    map.tokens[at] = self.code_token(map.tokens[at], coder, &mut scratch)?;
+                    map.tokens[at] = self.code_token((at, map.tokens[at]), choose, coder, &mut scratch)?;
                 }
             }
         }
@@ -105,7 +122,7 @@ impl ContextModel {
         let mut scratch = self.scratch();
         let neighbours = neighbours.then_some(Region::WHOLE);
         self.features(history, map, (x as isize, y as isize), neighbours, &mut scratch);
-        self.code_token(token, &mut recorder, &mut scratch)
+        self.code_token((0, token), &as_wanted, &mut recorder, &mut scratch)
             .expect("a recorder takes every digit");
         recorder.0
     }
@@ -157,7 +174,8 @@ impl ContextModel {
 
     fn code_token(
         &self,
-        token: Token,
+        (at, token): (usize, Token),
+        choose: &dyn Fn(DigitChoice) -> u8,
         coder: &mut impl SymbolCoder,
         scratch: &mut Scratch,
     ) -> Result<Token, EntropyError> {
@@ -185,7 +203,14 @@ impl ContextModel {
             if usize::from(coded[k]) >= values {
                 return Err(EntropyError::Model(format!("digit {} is out of range", coded[k])));
             }
-            coded[k] = coder.code(&probabilities, coded[k].into())? as u8;
+            let (earlier, rest) = coded.split_at_mut(k);
+            let digit = choose(DigitChoice {
+                at,
+                earlier,
+                wanted: rest[0],
+                probabilities: &probabilities,
+            });
+            rest[0] = coder.code(&probabilities, digit.into())? as u8;
         }
         scratch.sums.truncate(self.weights.width);
         Ok(coded)
@@ -221,7 +246,13 @@ mod tests {
     fn encode(history: &TokenContext, masking: Masking, map: &TokenMap) -> Vec<u8> {
         let mut coder = UnitEncoder::new();
         model()
-            .code(&mut coder, history, masking, Region::WHOLE, &mut map.clone())
+            .code(
+                &mut coder,
+                history,
+                (masking, &as_wanted),
+                Region::WHOLE,
+                &mut map.clone(),
+            )
             .unwrap();
         coder.finish()
     }
@@ -231,7 +262,7 @@ mod tests {
         model().code(
             &mut UnitDecoder::new(bytes),
             history,
-            Masking::None,
+            (Masking::None, &as_wanted),
             Region::WHOLE,
             &mut map,
         )?;
@@ -250,7 +281,7 @@ mod tests {
             let (map, history) = (map(width, height, seed), history(width, height, units));
             let bytes = encode(&history, Masking::None, &map);
             let mut counter = BitCounter::default();
-            model().code(&mut counter, &history, Masking::None, Region::WHOLE, &mut map.clone()).unwrap();
+            model().code(&mut counter, &history, (Masking::None, &as_wanted), Region::WHOLE, &mut map.clone()).unwrap();
             prop_assert!(bytes.len() as f64 * 8.0 <= counter.0 + 33.0, "{} bytes for {} bits", bytes.len(), counter.0);
             prop_assert_eq!(decode(&history, width, height, &bytes).unwrap(), map);
         }
