@@ -7,7 +7,7 @@ use criterion::{criterion_group, criterion_main, Criterion, Throughput};
 use gsttvc::bitstream::{SequenceHeader, DELTA_FRAMES, FSQ_LEVELS};
 use gsttvc::codec::{AccessUnit, Decoder, Encoder, EncoderSettings, Frame};
 use gsttvc::entropy::{
-    LatentContext, LatentMap, LatentMode, Masking, Region, TokenContext, TokenMap, UnitDecoder, UnitEncoder,
+    as_wanted, LatentContext, LatentMap, LatentMode, Masking, Region, TokenContext, TokenMap, UnitDecoder, UnitEncoder,
     WantedLatents,
 };
 use gsttvc::model::{Model, ModelSource};
@@ -81,7 +81,13 @@ fn entropy(c: &mut Criterion, model: &Model) {
     model
         .contexts()
         .tokens
-        .code(&mut coder, &history, Masking::None, Region::WHOLE, &mut map(4))
+        .code(
+            &mut coder,
+            &history,
+            (Masking::None, &as_wanted),
+            Region::WHOLE,
+            &mut map(4),
+        )
         .expect("the digits are in range");
     let bytes = coder.finish();
     let mut decoded = map(0);
@@ -93,7 +99,13 @@ fn entropy(c: &mut Criterion, model: &Model) {
             model
                 .contexts()
                 .tokens
-                .code(&mut coder, &history, Masking::None, Region::WHOLE, &mut decoded)
+                .code(
+                    &mut coder,
+                    &history,
+                    (Masking::None, &as_wanted),
+                    Region::WHOLE,
+                    &mut decoded,
+                )
                 .expect("the bytes decode");
             black_box(&decoded);
         });

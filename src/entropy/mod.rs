@@ -32,11 +32,9 @@ pub use residual::{
     code_residual, Levels, Macroblock, ResidualContext, ResidualMap, COEFFICIENTS, LUMA_BLOCKS, MACROBLOCK_BLOCKS,
     MAX_LEVEL, RESIDUAL_STEPS, ZIGZAG,
 };
-#[cfg(test)]
-pub use tokens::as_wanted;
 pub use tokens::{
-    pattern_masks, rows_before, ContextModel, ContextWeights, DigitChoice, Masking, Token, TokenContext, TokenMap,
-    ACTIVATION_SCALE, DIGITS, LOGIT_SCALE, MASKED, ROWS_PER_SOURCE, SOURCES, TABLE_SCALE,
+    as_wanted, pattern_masks, rows_before, ContextModel, ContextWeights, DigitChoice, Masking, Token, TokenContext,
+    TokenMap, ACTIVATION_SCALE, DIGITS, LOGIT_SCALE, MASKED, ROWS_PER_SOURCE, SOURCES, TABLE_SCALE,
 };
 pub use unit::{CodedSlice, CodedUnit, CodingContext, ContextModels, UnitSymbols, WantedUnit};
 

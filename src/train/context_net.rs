@@ -172,7 +172,7 @@ pub fn context_rows(map: &Tensor, previous: Option<&Tensor>, older: Option<&Tens
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entropy::{BitCounter, ContextModel, Masking, TokenContext, TokenMap};
+    use crate::entropy::{as_wanted, BitCounter, ContextModel, Masking, TokenContext, TokenMap};
     use tch::Device;
 
     #[test]
@@ -214,7 +214,13 @@ mod tests {
             [o, p].into_iter().flatten().for_each(|map| history.push(as_map(map)));
             let mut counter = BitCounter::default();
             integer
-                .code(&mut counter, &history, Masking::None, Region::WHOLE, &mut as_map(&map))
+                .code(
+                    &mut counter,
+                    &history,
+                    (Masking::None, &as_wanted),
+                    Region::WHOLE,
+                    &mut as_map(&map),
+                )
                 .unwrap();
             let exact = counter.0;
             assert!(

@@ -114,7 +114,7 @@ mod tests {
 
     const BEFORE: [u8; DIGITS] = [3; DIGITS];
 
-    fn third(value: f32, kept: u16) -> u8 {
+    fn fourth(value: f32, kept: u16) -> u8 {
         let mut values = [3.0; DIGITS];
         values[3] = value;
         chosen(values, BEFORE, &BEFORE[..3], kept)
@@ -123,8 +123,8 @@ mod tests {
     #[test]
     fn a_digit_changes_beyond_the_hysteresis_and_later_where_that_is_dear() {
         let (usual, sure) = (55_000, 65_000);
-        assert_eq!([third(3.7, usual), third(4.1, usual), third(4.1, sure)], [3, 3, 3]);
-        assert_eq!([third(4.4, usual), third(4.4, sure), third(5.2, sure)], [4, 3, 5]);
+        assert_eq!([fourth(3.8, usual), fourth(4.0, usual), fourth(4.4, usual)], [3, 4, 4]);
+        assert_eq!([fourth(3.8, sure), fourth(4.0, sure), fourth(4.4, sure)], [3, 3, 4]);
     }
 
     #[test]
