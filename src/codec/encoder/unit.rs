@@ -232,7 +232,9 @@ impl Gop {
             before,
             hysteresis,
         });
-        let choose = |choice: DigitChoice| match digits.as_ref().filter(|_| !quality.repeats) {
+        // What masks leave is predicted from: it must be right.
+        let is_free = !quality.repeats && masking == Masking::None;
+        let choose = |choice: DigitChoice| match digits.as_ref().filter(|_| is_free) {
             Some(digits) => digits.choose(choice),
             None => choice.wanted,
         };

@@ -21,8 +21,6 @@ const CHANGE_BITS: f32 = 7.0;
 /// How much of the price of a change is what the context model asks for it, the rest being what changes cost in the mean: where nothing else changes a change
 /// is dear, but stays for many units; where all does it is cheap, and soon forgotten.
 const MODEL_SHARE: f32 = 0.5;
-/// Mean squared error of rounding, in squared steps.
-const ROUNDING: f64 = 1.0 / 12.0;
 
 /// Chooses between a digit's value of the unit before and the nearest one: values between them are cheap, but blur.
 pub struct DigitRdoq<'a, F: Fn(usize) -> f64> {
@@ -76,9 +74,11 @@ pub fn nearest(value: f32, k: usize) -> u8 {
     value.round_ties_even().clamp(0.0, f32::from(FSQ_LEVELS[k] - 1)) as u8
 }
 
-/// What a bit is worth, in squared steps, so that a change that costs what changes do in the mean is made beyond a hysteresis.
+/// What a bit is worth, in squared steps, so that a change that costs what changes do in the mean is made beyond a hysteresis, of 0.5 at least.
 fn bit_price(hysteresis: f64) -> f32 {
-    ((hysteresis * hysteresis - ROUNDING).max(0.0) / f64::from(CHANGE_BITS)) as f32
+    // What is left of the error after the change.
+    let left = hysteresis - hysteresis.round();
+    ((hysteresis * hysteresis - left * left).max(0.0) / f64::from(CHANGE_BITS)) as f32
 }
 
 #[cfg(test)]
