@@ -14,7 +14,7 @@ pub const BEFORE: usize = TAPS / 2 - 1;
 pub const PHASES: usize = 2 * POSITIONS_PER_SAMPLE as usize;
 /// Weights are in shares of this. Sums of samples twice weighted stay below 2^24, so that they are exact in f32, which every machine
 /// multiplies fast.
-const ONE: f32 = 128.0;
+pub const ONE: f32 = 128.0;
 
 /// What each of the samples around a place weighs: the windowed sinc of Lanczos (Duchon, "Lanczos Filtering in One and Two Dimensions",
 /// 1979) with four lobes; their sum is 128. `phase`: eighths of a sample behind the fourth of them.

@@ -29,7 +29,7 @@ pub use frame::Frame;
 #[cfg(all(test, feature = "train"))]
 pub(crate) use interpolation::cut;
 #[cfg(feature = "train")]
-pub(crate) use interpolation::{weights, BEFORE, PHASES, TAPS};
+pub(crate) use interpolation::{weights, BEFORE, ONE, PHASES, TAPS};
 #[cfg(feature = "train")]
 pub(crate) use recon::nearest_tokens;
 pub use recon::{MaskedTokens, ReconstructionSettings, Wanted};

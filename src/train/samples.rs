@@ -16,7 +16,8 @@ use crate::model::picture;
 /// is mostly made smaller from something larger.
 const WINDOW_SCALES: [f64; 2] = [1.0, 2.2];
 
-/// Share of the samples that follow the camera, as the encoder does where it can: it does not where pictures are large.
+/// Share of the samples that follow the camera where the clip has room, of those that are neither frozen nor panned: an encoder does not follow
+/// everywhere.
 const FOLLOWED: f64 = 0.8;
 
 /// Batches that wait for a GPU.
@@ -164,14 +165,21 @@ fn window_path(
 ) -> Vec<Position> {
     let moving = pan && rng.random_bool(0.6);
     let quarters = f64::from(POSITIONS_PER_SAMPLE);
-    let mut along = |room: i64, moved: Option<Vec<i32>>| -> Vec<i32> {
-        let room = room as i32 * POSITIONS_PER_SAMPLE;
-        let start = rng.random::<f64>();
-        let moved = moved.filter(|moved| moved.iter().any(|at| *at != moved[0]));
-        if let Some(way) = moved.and_then(|moved| followed(&moved, room, start)) {
-            return way;
-        }
-        let start = (start * f64::from(room)) as i32 & !(2 * POSITIONS_PER_SAMPLE - 1);
+    let room = [room.0, room.1].map(|samples| samples as i32 * POSITIONS_PER_SAMPLE);
+    let starts: [f64; 2] = [rng.random(), rng.random()];
+    let moved = moved.filter(|moved| moved.iter().any(|at| *at != moved[0]));
+    let way = |moved: &[Position]| -> Option<Vec<Position>> {
+        let axis = |of: fn(&Position) -> i32| moved.iter().map(of).collect::<Vec<i32>>();
+        let xs = followed(&axis(|at| at.0), room[0], starts[0])?;
+        let ys = followed(&axis(|at| at.1), room[1], starts[1])?;
+        Some(xs.into_iter().zip(ys).collect())
+    };
+    if let Some(way) = moved.and_then(way) {
+        return way;
+    }
+    let mut along = |axis: usize| -> Vec<i32> {
+        let room = room[axis];
+        let start = (starts[axis] * f64::from(room)) as i32 & !(2 * POSITIONS_PER_SAMPLE - 1);
         let speed = if moving {
             rng.random_range(-4.0..4.0) * quarters
         } else {
@@ -180,9 +188,7 @@ fn window_path(
         let at = |frame: i64| (start + (speed * frame as f64) as i32).clamp(0, room);
         (0..frames).map(at).collect()
     };
-    let axis = |of: fn(&Position) -> i32| moved.map(|moved| moved.iter().map(of).collect());
-    let xs = along(room.0, axis(|at| at.0));
-    let ys = along(room.1, axis(|at| at.1));
+    let (xs, ys) = (along(0), along(1));
     xs.into_iter().zip(ys).collect()
 }
 

@@ -8,6 +8,7 @@ use tch::{no_grad, Device, Kind, Tensor};
 
 use super::samples::{SampleShape, Sampler};
 use super::stage::quads_to_rgb;
+use crate::bitstream::FSQ_LEVELS;
 use crate::entropy::DIGITS;
 use crate::media::Clip;
 use crate::metrics::Lpips;
@@ -21,7 +22,7 @@ const SAMPLES: SampleShape = SampleShape {
 };
 /// Quantisation step of the latents: a coarse one, where digits matter most.
 const LATENT_STEP: f64 = 4.0;
-/// Share of the tokens that get an error.
+/// Share of the tokens that get an error, as far as all their digits may have one.
 const SHARE: f64 = 0.25;
 /// LPIPS is that of every n-th frame.
 const SCORED_EVERY: i64 = 4;
@@ -36,6 +37,7 @@ pub type Metric = [[f64; DIGITS]; DIGITS];
 /// model has no latents.
 pub fn run(model: &Model, clips: Vec<Clip>, lpips: &Path, rounds: usize, seed: u64) -> Result<[Metric; 2]> {
     ensure!(!clips.is_empty(), "no clips");
+    ensure!(rounds > 0, "no rounds");
     tch::manual_seed(seed as i64);
     let lpips = Lpips::load(lpips, Device::Cpu, Kind::Float)?;
     let mut sampler = Sampler::new(clips, Device::Cpu, seed);
@@ -63,6 +65,14 @@ fn measure(model: &Model, lpips: &Lpips, xs: &Tensor) -> Result<[Metric; 2]> {
     let size = painted.digits.size();
     let random = || Tensor::rand([size[0], 1, size[2], size[3]], (Kind::Float, Device::Cpu));
     let signs = (random().gt(0.5).to_kind(Kind::Float) * 2.0 - 1.0) * random().lt(SHARE).to_kind(Kind::Float);
+    // Only where all digits stay within their values: there is nothing beyond.
+    let levels = Tensor::from_slice(&FSQ_LEVELS.map(f32::from)).view([1, -1, 1, 1]);
+    let wrong = &painted.digits + &signs;
+    let is_legal = wrong
+        .ge(-0.5)
+        .logical_and(&wrong.lt_tensor(&(levels - 0.5)))
+        .all_dim(1, true);
+    let signs = signs * is_legal.to_kind(Kind::Float);
     let count = f64::try_from(signs.abs().sum(Kind::Float))?;
     let rgb = |quads: &Tensor| quads_to_rgb(&quads.slice(1, SCORED_EVERY, None, SCORED_EVERY).flatten(0, 1));
     let (samples, scored) = ((base.numel() * 2 / 3) as f64, rgb(&base)?);

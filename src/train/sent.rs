@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn digits_keep_their_values_as_the_encoders_do() {
+    fn digits_keep_their_values_within_the_hysteresis_as_those_of_the_analysis() {
         let bounded = clip(&clips(6), 0);
         let analysis = |unit: i64| Analysis {
             width: 4,

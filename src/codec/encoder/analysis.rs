@@ -99,11 +99,6 @@ impl Analysis {
         })
     }
 
-    /// Real-valued digits, those of a token together.
-    pub fn digits(&self) -> &[f32] {
-        &self.digits
-    }
-
     /// Rounds the digits. One keeps its value of the previous unit while the new one is not further away than its place's
     /// `hysteresis` in steps: that costs next to nothing to code.
     pub fn tokens(&self, previous: Option<&TokenMap>, hysteresis: impl Fn(usize) -> f64) -> TokenMap {

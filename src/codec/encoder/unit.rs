@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::analysis::{Analysis, AnalysisState};
 use super::camera::{CameraTracker, Framed};
 use super::decide::{
-    is_still, mask_adaptive, mask_pattern, skip_map, DigitRdoq, MaskingStrategy, StaticRegionDetector, StaticRegions,
-    SymbolBits, COARSEST_WITH_SKIP_MAP, SKIP_HYSTERESIS,
+    is_still, mask_adaptive, mask_pattern, skip_map, DigitRdoq, MaskingStrategy, Metric, StaticRegionDetector,
+    StaticRegions, SymbolBits, COARSEST_WITH_SKIP_MAP, SKIP_HYSTERESIS,
 };
 use super::package::Package;
 use super::rate::{point_between, OperatingPoint, Quality};
@@ -208,14 +208,7 @@ impl Gop {
         unit: &Unit,
         quality: Quality,
     ) -> Result<TrialUnit, CodecError> {
-        let (quantizer, scale) = (quality.quantizer, self.sequence.coding_scale);
-        let mut point = settings
-            .ablation
-            .point
-            .unwrap_or_else(|| point_between(quantizer, scale));
-        if quality.repeats {
-            point.hysteresis = f64::INFINITY;
-        }
+        let point = self.point(settings, quality);
         let known = self.context.seen_in(unit.framed.window());
         let (mode, skipped) = match quality.repeats {
             true => repeated_latents(&known, &unit.analysis),
@@ -227,14 +220,16 @@ impl Gop {
             true => Masking::None,
             false => self.mask(model, settings, (unit, &point, &known), &mut tokens)?,
         };
-        let digits = known.tokens.previous.as_ref().map(|before| DigitRdoq {
-            values: unit.analysis.digits(),
+        // What is left by masks is predicted from: it must be right.
+        let may_choose = !quality.repeats && masking == Masking::None;
+        let before = known.tokens.previous.as_ref().filter(|_| may_choose);
+        let digits = before.map(|before| DigitRdoq {
+            values: &unit.analysis.digits,
             before,
+            metric: Metric::of(model),
             hysteresis,
         });
-        // What masks leave is predicted from: it must be right.
-        let is_free = !quality.repeats && masking == Masking::None;
-        let choose = |choice: DigitChoice| match digits.as_ref().filter(|_| is_free) {
+        let choose = |choice: DigitChoice| match &digits {
             Some(digits) => digits.choose(choice),
             None => choice.wanted,
         };
@@ -258,6 +253,16 @@ impl Gop {
             has_residual: residual_step.is_some(),
             coded: self.encode(model, settings, wanted)?,
         })
+    }
+
+    /// The operating point of a quality.
+    fn point(&self, settings: &EncoderSettings, quality: Quality) -> OperatingPoint {
+        let usual = || point_between(quality.quantizer, self.sequence.coding_scale);
+        let mut point = settings.ablation.point.unwrap_or_else(usual);
+        if quality.repeats {
+            point.hysteresis = f64::INFINITY;
+        }
+        point
     }
 
     /// Cut into as many slices as the settings ask for.

@@ -196,7 +196,7 @@ fn after_a_reset_to_an_earlier_time_the_rate_is_kept_as_before() {
     // An hour in, then back to the start.
     let (late, early) = (bits(&pass(90_000)) as f64, bits(&pass(0)) as f64);
     assert!(
-        (early / late - 1.0).abs() < 0.02,
+        (early / late - 1.0).abs() < 0.03,
         "{early} bits after the reset, {late} before"
     );
 }

@@ -68,8 +68,8 @@ impl ContextModel {
     }
 
     /// Codes a region of a map, beyond which all is masked, as in `history`. An encoder's `map` holds [`MASKED`] where a token is not sent,
-    /// as `masking` says; `choose` says which digits of the others are coded, which then are in the map. A decoder's is overwritten. Damaged bytes mostly give a wrong map rather than an error: compare
-    /// [`crate::entropy::UnitSymbols::check`].
+    /// as `masking` says; `choose` says which digits of the others are coded, and the map has those then. A decoder's is overwritten. Damaged
+    /// bytes mostly give a wrong map rather than an error: compare [`crate::entropy::UnitSymbols::check`].
     ///
     /// Fails if a digit is out of range.
     pub fn code(

@@ -3,23 +3,47 @@
 
 use crate::bitstream::FSQ_LEVELS;
 use crate::entropy::{DigitChoice, TokenMap, DIGITS, PRECISION};
+use crate::model::Model;
 
-/// What errors of a step each in two digits of a token do to the picture together, those of one digit being 1 in the mean: 0.4 of the
-/// squared error of luma, 0.6 of LPIPS, as `tvc-train sensitivity` finds them for the built-in model. To the eye digits are much alike; of
-/// luma the first and the third take more than half, and cancel each other.
-const METRIC: [[f32; DIGITS]; DIGITS] = [
+/// What errors of a step each in two digits of a token do to the picture together, those of one digit being 1 in the mean.
+#[derive(Debug)]
+pub struct Metric([[f32; DIGITS]; DIGITS]);
+
+/// Of a tokenizer that was not measured: all digits are alike.
+const UNKNOWN: Metric = Metric([
+    [1.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+    [0.0, 1.0, 0.0, 0.0, 0.0, 0.0],
+    [0.0, 0.0, 1.0, 0.0, 0.0, 0.0],
+    [0.0, 0.0, 0.0, 1.0, 0.0, 0.0],
+    [0.0, 0.0, 0.0, 0.0, 1.0, 0.0],
+    [0.0, 0.0, 0.0, 0.0, 0.0, 1.0],
+]);
+
+impl Metric {
+    /// Of a model's digits.
+    pub fn of(model: &Model) -> &'static Metric {
+        match model.tokenizer.config.is_cosmos() {
+            true => &UNKNOWN,
+            false => &BUILT_IN,
+        }
+    }
+}
+
+/// Of the built-in model and those that were made from it: 0.4 of the squared error of luma, 0.6 of LPIPS, as `tvc-train sensitivity` finds
+/// them. To the eye digits are much alike; of luma the first and the third take more than half, and cancel each other.
+const BUILT_IN: Metric = Metric([
     [1.15, -0.14, -0.57, -0.07, 0.19, -0.19],
     [-0.14, 0.84, 0.35, 0.22, -0.12, 0.06],
     [-0.57, 0.35, 1.27, 0.11, -0.09, 0.19],
     [-0.07, 0.22, 0.11, 0.96, -0.04, 0.03],
     [0.19, -0.12, -0.09, -0.04, 0.88, -0.20],
     [-0.19, 0.06, 0.19, 0.03, -0.20, 0.91],
-];
+]);
 
-/// Bits that a change costs in the mean.
-const CHANGE_BITS: f32 = 7.0;
-/// How much of the price of a change is what the context model asks for it, the rest being what changes cost in the mean: where nothing else changes a change
-/// is dear, but stays for many units; where all does it is cheap, and soon forgotten.
+/// Bits that a change of a digit costs in the mean.
+const DIGIT_CHANGE_BITS: f32 = 7.0;
+/// How much of the price of a change is what the context model asks for it, the rest being what changes cost in the mean. Where nothing else
+/// changes a change is dear, but stays for many units; where all does it is cheap, and soon forgotten.
 const MODEL_SHARE: f32 = 0.5;
 
 /// Chooses between a digit's value of the unit before and the nearest one: values between them are cheap, but blur.
@@ -28,6 +52,7 @@ pub struct DigitRdoq<'a, F: Fn(usize) -> f64> {
     pub values: &'a [f32],
     /// Tokens of the unit before.
     pub before: &'a TokenMap,
+    pub metric: &'a Metric,
     /// Of a token by its place: see [`crate::codec::OperatingPoint::hysteresis`].
     pub hysteresis: F,
 }
@@ -43,7 +68,7 @@ impl<F: Fn(usize) -> f64> DigitRdoq<'_, F> {
             return nearest;
         }
         let lambda = bit_price((self.hysteresis)(at));
-        let change = CHANGE_BITS * (1.0 - MODEL_SHARE) * lambda;
+        let change = DIGIT_CHANGE_BITS * (1.0 - MODEL_SHARE) * lambda;
         let cost = |digit: u8| {
             let bits = PRECISION as f32 - f32::from(choice.probabilities.values()[usize::from(digit)]).log2();
             self.distortion(&choice, digit) + MODEL_SHARE * lambda * bits
@@ -64,8 +89,8 @@ impl<F: Fn(usize) -> f64> DigitRdoq<'_, F> {
             .iter()
             .zip(values)
             .map(|(&digit, value)| f32::from(digit) - value);
-        let together: f32 = errors.zip(METRIC[k]).map(|(error, metric)| error * metric).sum();
-        METRIC[k][k] * error * error + 2.0 * together * error
+        let together: f32 = errors.zip(self.metric.0[k]).map(|(error, metric)| error * metric).sum();
+        self.metric.0[k][k] * error * error + 2.0 * together * error
     }
 }
 
@@ -76,9 +101,12 @@ pub fn nearest(value: f32, k: usize) -> u8 {
 
 /// What a bit is worth, in squared steps, so that a change that costs what changes do in the mean is made beyond a hysteresis, of 0.5 at least.
 fn bit_price(hysteresis: f64) -> f32 {
+    if hysteresis.is_infinite() {
+        return f32::INFINITY;
+    }
     // What is left of the error after the change.
     let left = hysteresis - hysteresis.round();
-    ((hysteresis * hysteresis - left * left).max(0.0) / f64::from(CHANGE_BITS)) as f32
+    ((hysteresis * hysteresis - left * left).max(0.0) / f64::from(DIGIT_CHANGE_BITS)) as f32
 }
 
 #[cfg(test)]
@@ -90,13 +118,18 @@ mod tests {
     /// The choice of the `earlier.len()`-th digit of the one token, of which `before` was sent. `kept`: the probability of its value before,
     /// in 2^-16; the others share the rest.
     fn chosen(values: [f32; DIGITS], before: [u8; DIGITS], earlier: &[u8], kept: u16) -> u8 {
+        chosen_with(1.0, values, before, earlier, kept)
+    }
+
+    fn chosen_with(hysteresis: f64, values: [f32; DIGITS], before: [u8; DIGITS], earlier: &[u8], kept: u16) -> u8 {
         let k = earlier.len();
         let mut map = TokenMap::zero(1, 1);
         map.tokens[0] = before;
         let rdoq = DigitRdoq {
             values: &values,
             before: &map,
-            hysteresis: |_| 1.0,
+            metric: &BUILT_IN,
+            hysteresis: |_| hysteresis,
         };
         let count = usize::from(FSQ_LEVELS[k]);
         let mut shares = vec![((1u32 << 16) - u32::from(kept)) / (count as u32 - 1); count];
@@ -132,6 +165,11 @@ mod tests {
         // The first digit is off by 0.8: a third one that is off the same way makes up for it.
         let third = |off: f32| chosen([2.2, 3.0, 3.0 - off, 3.0, 3.0, 3.0], BEFORE, &BEFORE[..2], 40_000);
         assert_eq!((third(0.95), third(-0.95)), (3, 4));
+    }
+
+    #[test]
+    fn without_end_to_the_hysteresis_nothing_changes() {
+        assert_eq!(chosen_with(f64::INFINITY, [7.0; DIGITS], BEFORE, &[], 1), 3);
     }
 
     #[test]

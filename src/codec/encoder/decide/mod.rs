@@ -7,7 +7,7 @@ mod rdoq;
 mod skip;
 mod static_regions;
 
-pub use digits::{nearest, DigitRdoq};
+pub use digits::{nearest, DigitRdoq, Metric};
 pub use masking::{mask_adaptive, mask_pattern, MaskingStrategy};
 pub use rdoq::{Rdoq, SymbolBits};
 pub use skip::{is_still, skip_map, CHANGE_BITS, COARSEST_WITH_SKIP_MAP, POSITION_BITS, SKIP_HYSTERESIS};

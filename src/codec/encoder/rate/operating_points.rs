@@ -28,7 +28,8 @@ const MAX_CODED_SAMPLES: u64 = 640 * 360;
 /// What a unit spends its bits on.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OperatingPoint {
-    /// How far a real-valued digit may be from the previous unit's value to keep it, in steps of the digit.
+    /// How far a real-valued digit may be from the previous unit's value to keep it, in steps of the digit, if a change costs what changes do in
+    /// the mean: 0.5 at least, where changes are free.
     pub hysteresis: f64,
     /// Index of the latents' quantisation step; None = no latents.
     pub latent_step: Option<usize>,
