@@ -105,9 +105,7 @@ fn round_trip(
     settings: (EncoderSettings, DecoderSettings),
     lossy: Option<LossyLink>,
 ) -> Result<Coded> {
-    let frames = (0..clip.frames())
-        .map(|t| clip_frame(clip, t))
-        .collect::<Result<Vec<_>>>()?;
+    let frames = (0..clip.frames()).map(|t| clip.frame(t)).collect::<Result<Vec<_>>>()?;
     let (width, height) = clip.size();
     let frame_rate = (((clip.frame_rate * 1001.0).round() as u32).max(1), 1001);
     let sequence = SequenceHeader::new(width as u32, height as u32, frame_rate);
@@ -159,22 +157,6 @@ fn buffer_use(link: Link, units: &[AccessUnit], frame_rate: f64) -> BufferUse {
         (due, unit.bytes.len())
     });
     BufferUse::of(link, timed)
-}
-
-fn clip_frame(clip: &Clip, t: i64) -> Result<Frame> {
-    let (width, height) = clip.size();
-    let bytes = |plane: Tensor| -> Result<Vec<u8>> { Ok(Vec::try_from(plane.contiguous().flatten(0, -1))?) };
-    let chroma = clip.chroma.select(0, t);
-    Ok(Frame {
-        width: width as usize,
-        height: height as usize,
-        planes: [
-            bytes(clip.luma.select(0, t))?,
-            bytes(chroma.select(0, 0))?,
-            bytes(chroma.select(0, 1))?,
-        ],
-        pts: Some((t as f64 / clip.frame_rate.max(1.0) * 1e9) as u64),
-    })
 }
 
 /// Pictures in R'G'B', `[t, 3, h, w]`.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{anyhow, bail, ensure, Context, Result};
 use tch::{Device, Tensor};
 
+use crate::codec::Frame;
 use crate::model::picture;
 
 /// A whole clip in memory, 4:2:0, 8 bits, BT.601 or BT.709 limited range.
@@ -31,6 +32,19 @@ impl Clip {
     pub fn size(&self) -> (i64, i64) {
         let size = self.luma.size();
         (size[2], size[1])
+    }
+
+    /// One of its frames, at the time that the frame rate gives it. `at` must be within the clip.
+    pub fn frame(&self, at: i64) -> Result<Frame> {
+        let (width, height) = self.size();
+        let bytes = |plane: Tensor| -> Result<Vec<u8>> { Ok(Vec::try_from(plane.contiguous().flatten(0, -1))?) };
+        let chroma = self.chroma.get(at);
+        Ok(Frame {
+            width: width as usize,
+            height: height as usize,
+            planes: [bytes(self.luma.get(at))?, bytes(chroma.get(0))?, bytes(chroma.get(1))?],
+            pts: Some((at as f64 / self.frame_rate.max(1.0) * 1e9) as u64),
+        })
     }
 
     /// Up to `frames` frames from `from` on, 1 + a multiple of 8 of them, cut to whole tokens: quad pictures

@@ -16,23 +16,12 @@ pub fn path(clip: &Clip) -> Vec<Position> {
     // A group begins with the last frame of the one before.
     for from in (0..clip.frames()).step_by(GROUP as usize - 1) {
         let frames: Vec<Frame> = (from..clip.frames().min(from + GROUP))
-            .map(|at| frame(clip, at))
+            .map(|at| clip.frame(at).expect("planes are of bytes"))
             .collect();
         let (x, y) = path.pop().unwrap_or_default();
         path.extend(camera_path(&frames).into_iter().map(|(dx, dy)| (x + dx, y + dy)));
     }
     path
-}
-
-fn frame(clip: &Clip, at: i64) -> Frame {
-    let plane = |plane: Tensor| Vec::<u8>::try_from(plane.flatten(0, -1)).expect("planes are of bytes");
-    let chroma = clip.chroma.get(at);
-    Frame {
-        width: clip.size().0 as usize,
-        height: clip.size().1 as usize,
-        planes: [plane(clip.luma.get(at)), plane(chroma.get(0)), plane(chroma.get(1))],
-        pts: None,
-    }
 }
 
 /// Where a window of samples begins in frames that move along `moved`, so that it goes with them and stays within `room`, all in quarters
@@ -142,7 +131,7 @@ mod tests {
         let luma = squares(&clip.luma.unsqueeze(1), &corners, 32, false);
         let chroma = squares(&clip.chroma, &corners, 16, true);
         for (at, corner) in corners.iter().enumerate() {
-            let cut = crate::codec::cut(&frame(&clip, at as i64), *corner, (32, 32));
+            let cut = crate::codec::cut(&clip.frame(at as i64).unwrap(), *corner, (32, 32));
             let values = |t: Tensor| Vec::<u8>::try_from(t.to_kind(Kind::Uint8).flatten(0, -1)).unwrap();
             assert_eq!(values(luma.get(at as i64)), cut.planes[0]);
             assert_eq!(values(chroma.get(at as i64).get(1)), cut.planes[2]);

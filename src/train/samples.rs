@@ -5,7 +5,7 @@ use std::sync::mpsc::sync_channel;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use super::alignment::{followed, path, squares};
 use crate::bitstream::{Position, POSITIONS_PER_SAMPLE};
@@ -107,24 +107,13 @@ impl Sampler {
         let crop = |planes: &Tensor, is_chroma: bool| {
             let planes = planes.index_select(0, &times);
             let side = if is_chroma { side / 2 } else { side };
-            match corners.windows(2).all(|pair| pair[0] == pair[1]) {
-                true => whole_square(&planes, corners[0], side, is_chroma),
-                false => squares(&planes, &corners, side, is_chroma),
-            }
+            squares(&planes, &corners, side, is_chroma)
         };
         let luma = resize(&crop(&clip.luma.unsqueeze(1), false), shape.size).squeeze_dim(1);
         let chroma = resize(&crop(&clip.chroma, true), shape.size / 2);
         let quad = picture::quad_from_planes(&luma, &chroma).expect("planes of equal size");
         augment(rng, quad)
     }
-}
-
-/// Squares cut out of planes at one place: whole samples of it. See [`squares`].
-fn whole_square(planes: &Tensor, corner: Position, side: i64, is_chroma: bool) -> Tensor {
-    let luma_samples = if is_chroma { 2 } else { 1 };
-    let whole = |quarters: i32| i64::from(quarters / POSITIONS_PER_SAMPLE / luma_samples);
-    let square = planes.narrow(2, whole(corner.1), side).narrow(3, whole(corner.0), side);
-    square.to_kind(Kind::Float)
 }
 
 /// Which frames a sample takes: a stride, either direction, back and forth where the clip is short, now and

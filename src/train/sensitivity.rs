@@ -13,7 +13,7 @@ use crate::entropy::DIGITS;
 use crate::media::Clip;
 use crate::metrics::Lpips;
 use crate::model::picture::{self, Ycbcr};
-use crate::model::{Model, StreamState};
+use crate::model::{Fusion, Model, StreamState, Tokenizer};
 
 const SAMPLES: SampleShape = SampleShape {
     batch: 2,
@@ -54,7 +54,8 @@ pub fn run(model: &Model, clips: Vec<Clip>, lpips: &Path, rounds: usize, seed: u
 
 /// A batch's tokens and latents, and what is painted from them.
 struct Painted<'a> {
-    model: &'a Model,
+    tokenizer: &'a Tokenizer,
+    fusion: &'a Fusion,
     digits: Tensor,
     latents: Tensor,
 }
@@ -62,17 +63,7 @@ struct Painted<'a> {
 fn measure(model: &Model, lpips: &Lpips, xs: &Tensor) -> Result<[Metric; 2]> {
     let painted = Painted::new(model, xs)?;
     let base = painted.paint(&painted.digits)?;
-    let size = painted.digits.size();
-    let random = || Tensor::rand([size[0], 1, size[2], size[3]], (Kind::Float, Device::Cpu));
-    let signs = (random().gt(0.5).to_kind(Kind::Float) * 2.0 - 1.0) * random().lt(SHARE).to_kind(Kind::Float);
-    // Only where all digits stay within their values: there is nothing beyond.
-    let levels = Tensor::from_slice(&FSQ_LEVELS.map(f32::from)).view([1, -1, 1, 1]);
-    let wrong = &painted.digits + &signs;
-    let is_legal = wrong
-        .ge(-0.5)
-        .logical_and(&wrong.lt_tensor(&(levels - 0.5)))
-        .all_dim(1, true);
-    let signs = signs * is_legal.to_kind(Kind::Float);
+    let signs = signs(&painted.digits)?;
     let count = f64::try_from(signs.abs().sum(Kind::Float))?;
     let rgb = |quads: &Tensor| quads_to_rgb(&quads.slice(1, SCORED_EVERY, None, SCORED_EVERY).flatten(0, 1));
     let (samples, scored) = ((base.numel() * 2 / 3) as f64, rgb(&base)?);
@@ -92,37 +83,47 @@ fn measure(model: &Model, lpips: &Lpips, xs: &Tensor) -> Result<[Metric; 2]> {
         *errors_of_it = errors(&[digit])?;
     }
     let mut metrics = [Metric::default(); 2];
-    for (first, second) in (0..DIGITS).flat_map(|first| (first..DIGITS).map(move |second| (first, second))) {
-        let both = if first == second {
-            [0.0; 2]
-        } else {
-            errors(&[first, second])?
-        };
+    for first in 0..DIGITS {
         for (measure, metric) in metrics.iter_mut().enumerate() {
-            let value = match first == second {
-                true => alone[first][measure],
-                false => (both[measure] - alone[first][measure] - alone[second][measure]) / 2.0,
-            };
-            metric[first][second] = value;
-            metric[second][first] = value;
+            metric[first][first] = alone[first][measure];
+        }
+        for second in first + 1..DIGITS {
+            let both = errors(&[first, second])?;
+            for (measure, metric) in metrics.iter_mut().enumerate() {
+                let together = (both[measure] - alone[first][measure] - alone[second][measure]) / 2.0;
+                metric[first][second] = together;
+                metric[second][first] = together;
+            }
         }
     }
     Ok(metrics)
 }
 
+/// Errors for some of the tokens, 1 or -1 in all digits, 0 for the others: `[n, 1, h, w]` for `digits: [n, 6, h, w]`.
+fn signs(digits: &Tensor) -> Result<Tensor> {
+    let (n, _, h, w) = digits.size4()?;
+    let random = || Tensor::rand([n, 1, h, w], (Kind::Float, Device::Cpu));
+    let signs = (random().gt(0.5).to_kind(Kind::Float) * 2.0 - 1.0) * random().lt(SHARE).to_kind(Kind::Float);
+    // Only where all digits stay within their values: there is nothing beyond.
+    let levels = Tensor::from_slice(&FSQ_LEVELS.map(f32::from)).view([1, -1, 1, 1]);
+    let wrong = digits + &signs;
+    let is_low = wrong.lt_tensor(&(levels - 0.5));
+    let is_legal = wrong.ge(-0.5).logical_and(&is_low).all_dim(1, true);
+    Ok(signs * is_legal.to_kind(Kind::Float))
+}
+
 impl Painted<'_> {
     /// Tokens and latents of quad pictures, rounded.
     fn new<'a>(model: &'a Model, xs: &Tensor) -> Result<Painted<'a>> {
-        let (tokenizer, fusion) = (
-            &model.tokenizer,
-            &model.continuous.as_ref().context("the model has no latents")?.fusion,
-        );
+        let tokenizer = &model.tokenizer;
+        let fusion = &model.continuous.as_ref().context("the model has no latents")?.fusion;
         let pictures = picture::to_network(xs, tokenizer.config.colour(), Ycbcr::BT601)?;
         let state = &mut StreamState::default();
         let (zs, features) = tokenizer.encode_with_features(&pictures, Kind::Float, state)?;
         let latents = fusion.encode(&features, SAMPLES.batch, &mut StreamState::default())?;
         Ok(Painted {
-            model,
+            tokenizer,
+            fusion,
             digits: tokenizer.fsq.round(&tokenizer.fsq.bound(&zs)?)?,
             latents: (latents / LATENT_STEP).round() * LATENT_STEP,
         })
@@ -130,10 +131,7 @@ impl Painted<'_> {
 
     /// Quad pictures of digits, with the latents.
     fn paint(&self, digits: &Tensor) -> Result<Tensor> {
-        let (tokenizer, fusion) = (
-            &self.model.tokenizer,
-            &self.model.continuous.as_ref().context("no latents")?.fusion,
-        );
+        let (tokenizer, fusion) = (self.tokenizer, self.fusion);
         let (n, kind) = (SAMPLES.batch, Kind::Float);
         let codes = tokenizer.fsq.codes(digits)?;
         let control = fusion.control(&codes, &self.latents, n, kind, &mut StreamState::default())?;

@@ -97,11 +97,7 @@ impl CameraTracker {
             };
         };
         let (camera, last) = match follows {
-            true => {
-                let mut pyramids: Vec<Pyramid> = frames.iter().map(|frame| pyramid(frame)).collect();
-                let followed = followed(&self.before, &world.last, &pyramids);
-                (followed.unwrap_or(still), pyramids.pop())
-            }
+            true => tracked(&self.before, &world.last, frames),
             false => (still, Some(pyramid(last))),
         };
         world.last = last.unwrap_or_else(|| world.last.clone());
@@ -111,6 +107,13 @@ impl CameraTracker {
             camera,
         }
     }
+}
+
+/// The camera of a unit's frames, after a unit of which the last frame is there, and their own last one.
+fn tracked(before: &CameraContext, last: &Pyramid, frames: &[&Frame]) -> (Camera, Option<Pyramid>) {
+    let mut pyramids: Vec<Pyramid> = frames.iter().map(|frame| pyramid(frame)).collect();
+    let followed = followed(before, last, &pyramids);
+    (followed.unwrap_or_else(|| Camera::still(before)), pyramids.pop())
 }
 
 /// Where frames lie after those of a unit, of which the last one is there, if following them is worth it.
@@ -193,12 +196,15 @@ pub(crate) fn camera_path(frames: &[Frame]) -> Vec<Position> {
         return vec![];
     };
     let sequence = SequenceHeader::new(key.width as u32, key.height as u32, (25, 1));
-    let mut tracker = CameraTracker::new(Grid::new(&sequence, 16, UNIT, true), key);
+    let mut before = Camera::key(Grid::new(&sequence, 16, UNIT, true)).context();
+    let mut last = pyramid(key);
     let mut path = vec![(0, 0)];
     for unit in rest.chunks(UNIT) {
-        let whole = unit.iter().chain(unit.last().into_iter().cycle());
-        let framed = tracker.push(&whole.take(UNIT).collect::<Vec<_>>(), true);
-        path.extend(framed.camera.positions.iter().take(unit.len()));
+        let whole: Vec<&Frame> = unit.iter().chain(unit.last().into_iter().cycle()).take(UNIT).collect();
+        let (camera, seen) = tracked(&before, &last, &whole);
+        before = camera.context();
+        last = seen.unwrap_or(last);
+        path.extend(camera.positions.iter().take(unit.len()));
     }
     path
 }
