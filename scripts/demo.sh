@@ -42,8 +42,12 @@ decoded=$(now)
 pairs=(--coded "$out/clip.tvc" "$out/decoded.mkv")
 for peer in $peers; do
     echo "at the rate next to that: $peer"
-    scripts/peer.sh "$peer" "$input" "$out/clip.tvc" "$out"
-    pairs+=(--coded "$out/$peer.coded" "$out/$peer.mkv")
+    scripts/peer.sh "$peer" "$input" "$out/clip.tvc" "$out" && refused=0 || refused=$?
+    case $refused in
+        0) pairs+=(--coded "$out/$peer.coded" "$out/$peer.mkv") ;;
+        3) echo "$peer refuses, it is left out" ;;
+        *) exit "$refused" ;;
+    esac
 done
 target/release/tvc-model compare "$input" "${pairs[@]}" --png "$out/side-by-side.png" ${LPIPS:+--lpips "$LPIPS"}
 echo "$start $encoded $decoded" | awk '{printf "tvc: encoded in %.1f s, decoded in %.1f s, start of the processes and decoding of the source included\n", $2 - $1, $3 - $2}'
