@@ -7,7 +7,6 @@ use tch::{Kind, Tensor};
 
 use super::buffer::BufferUse;
 use super::session::{self, LossyLink, Sent};
-use crate::bitstream::SequenceHeader;
 use crate::codec::{AccessUnit, DecoderSettings, EncoderSettings, Frame, Link};
 use crate::media::Clip;
 use crate::metrics::{flicker, lowest_tenth, mean, psnr, ssim, ssimulacra2, Lpips};
@@ -107,10 +106,8 @@ fn round_trip(
 ) -> Result<Coded> {
     let frames = (0..clip.frames()).map(|t| clip.frame(t)).collect::<Result<Vec<_>>>()?;
     let (width, height) = clip.size();
-    let frame_rate = (((clip.frame_rate * 1001.0).round() as u32).max(1), 1001);
-    let sequence = SequenceHeader::new(width as u32, height as u32, frame_rate);
     let link = settings.0.rate_mode.link();
-    let received = session::run(model, sequence, settings, lossy, frames)?;
+    let received = session::run(model, clip.sequence(), settings, lossy, frames)?;
     let not_shown = received.frames.iter().filter(|frame| frame.is_none()).count();
     let decoded = complete(received.frames, (width as usize, height as usize));
 

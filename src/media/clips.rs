@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{anyhow, bail, ensure, Context, Result};
 use tch::{Device, Tensor};
 
+use crate::bitstream::SequenceHeader;
 use crate::codec::Frame;
 use crate::model::picture;
 
@@ -32,6 +33,13 @@ impl Clip {
     pub fn size(&self) -> (i64, i64) {
         let size = self.luma.size();
         (size[2], size[1])
+    }
+
+    /// What a stream of it says of its pictures.
+    pub fn sequence(&self) -> SequenceHeader {
+        let (width, height) = self.size();
+        let frame_rate = (((self.frame_rate * 1001.0).round() as u32).max(1), 1001);
+        SequenceHeader::new(width as u32, height as u32, frame_rate)
     }
 
     /// One of its frames, at the time that the frame rate gives it. `at` must be within the clip.
