@@ -16,7 +16,7 @@ mod tests;
 pub(crate) use decoder::follow_neighbours;
 pub use decoder::{Decoded, Decoder, DecoderSettings, EntropyDecoder, Painter, ParsedUnit};
 #[cfg(feature = "train")]
-pub(crate) use encoder::camera_path;
+pub(crate) use encoder::{camera_path, SentUnit};
 pub use encoder::{
     operating_point, scale_of, AccessUnit, Encoder, EncoderAblation, EncoderSettings, ErrorResilience, Link,
     MaskingStrategy, OperatingPoint, RateMode, Rdoq, CHANGE_BITS, COARSEST_WITH_SKIP_MAP, DEFAULT_BUFFER_SECONDS,

@@ -288,7 +288,7 @@ impl CodingContext {
     }
 
     /// Without what is beyond a region: masked tokens, latents of 0.
-    fn seen_from(&self, region: Region) -> Cow<'_, CodingContext> {
+    pub fn seen_from(&self, region: Region) -> Cow<'_, CodingContext> {
         if region.is_whole() {
             return Cow::Borrowed(self);
         }

@@ -10,6 +10,7 @@ mod gop;
 mod package;
 mod quality;
 mod rate;
+mod record;
 mod resilience;
 mod scene_cut;
 mod settings;
@@ -25,6 +26,8 @@ pub use decide::{MaskingStrategy, Rdoq, CHANGE_BITS, COARSEST_WITH_SKIP_MAP, POS
 pub use rate::{
     operating_point, scale_of, Link, OperatingPoint, RateMode, DEFAULT_BUFFER_SECONDS, DEFAULT_QUANTIZER, MAX_QUANTIZER,
 };
+#[cfg(feature = "train")]
+pub(crate) use record::SentUnit;
 pub use resilience::ErrorResilience;
 pub use settings::{EncoderAblation, EncoderSettings};
 
@@ -83,6 +86,8 @@ pub struct Encoder {
     group: u8,
     /// Longest payload in bytes; tests lower it.
     pub(super) max_payload: usize,
+    /// What was sent, where somebody wants to learn from it.
+    sent: Option<Vec<record::SentUnit>>,
 }
 
 impl Encoder {
@@ -118,6 +123,7 @@ impl Encoder {
             frame_seconds: None,
             group: 0,
             max_payload: MAX_PAYLOAD,
+            sent: None,
         })
     }
 
@@ -231,6 +237,7 @@ impl Encoder {
         if paints && may_refine(&self.model, &self.settings) {
             gop.begin_painting(&self.model);
         }
+        self.note(&gop, &trial);
         gop.push(&self.model, &trial.coded.symbols, &[frame])?;
         self.gop = Some(gop);
         self.group = (self.group + 1) % GROUPS;
@@ -262,6 +269,7 @@ impl Encoder {
         };
         let package = gop.package(frames.len(), timing);
         let coded = package.access_unit(&trial.coded, &packed_times, self.max_payload)?;
+        self.note(&gop, &trial);
         gop.push(&self.model, &trial.coded.symbols, &unit.framed.pictures(&group))?;
         gop.frames += frames.len() as u32;
         // Frames after a short group would not line up with the decoder's: it ends the group of pictures.

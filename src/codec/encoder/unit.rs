@@ -30,7 +30,7 @@ pub(super) struct Gop {
     /// `None` before the key unit's frame.
     camera: Option<CameraTracker>,
     analysis: AnalysisState,
-    context: CodingContext,
+    pub context: CodingContext,
     /// With pictures only where residuals are sent: the networks that paint take time.
     reconstruction: Reconstruction,
     static_regions: StaticRegionDetector,
@@ -67,6 +67,8 @@ pub(super) struct TrialUnit {
     /// Whether units at this point may have residuals.
     pub has_residual: bool,
     pub coded: CodedUnit,
+    /// The positions that keep the latents of the unit before, row by row; empty for none.
+    pub skipped: Vec<bool>,
 }
 
 impl Gop {
@@ -248,10 +250,12 @@ impl Gop {
             latents: latents.map(|latents| (mode, latents)),
             residual: self.residual(unit, residual_step, quality.residual_bits),
         };
+        let coded = self.encode(model, settings, wanted)?;
         Ok(TrialUnit {
             quality,
             has_residual: residual_step.is_some(),
-            coded: self.encode(model, settings, wanted)?,
+            coded,
+            skipped,
         })
     }
 

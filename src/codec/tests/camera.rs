@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::bitstream::slices;
+use crate::entropy::{as_wanted, Masking, WantedLatents, WantedUnit};
 use crate::model::ModelSource;
 
 const WIDTH: usize = 112;
@@ -312,4 +313,41 @@ fn part_of_a_unit_is_shown_at_its_own_places() {
         error(&parts, pan),
         error(&whole, pan)
     );
+}
+
+#[test]
+fn what_is_noted_codes_to_the_bytes_that_were_sent() {
+    for error_resilience in [ErrorResilience::None, ErrorResilience::Slices { size: 400 }] {
+        let settings = EncoderSettings {
+            residual: false,
+            error_resilience,
+            ..settings(20, true)
+        };
+        let sequence = SequenceHeader::new(WIDTH as u32, HEIGHT as u32, (25, 1));
+        let mut encoder = Encoder::new(model(), sequence, settings).unwrap();
+        encoder.note_sent();
+        let units: Vec<_> = (0..33).flat_map(|t| encoder.push(pan(t), false).unwrap()).collect();
+        let sent = encoder.take_sent();
+        assert_eq!((units.len(), sent.len()), (5, 5));
+        for (unit, sent) in units.iter().zip(&sent) {
+            let (mode, latents) = sent.symbols.latents.as_ref().unwrap();
+            let latents = WantedLatents {
+                latents,
+                quantize: &|latent| latent.nearest(),
+                skipped: &sent.skipped,
+            };
+            let wanted = WantedUnit {
+                camera: sent.symbols.camera.clone(),
+                tokens: sent.symbols.tokens.clone(),
+                masking: Masking::None,
+                choose: &as_wanted,
+                latents: Some((*mode, latents)),
+                residual: sent.symbols.residual.clone(),
+            };
+            let again = sent.before.encode(model().contexts(), wanted, sent.slices).unwrap();
+            for (slice, (_, place)) in again.slices.iter().zip(slices(&unit.bytes).unwrap()) {
+                assert!(unit.bytes[place].ends_with(&slice.payload));
+            }
+        }
+    }
 }
