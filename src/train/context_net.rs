@@ -4,7 +4,7 @@
 use anyhow::Result;
 use tch::{nn, Kind, Tensor};
 
-use super::quantized::{activate, set, to_i32, Linear};
+use super::quantized::{activate, set, sums_of_rows, to_i32, Linear};
 use crate::bitstream::FSQ_LEVELS;
 use crate::entropy::{rows_before, ContextWeights, Region, ACTIVATION_SCALE, DIGITS, LOGIT_SCALE, TABLE_SCALE};
 use crate::model::powers;
@@ -47,11 +47,7 @@ impl ContextNet {
     /// selects; `digits: [n, 6]` i64. `quantize`: with the rounding of the integer model.
     pub fn bits(&self, rows: &Tensor, digits: &Tensor, quantize: bool) -> Tensor {
         let n = rows.size()[0];
-        let summed = self
-            .tables
-            .index_select(0, &rows.flatten(0, -1))
-            .view([n, -1, WIDTH])
-            .sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
+        let summed = sums_of_rows(&self.tables, rows);
         let features = activate(&(summed + &self.table_bias), quantize);
         let trunk = activate(&self.trunk.forward(&features, quantize), quantize);
         let mut bits = Tensor::zeros([n], (Kind::Float, rows.device()));

@@ -4,12 +4,14 @@
 use anyhow::Result;
 use tch::{nn, Kind, Tensor};
 
-use super::quantized::{activate, pass_through, set, to_i32, Linear};
+use super::predictor_samples::positions;
+use super::quantized::{activate, pass_through, set, sums_of_rows, to_i32, Linear};
 use crate::bitstream::FSQ_LEVELS;
 use crate::entropy::{
-    channel_groups, latent_phase, rows_before, LatentWeights, ACTIVATION_SCALE, CHANGE_ROWS, CHANGE_SOURCES,
-    COMPANDING, DIGITS, GAIN_SCALE, GROUP_ROWS, LATENT_SCALE, LATENT_SCALES, LATENT_SOURCES, LATENT_STEPS,
-    LATENT_SYMBOLS, LATENT_TABLE_ROWS, MEAN_SCALE, PHASE_ROWS, ROWS_PER_CHANGE, SKIP_ROWS, STEP_ROWS, TABLE_SCALE,
+    channel_groups, latent_phase, rows_before, LatentWeights, Region, ACTIVATION_SCALE, CHANGE_ROWS, CHANGE_SOURCES,
+    COMPANDING, DIGITS, GAIN_SCALE, GROUP_ROWS, LATENT_PHASES, LATENT_SCALE, LATENT_SCALES, LATENT_SOURCES,
+    LATENT_STEPS, LATENT_SYMBOLS, LATENT_TABLE_ROWS, MEAN_SCALE, PHASE_ROWS, ROWS_PER_CHANGE, SKIP_ROWS, STEP_ROWS,
+    TABLE_SCALE,
 };
 
 const WIDTH: i64 = 96;
@@ -55,7 +57,10 @@ pub struct LatentUnit<'a> {
     pub previous: Option<&'a Tensor>,
     pub older: Option<&'a Tensor>,
     pub tokens: &'a Tensor,
+    /// Masked where nothing is known of them.
     pub previous_tokens: Option<&'a Tensor>,
+    /// Whose places are coded: a slice's, beyond which all maps hold nothing.
+    pub region: Region,
     /// Which places keep the latents of the unit before, `[h, w]` bool.
     pub skipped: Option<&'a Tensor>,
     /// Index of the quantisation step.
@@ -109,7 +114,8 @@ impl LatentSamples {
             .collect();
         let none = Tensor::zeros([h, w], (Kind::Bool, device));
         let skipped = unit.skipped.unwrap_or(&none);
-        let coded = skipped.logical_not().flatten(0, 1).nonzero().squeeze_dim(1);
+        let coded = skipped.logical_not().logical_and(&positions(unit.region, unit.tokens));
+        let coded = coded.flatten(0, 1).nonzero().squeeze_dim(1);
         let sample = |map: Tensor| map.view([h * w, -1]).index_select(0, &coded);
         let floats = |map: Tensor| sample(map).to_kind(Kind::Float);
         LatentSamples {
@@ -121,8 +127,9 @@ impl LatentSamples {
     }
 
     /// The samples of several units.
-    pub fn cat(samples: &[LatentSamples]) -> LatentSamples {
-        let cat = |part: fn(&LatentSamples) -> &Tensor| Tensor::cat(&samples.iter().map(part).collect::<Vec<_>>(), 0);
+    pub fn cat(samples: &[&LatentSamples]) -> LatentSamples {
+        let cat =
+            |part: fn(&LatentSamples) -> &Tensor| Tensor::cat(&samples.iter().map(|s| part(s)).collect::<Vec<_>>(), 0);
         LatentSamples {
             context: cat(|s| &s.context),
             rows: cat(|s| &s.rows),
@@ -154,13 +161,14 @@ fn table_rows(unit: &LatentUnit, skipped: &Tensor) -> Tensor {
     let (h, w, _) = tokens.size3().expect("a map has three dimensions");
     let bases: Vec<i64> = (0..DIGITS).map(|k| rows_before(k) as i64).collect();
     let digits = tokens + Tensor::from_slice(&bases).to_device(tokens.device());
-    let masked = tokens.select(2, 0).eq(i64::from(FSQ_LEVELS[0]));
+    let is_masked = |tokens: &Tensor| tokens.select(2, 0).eq(i64::from(FSQ_LEVELS[0]));
+    let masked = is_masked(tokens);
     let unknown = ROWS_PER_CHANGE as i64 - 1;
     let changed = match previous {
         Some(previous) => tokens
             .ne_tensor(previous)
             .sum_dim_intlist([2i64].as_slice(), false, Kind::Int64)
-            .masked_fill(&masked, unknown),
+            .masked_fill(&masked.logical_or(&is_masked(previous)), unknown),
         None => masked.to_kind(Kind::Int64).full_like(unknown),
     };
     let padded = (changed - unknown).constant_pad_nd([1, 1, 1, 1]) + unknown;
@@ -175,7 +183,13 @@ fn table_rows(unit: &LatentUnit, skipped: &Tensor) -> Tensor {
             .full_like((STEP_ROWS + step) as i64)
             .unsqueeze(2),
     );
-    let phase = |x, y| (PHASE_ROWS + latent_phase(x, y)) as i64;
+    // A slice of odd positions knows as much in its two phases as the first two of a whole unit do.
+    let phases = if unit.region.is_whole() {
+        LATENT_PHASES
+    } else {
+        LATENT_PHASES / 2
+    };
+    let phase = |x, y| (PHASE_ROWS + latent_phase(x, y) % phases) as i64;
     rows.push(by_place((h, w), tokens.device(), phase).unsqueeze(2));
     let padded = skipped.to_kind(Kind::Int64).constant_pad_nd([1, 1, 1, 1]);
     let part = |i: i64| padded.narrow(0, i / 3, h).narrow(1, i % 3, w);
@@ -210,13 +224,8 @@ impl LatentContextNet {
 
     /// Cost of each value in bits, `[n, channels]`. `quantize`: with the rounding of the integer model.
     pub fn bits(&self, samples: &LatentSamples, quantize: bool) -> Tensor {
-        let (n, rows) = samples.rows.size2().expect("rows of each place");
-        let tables = self
-            .tables
-            .index_select(0, &samples.rows.flatten(0, -1))
-            .view([n, rows, WIDTH])
-            .sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
-        let place = self.input.forward(&samples.context, quantize) + tables;
+        let n = samples.rows.size()[0];
+        let place = self.input.forward(&samples.context, quantize) + sums_of_rows(&self.tables, &samples.rows);
         let mut surprises = place.new_zeros([n, self.channels], (Kind::Float, place.device()));
         let mut bits = Vec::new();
         for (group, range) in channel_groups(self.channels as usize).enumerate() {
@@ -353,23 +362,10 @@ fn table(scale: usize, fraction: usize) -> Vec<i32> {
 mod tests {
     use super::*;
     use crate::entropy::{
-        BitCounter, EntropyError, LatentContext, LatentContextModel, LatentMap, LatentMode, Region, SymbolCoder,
-        SymbolModel, TokenContext, TokenMap, WantedLatents,
+        BitCounter, LatentContext, LatentContextModel, LatentMap, LatentMode, TokenContext, TokenMap, WantedLatents,
     };
+    use crate::train::counting::After;
     use tch::Device;
-
-    /// Counts the bits of what comes after the first so many symbols.
-    struct After(usize, BitCounter);
-
-    impl SymbolCoder for After {
-        fn code(&mut self, model: &impl SymbolModel, symbol: usize) -> Result<usize, EntropyError> {
-            if self.0 == 0 {
-                return self.1.code(model, symbol);
-            }
-            self.0 -= 1;
-            Ok(symbol)
-        }
-    }
 
     #[test]
     fn the_integer_model_costs_what_its_float_twin_says() {
@@ -424,6 +420,7 @@ mod tests {
                 older: (known > 1).then_some(&older),
                 tokens: &tokens,
                 previous_tokens: (known > 0).then_some(&previous_tokens),
+                region: Region::WHOLE,
                 skipped: (known > 0).then_some(&skipped),
                 step,
             };
@@ -465,6 +462,7 @@ mod tests {
             older: None,
             tokens: &tokens,
             previous_tokens: None,
+            region: Region::WHOLE,
             skipped: Some(&skipped.ones_like()),
             step,
         });

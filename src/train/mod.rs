@@ -5,7 +5,10 @@ mod alignment;
 mod calibrate;
 pub mod checkpoint;
 pub mod context_net;
+mod context_samples;
 pub mod context_stage;
+#[cfg(test)]
+mod counting;
 pub mod discriminator;
 pub mod export;
 pub mod joint;
@@ -20,6 +23,7 @@ mod predictor_samples;
 pub mod predictor_stage;
 pub mod progress;
 mod quantized;
+mod recordings;
 mod resized;
 pub mod samples;
 pub mod schedule;

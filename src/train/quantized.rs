@@ -106,6 +106,14 @@ pub(super) fn pass_through(xs: &Tensor, rounded: Tensor) -> Tensor {
     xs + (rounded - xs).detach()
 }
 
+/// Sums of a table's rows: `[rows, width]` and `[n, k]` i64 to `[n, width]`. A sum of rows that were picked first took most of a step.
+pub(super) fn sums_of_rows(table: &Tensor, rows: &Tensor) -> Tensor {
+    const SUM: i64 = 0;
+    let (n, k) = rows.size2().expect("rows of each sample");
+    let starts = Tensor::arange_start_step(0, n * k, k, (Kind::Int64, rows.device()));
+    Tensor::embedding_bag::<Tensor>(table, &rows.flatten(0, -1), &starts, false, SUM, false, None, false).0
+}
+
 /// Clipped ReLU in steps of an activation.
 pub(super) fn activate(xs: &Tensor, quantize: bool) -> Tensor {
     let scale = f64::from(ACTIVATION_SCALE);

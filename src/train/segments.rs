@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Clips as trained networks see them: the tokens and latents that context models and predictor learn from.
+//! Clips as trained networks see them: the tokens and latents that the predictor learns from.
 
 use std::path::PathBuf;
 

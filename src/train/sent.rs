@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn latents_are_those_that_the_context_models_learn_from() {
+    fn latents_are_those_that_the_predictor_learns_from() {
         let scale = f64::from(LATENT_SCALE);
         let ys = (clips(5) * scale).round() / scale;
         let sent = latents(&ys, 2, &point(Some(30), 0.1, 0.0)).unwrap();
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn digits_are_those_that_the_context_models_learn_from() {
+    fn digits_are_those_that_the_predictor_learns_from() {
         let bounded = clips(6);
         let skipped = Tensor::zeros([8, 1, 3, 4], (Kind::Bool, Device::Cpu));
         let sent = digits(&bounded, &skipped, 2, &point(None, 0.0, 0.0)).unwrap();
@@ -236,7 +236,8 @@ mod tests {
 
     #[test]
     fn digits_keep_their_values_within_the_hysteresis_as_those_of_the_analysis() {
-        let bounded = clip(&clips(6), 0);
+        let clips = clips(6);
+        let bounded = clip(&clips, 0);
         let analysis = |unit: i64| Analysis {
             width: 4,
             height: 3,
@@ -246,7 +247,7 @@ mod tests {
         let reach = 0.9;
         let mut before: Option<TokenMap> = None;
         let skipped = Tensor::zeros([8, 1, 3, 4], (Kind::Bool, Device::Cpu));
-        let sent = clip(&digits(&clips(6), &skipped, 2, &point(None, 0.0, 0.0)).unwrap(), 0);
+        let sent = clip(&digits(&clips, &skipped, 2, &point(None, 0.0, 0.0)).unwrap(), 0);
         for unit in 0..4 {
             let map = analysis(unit).tokens(before.as_ref(), |_| reach);
             let found: Vec<f32> = Vec::try_from(sent.get(unit).flatten(0, -1)).unwrap();
