@@ -110,26 +110,16 @@ pub fn run(options: &Options, clips: &[Clip], validation: &[Clip]) -> Result<()>
     }
     let mut optimizer = Optimizer::new(&vs, 1e-4);
     checkpoint.load("context", &mut optimizer);
-    optimizer.swap_average();
     let encoder = encoder(&checkpoint, &nets, options.device)?;
     let validation = Validation::record(&encoder, validation, options.device)?;
-    validation.report(&nets)?.iter().for_each(|line| println!("{line}"));
-    optimizer.swap_average();
+    validation.report(&nets, |_| Ok(()))?;
     let mut rng = StdRng::seed_from_u64(options.seed);
     let streams = record(&encoder, clips, &mut rng)?;
     let step = |progress| {
         let drawn: Vec<Samples> = (0..options.batch)
             .map(|_| draw(&streams, options.device, &mut rng))
             .collect();
-        let bits = nets.bits(&drawn, progress >= QUANTIZE_FROM);
-        // There may be no latents.
-        let [tokens, latents] = bits.map(|bits| bits.sum(Kind::Float) / bits.size()[0].max(1) as f64);
-        let (token_bits, latent_bits) = (f64::try_from(&tokens)?, f64::try_from(&latents)?);
-        Ok(Learned {
-            loss: tokens + latents,
-            message: format!("{token_bits:.3} bits/token  {latent_bits:.3} bits/latent"),
-            measures: format!("{token_bits:.4},{latent_bits:.4}"),
-        })
+        learned(nets.bits(&drawn, progress >= QUANTIZE_FROM))
     };
     let columns = "bits_per_token,bits_per_latent";
     let mut log = learn(
@@ -140,11 +130,19 @@ pub fn run(options: &Options, clips: &[Clip], validation: &[Clip]) -> Result<()>
         step,
     )?;
     optimizer.swap_average();
-    for line in validation.report(&nets)? {
-        println!("{line}");
-        log.note(&line)?;
-    }
-    Ok(())
+    validation.report(&nets, |line| log.note(line))
+}
+
+/// What the bits of a step's tokens and latents say.
+fn learned(bits: [Tensor; 2]) -> Result<Learned> {
+    // There may be no latents.
+    let [tokens, latents] = bits.map(|bits| bits.sum(Kind::Float) / bits.size()[0].max(1) as f64);
+    let (token_bits, latent_bits) = (f64::try_from(&tokens)?, f64::try_from(&latents)?);
+    Ok(Learned {
+        loss: tokens + latents,
+        message: format!("{token_bits:.3} bits/token  {latent_bits:.3} bits/latent"),
+        measures: format!("{token_bits:.4},{latent_bits:.4}"),
+    })
 }
 
 /// The codec with the networks of a checkpoint, whose encoder chooses what is sent.
@@ -194,21 +192,19 @@ impl Validation {
         ))
     }
 
-    /// Bits per token and per position with latents: in floats and in simulated integers.
-    fn report(&self, nets: &Nets) -> Result<Vec<String>> {
-        let line = |(quantizer, samples): &(u32, Vec<Samples>)| {
-            let means = |quantize| mean_bits(nets, samples, quantize);
-            let ([tokens, latents], [integer_tokens, integer_latents]) = (means(false)?, means(true)?);
-            Ok(format!(
+    /// Prints and notes bits per token and per position with latents: in floats and in simulated integers.
+    fn report(&self, nets: &Nets, mut note: impl FnMut(&str) -> Result<()>) -> Result<()> {
+        for (quantizer, samples) in self.0.iter().filter(|(_, samples)| !samples.is_empty()) {
+            let [tokens, latents] = mean_bits(nets, samples, false)?;
+            let [integer_tokens, integer_latents] = mean_bits(nets, samples, true)?;
+            let line = format!(
                 "validation at quantizer {quantizer}, bits per token: float {tokens:.3}, integers {integer_tokens:.3}; per latent: float \
                  {latents:.3}, integers {integer_latents:.3}"
-            ))
-        };
-        self.0
-            .iter()
-            .filter(|(_, samples)| !samples.is_empty())
-            .map(line)
-            .collect()
+            );
+            println!("{line}");
+            note(&line)?;
+        }
+        Ok(())
     }
 }
 

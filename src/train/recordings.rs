@@ -31,7 +31,7 @@ pub fn draw(model: &Arc<Model>, clip: &Clip, rng: &mut StdRng) -> Result<Vec<Sen
     let settings = EncoderSettings {
         error_resilience: draw_resilience(rng),
         mask_ratio: rng.random_bool(MASKED_SHARE).then(|| rng.random_range(0.1..0.9)),
-        ..settings(rng.random_range(0..=MAX_QUANTIZER))
+        ..without_residual(rng.random_range(0..=MAX_QUANTIZER))
     };
     let frames = clip.frames().min(FRAMES);
     let part = (rng.random_range(0..=clip.frames() - frames), frames);
@@ -41,11 +41,11 @@ pub fn draw(model: &Arc<Model>, clip: &Clip, rng: &mut StdRng) -> Result<Vec<Sen
 
 /// A clip at a quantizer, as it is.
 pub fn at_quantizer(model: &Arc<Model>, clip: &Clip, quantizer: u32) -> Result<Vec<SentUnit>> {
-    record(model, clip, settings(quantizer), || false)
+    record(model, clip, without_residual(quantizer), || false)
 }
 
 /// Residuals have no part in tokens and latents, and take time.
-fn settings(quantizer: u32) -> EncoderSettings {
+fn without_residual(quantizer: u32) -> EncoderSettings {
     EncoderSettings {
         residual: false,
         ..EncoderSettings::at_quantizer(quantizer)
