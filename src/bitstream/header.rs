@@ -17,7 +17,7 @@ pub const MAX_PAYLOAD: usize = (1 << 21) - 1;
 pub const MAX_HEADER: usize = 76;
 
 const MAGIC: [u8; 3] = *b"TVC";
-pub(super) const VERSION: u8 = 8;
+pub(super) const VERSION: u8 = 9;
 const KEY_FLAG: u8 = 0x80;
 const FRAMES_SHIFT: u8 = 4;
 const TIMING_SHIFT: u8 = 2;

@@ -31,6 +31,8 @@ pub struct Grid {
     pub frames: usize,
     /// Whether windows may move at all.
     pub may_move: bool,
+    /// Whether what they show may move by itself.
+    pub may_warp: bool,
 }
 
 impl Grid {
@@ -43,11 +45,20 @@ impl Grid {
             token,
             frames,
             may_move,
+            may_warp: may_move,
+        }
+    }
+
+    /// Of a stream in which nothing moves by itself: units that refer to one of long ago would not find it.
+    pub fn rigid(self) -> Grid {
+        Grid {
+            may_warp: false,
+            ..self
         }
     }
 
     /// Tokens and shown samples along a side of a cell, the smallest square that is whole in both, of even samples.
-    fn cell(&self) -> (u32, u32) {
+    pub(super) fn cell(&self) -> (u32, u32) {
         let is_whole = |&tokens: &u32| {
             let shown = self.scale.shown(tokens * self.token);
             shown.is_some_and(|shown| shown % 2 == 0 && shown >= LEAST_CELL)

@@ -11,6 +11,7 @@ mod interpolation;
 mod recon;
 #[cfg(test)]
 mod tests;
+mod warp;
 
 #[cfg(feature = "train")]
 pub(crate) use decoder::follow_neighbours;

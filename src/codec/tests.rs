@@ -14,7 +14,9 @@ use crate::model::{self, Fusion, IntegerModel, Model, ModelConfig, Predictor, To
 mod at_rate;
 mod camera;
 mod limits;
+mod motion;
 mod resilience;
+mod scenes;
 
 const WIDTH: usize = 96;
 const HEIGHT: usize = 80;

@@ -74,6 +74,22 @@ impl LearningBits {
     }
 }
 
+/// A number above -2^16 and below 2^16: whether it is none, in a context, its sign, and its size in Exp-Golomb code.
+pub(super) fn code_signed(
+    coder: &mut impl SymbolCoder,
+    is_any: &mut LearningBits,
+    context: usize,
+    value: i32,
+) -> Result<i32, EntropyError> {
+    if !is_any.code(coder, context, value != 0)? {
+        return Ok(0);
+    }
+    let half = Probabilities::uniform(2);
+    let is_negative = coder.code(&half, usize::from(value < 0))? == 1;
+    let size = 1 + code_exp_golomb(coder, value.unsigned_abs().saturating_sub(1))? as i32;
+    Ok(if is_negative { -size } else { size })
+}
+
 /// Most binary digits after the first.
 const MAX_DIGITS: u32 = 15;
 

@@ -2,11 +2,12 @@
 //! Where the frames of a unit lie in the world: the motion of the camera. It is coded before all other symbols of a delta unit, whose maps have
 //! the size of its window.
 
-use super::binary::{code_exp_golomb, LearningBits};
+use super::binary::{code_signed, LearningBits};
+use super::motion::Motion;
 use super::probability::Probabilities;
 use super::range_coder::SymbolCoder;
 use super::EntropyError;
-use crate::bitstream::{Grid, Position, Window};
+use crate::bitstream::{Grid, MotionField, Position, Window};
 
 /// Probability of a unit that moves, in 2^-16, after one that did not and after one that did.
 const MOVES: [u16; 2] = [1 << 11, 0xf000];
@@ -24,6 +25,8 @@ pub struct Camera {
     pub window: Window,
     /// Of each frame of a whole unit, in turn.
     pub positions: Vec<Position>,
+    /// What moves by itself.
+    pub motion: Motion,
 }
 
 /// What is known of the camera after a unit.
@@ -44,6 +47,7 @@ impl Camera {
         Camera {
             window: Window::picture(grid),
             positions: vec![(0, 0)],
+            motion: Motion::default(),
         }
     }
 
@@ -54,7 +58,11 @@ impl Camera {
             true => Window::picture(grid),
             false => Window::from_edges(grid, Window::cover(grid, &positions))?,
         };
-        let camera = Camera { window, positions };
+        let camera = Camera {
+            window,
+            positions,
+            motion: Motion::default(),
+        };
         camera.offsets().is_some().then_some(camera)
     }
 
@@ -65,6 +73,7 @@ impl Camera {
         Camera::at(grid, positions.clone()).unwrap_or(Camera {
             window: before.window,
             positions,
+            motion: Motion::default(),
         })
     }
 
@@ -95,6 +104,11 @@ impl Camera {
         for number in self.window.edges().into_iter().chain(positions) {
             hasher.update(&number.to_be_bytes());
         }
+    }
+
+    /// What moves by itself, in samples; `None` where nothing does.
+    pub fn field(&self) -> Option<MotionField> {
+        self.motion.field(&self.window)
     }
 
     /// Whether it is what a key unit has.
@@ -130,7 +144,7 @@ pub fn code_camera(
         return Ok(still);
     }
     let moves = Probabilities::binary(MOVES[usize::from(before.moves)]);
-    if coder.code(&moves, usize::from(*wanted != still))? == 0 {
+    if coder.code(&moves, usize::from(wanted.positions != still.positions))? == 0 {
         return Ok(still);
     }
     if coder.code(&Probabilities::binary(OTHER_KIND), 0)? == 1 {
@@ -153,8 +167,8 @@ fn code_positions(
         let expected = sum(position, step)?;
         let off = difference(wanted.get(at).copied().unwrap_or(expected), expected);
         let off = (
-            code_change(coder, &mut changes, 0, off.0)?,
-            code_change(coder, &mut changes, 1, off.1)?,
+            code_signed(coder, &mut changes, 0, off.0)?,
+            code_signed(coder, &mut changes, 1, off.1)?,
         );
         let next = sum(expected, off)?;
         // A unit may refer to one of long ago: the way from there is no step.
@@ -165,21 +179,6 @@ fn code_positions(
         positions.push(position);
     }
     Ok(positions)
-}
-
-fn code_change(
-    coder: &mut impl SymbolCoder,
-    changes: &mut LearningBits,
-    axis: usize,
-    change: i32,
-) -> Result<i32, EntropyError> {
-    if !changes.code(coder, axis, change != 0)? {
-        return Ok(0);
-    }
-    let half = Probabilities::uniform(2);
-    let is_negative = coder.code(&half, usize::from(change < 0))? == 1;
-    let size = 1 + code_exp_golomb(coder, change.unsigned_abs().saturating_sub(1))? as i32;
-    Ok(if is_negative { -size } else { size })
 }
 
 fn sum(a: Position, b: Position) -> Result<Position, EntropyError> {

@@ -6,6 +6,7 @@ mod binary;
 mod camera;
 mod integer_net;
 mod latents;
+mod motion;
 #[cfg(test)]
 pub(crate) mod numbers;
 mod probability;
@@ -24,6 +25,7 @@ pub use latents::{
     LATENT_PHASES, LATENT_SCALE, LATENT_SCALES, LATENT_SOURCES, LATENT_STEPS, LATENT_SYMBOLS, LATENT_TABLE_ROWS,
     MEAN_SCALE, PHASE_ROWS, ROWS_PER_CHANGE, SKIP_ROWS, STEP_ROWS,
 };
+pub use motion::{code_motion, Motion, MotionContext, MotionVector, MAX_VECTORS, VECTORS_PER_SAMPLE};
 pub use probability::{Probabilities, SymbolModel, PRECISION};
 pub use range_coder::{BitCounter, SymbolCoder, UnitDecoder, UnitEncoder};
 pub use references::References;

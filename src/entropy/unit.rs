@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use super::camera::{code_camera, Camera, CameraContext};
 use super::latents::{LatentContext, LatentContextModel, LatentMap, LatentMode, WantedLatents};
+use super::motion::{code_motion, Motion, MotionContext};
 use super::range_coder::{SymbolCoder, UnitDecoder, UnitEncoder};
 use super::region::Region;
 use super::residual::{code_residual, Macroblock, ResidualContext, ResidualMap};
@@ -86,6 +87,7 @@ impl UnitSymbols {
         if !self.camera.is_picture() {
             self.camera.check(&mut hasher);
         }
+        self.camera.motion.check(&mut hasher);
         let crc = hasher.finalize();
         (crc >> 16 ^ crc) as u16
     }
@@ -152,6 +154,7 @@ impl WantedUnit<'_> {
 pub struct CodingContext {
     /// `None` before the key unit.
     pub camera: Option<CameraContext>,
+    pub motion: MotionContext,
     pub tokens: TokenContext,
     pub latents: LatentContext,
     pub residual: ResidualContext,
@@ -167,6 +170,8 @@ impl CodingContext {
             let mut coder = UnitEncoder::new();
             if let Some(before) = &self.camera {
                 code_camera(&mut coder, before, &wanted.camera)?;
+                let (window, motion) = (&wanted.camera.window, &wanted.camera.motion);
+                code_motion(&mut coder, &context.motion, window, motion)?;
             }
             let (symbols, bits) = context.code(models, &mut coder, wanted.of(region), region)?;
             let slice = CodedSlice {
@@ -198,8 +203,10 @@ impl CodingContext {
         let (context, camera) = match &self.camera {
             None => (Cow::Borrowed(self), Camera::key(grid)),
             Some(before) => {
-                let camera = code_camera(&mut coder, before, &Camera::still(before))?;
-                (self.seen_in(camera.window), camera)
+                let mut camera = code_camera(&mut coder, before, &Camera::still(before))?;
+                let context = self.seen_in(camera.window);
+                camera.motion = code_motion(&mut coder, &context.motion, &camera.window, &Motion::default())?;
+                (context, camera)
             }
         };
         let region = Region::within(slice, &camera.window);
@@ -241,6 +248,7 @@ impl CodingContext {
             return;
         };
         let tokens = window.view_of_tokens(&from);
+        self.motion.look(&from, &window);
         self.tokens.look(&tokens);
         self.latents.look(&tokens);
         self.residual.look(window.view_of_macroblocks(&from).as_ref());
@@ -320,6 +328,11 @@ impl CodingContext {
         }
         if let Some(residual) = &unit.residual {
             self.residual.push(residual);
+        }
+        self.motion = unit.camera.motion.context(&unit.camera.window);
+        if let Some(field) = unit.camera.field() {
+            self.tokens.follow(&field, &unit.camera.window);
+            self.latents.follow(&field, &unit.camera.window);
         }
     }
 }

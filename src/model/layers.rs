@@ -8,7 +8,8 @@ use tch::{nn, Kind, Tensor};
 
 use super::config::LevelConfig;
 use super::fused::{Fused, FusedConv, FusedTemporal, FusedUpsample, Layers, TemporalLayers, UpsampleLayers};
-use crate::bitstream::View;
+use super::moved::{seen, Moved};
+use crate::bitstream::{MotionField, View, Window};
 
 type Result<T> = std::result::Result<T, tch::TchError>;
 
@@ -110,6 +111,22 @@ impl StreamState {
         Ok(())
     }
 
+    /// Moves with what a unit's window shows.
+    pub fn follow(&mut self, field: &MotionField, window: &Window) -> Result<()> {
+        let mut levels: Vec<(usize, Moved)> = vec![];
+        for cache in self.caches.iter_mut().flatten() {
+            let rows = cache.dim() as i64 - 3;
+            let times = cache.size()[rows as usize] as usize / window.tokens().1;
+            if !levels.iter().any(|(each, _)| *each == times) {
+                levels.push((times, Moved::new(field, window, times, cache.device())?));
+            }
+            for (_, moved) in levels.iter().filter(|(each, _)| *each == times) {
+                *cache = moved.of(cache, rows)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Forgets what the layers that have not run in this step remember: for them the next step is the first one.
     pub(super) fn forget_rest(&mut self) {
         self.caches[self.next..].fill_with(|| None);
@@ -132,15 +149,6 @@ impl StreamState {
         }
         self.next += 1;
     }
-}
-
-/// What a window sees of a map whose rows are the dimension `rows` of `xs` and whose columns are the next one: beyond its edges they are
-/// repeated.
-pub fn seen(xs: &Tensor, rows: i64, view: &View) -> Result<Tensor> {
-    let places = |places: Vec<i64>| Tensor::f_from_slice(&places)?.f_to_device(xs.device());
-    let lines = places(view.rows().map(|y| y as i64).collect())?;
-    let columns = places(view.columns().map(|x| x as i64).collect())?;
-    xs.f_index_select(rows, &lines)?.f_index_select(rows + 1, &columns)
 }
 
 /// A convolution over space, zero padded at the sides.

@@ -66,6 +66,9 @@ pub struct EvalArguments {
     /// Do not follow the camera.
     #[arg(long)]
     no_camera: bool,
+    /// Do not follow what moves by itself.
+    #[arg(long)]
+    no_motion: bool,
     /// Send no residual of static regions.
     #[arg(long)]
     no_residual: bool,
@@ -339,6 +342,7 @@ impl EvalArguments {
                     false => MaskingStrategy::Adaptive,
                 },
                 camera: !self.no_camera,
+                motion: !self.no_motion,
                 ..EncoderAblation::default()
             },
             ..EncoderSettings::default()

@@ -110,7 +110,7 @@ pub fn slices(bytes: &[u8]) -> Vec<ReceivedSlice<'_>> {
 impl Receiver {
     /// Before the key unit of a stream.
     pub fn new(model: &Model, sequence: &SequenceHeader) -> Receiver {
-        let camera = Camera::key(grid(model, sequence));
+        let camera = Camera::key(grid(model, sequence).rigid());
         let (width, height) = camera.window.tokens();
         let latents = model.latent_context().map(|context| {
             let zero = LatentMap::zero(width, height, context.weights().channels);
@@ -303,7 +303,12 @@ impl Receiver {
             clock.seek_unit(resilience.unit, model.group_frames());
         }
         let (times, payload) = times(&mut clock, sequence, header, payload)?;
-        let symbols = context.decode(model.contexts(), payload, grid(model, sequence), resilience.slice)?;
+        let symbols = context.decode(
+            model.contexts(),
+            payload,
+            grid(model, sequence).rigid(),
+            resilience.slice,
+        )?;
         has_check(header, symbols.check())?;
         let moved = context
             .camera

@@ -4,7 +4,7 @@
 use tch::Tensor;
 
 use super::decide::nearest;
-use crate::bitstream::{CodingScale, SequenceHeader, View, Window, FSQ_LEVELS};
+use crate::bitstream::{CodingScale, MotionField, SequenceHeader, View, Window, FSQ_LEVELS};
 use crate::codec::colour::ycbcr;
 use crate::codec::geometry::Tile;
 use crate::codec::{CodecError, Frame};
@@ -35,6 +35,15 @@ impl AnalysisState {
         AnalysisState {
             tiles: tiles.into_iter().map(state).collect(),
         }
+    }
+
+    /// Moves with what the last unit's window shows.
+    pub fn follow(&mut self, field: &MotionField, window: &Window) -> Result<(), CodecError> {
+        for state in &mut self.tiles {
+            state.tokenizer.follow(field, window)?;
+            state.continuous.follow(field, window)?;
+        }
+        Ok(())
     }
 
     /// Goes on in another window, one tile as before. `view`: of the token map.

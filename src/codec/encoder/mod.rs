@@ -7,6 +7,7 @@ mod bitrate;
 mod camera;
 mod decide;
 mod gop;
+mod local_motion;
 mod package;
 mod quality;
 mod rate;

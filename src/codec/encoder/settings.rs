@@ -34,6 +34,8 @@ pub struct EncoderAblation {
     pub masking: MaskingStrategy,
     /// Whether windows follow the camera.
     pub camera: bool,
+    /// Whether what moves by itself is followed.
+    pub motion: bool,
 }
 
 impl Default for EncoderAblation {
@@ -42,6 +44,7 @@ impl Default for EncoderAblation {
             point: None,
             masking: MaskingStrategy::default(),
             camera: true,
+            motion: true,
         }
     }
 }

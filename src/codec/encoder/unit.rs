@@ -123,21 +123,27 @@ impl Gop {
     ) -> Result<Unit, CodecError> {
         let framed = match &mut self.camera {
             None => {
-                let grid = grid(model, &self.sequence);
+                let grid = match self.links {
+                    None => grid(model, &self.sequence),
+                    Some(_) => grid(model, &self.sequence).rigid(),
+                };
                 self.camera = Some(CameraTracker::new(grid, frames[0]));
                 Framed::key(grid)
             }
             Some(camera) => {
                 let from = camera.window();
-                let framed = camera.push(frames, settings.ablation.camera);
+                let framed = camera.push(frames, &settings.ablation);
                 if framed.window() != from {
                     self.analysis.look(&framed.window().view_of_tokens(&from))?;
                 }
                 framed
             }
         };
-        let pictures = framed.pictures(frames);
+        let pictures = framed.stilled(frames);
         let analysis = Analysis::of(model, &pictures, (&self.sequence, &framed.window()), &mut self.analysis)?;
+        if let Some(field) = framed.camera.field() {
+            self.analysis.follow(&field, &framed.window())?;
+        }
         self.unit(framed, frames, analysis)
     }
 

@@ -19,8 +19,9 @@ pub use prediction::{CompleteUnit, MaskedTokenPrediction, MaskedTokens};
 pub use synthesis::{Painting, Synthesis};
 
 use super::geometry::Tile;
+use super::warp::Warp;
 use super::{CodecError, Frame};
-use crate::bitstream::{SequenceHeader, Window};
+use crate::bitstream::{MotionField, SequenceHeader, Window};
 use crate::entropy::UnitSymbols;
 use crate::model::{Model, TimeSteps};
 
@@ -131,9 +132,22 @@ impl Reconstruction {
         self.look(unit.camera.window)?;
         let latents = unit.latents.as_ref().map(|(_, latents)| latents);
         let complete = self.prediction.push(model, &unit.tokens, latents, lost)?;
+        let frames = match &mut self.pictures {
+            Some(pictures) => pictures.push(model, unit, &complete, wanted, neural)?,
+            None => vec![],
+        };
+        if let Some(field) = unit.camera.field() {
+            self.follow(&field, &unit.camera.window)?;
+        }
+        Ok(frames)
+    }
+
+    /// Moves with what the last unit's window shows.
+    fn follow(&mut self, field: &MotionField, window: &Window) -> Result<(), CodecError> {
+        self.prediction.follow(field, window)?;
         match &mut self.pictures {
-            Some(pictures) => pictures.push(model, unit, &complete, wanted, neural),
-            None => Ok(vec![]),
+            Some(pictures) => pictures.synthesis.follow(field, window),
+            None => Ok(()),
         }
     }
 }
@@ -164,8 +178,21 @@ impl Pictures {
         };
         let stream = (&self.sequence, &unit.camera.window);
         let mut frames = self.synthesis.run(model, complete, painting, stream)?;
+        if let Some(field) = unit.camera.field() {
+            frames = moved(&field, &frames, unit.camera.positions.len());
+        }
         neural(&frames);
         self.background.push(unit.residual.as_ref(), &mut frames);
         Ok(frames)
     }
+}
+
+/// The last of a unit's pictures, with what moves where it is then. `of`: pictures of the whole unit.
+fn moved(field: &MotionField, pictures: &[Frame], of: usize) -> Vec<Frame> {
+    let first = of - pictures.len().min(of);
+    let moved = |(at, picture): (usize, &Frame)| {
+        let size = (picture.width, picture.height);
+        Warp::moved(field, size, (first + at + 1, of)).of(picture)
+    };
+    pictures.iter().enumerate().map(moved).collect()
 }

@@ -3,7 +3,7 @@
 
 use tch::{Kind, Tensor};
 
-use crate::bitstream::View;
+use crate::bitstream::{MotionField, View, Window};
 use crate::codec::geometry::NEIGHBOURS;
 use crate::codec::CodecError;
 use crate::entropy::{LatentMap, TokenMap, LATENT_SCALE, MASKED};
@@ -68,6 +68,18 @@ impl Unit {
         })
     }
 
+    /// Moves with what a unit's window shows.
+    fn follow(&mut self, sources: &Tensor) -> Result<(), tch::TchError> {
+        let moved = |xs: &Tensor| {
+            xs.f_flatten(0, 1)?
+                .f_index_select(0, sources)?
+                .f_view(xs.size().as_slice())
+        };
+        self.digits = moved(&self.digits)?;
+        self.latents = self.latents.as_ref().map(moved).transpose()?;
+        Ok(())
+    }
+
     /// Where tokens were not sent: `[h, w, 1]`.
     fn masked(&self) -> Result<Tensor, tch::TchError> {
         self.digits.f_select(2, 0)?.f_ge(i64::from(MASKED[0]))?.f_unsqueeze(2)
@@ -97,6 +109,15 @@ impl MaskedTokenPrediction {
             masked_tokens: self.masked_tokens,
             past: self.past.iter().map(|unit| unit.seen(view)).collect::<Result<_, _>>()?,
         })
+    }
+
+    /// Moves with what the last unit's window shows.
+    pub fn follow(&mut self, field: &MotionField, window: &Window) -> Result<(), CodecError> {
+        let Some(first) = self.past.first() else { return Ok(()) };
+        let (columns, rows) = window.tokens();
+        let places: Vec<i64> = (0..(columns * rows) as i64).collect();
+        let sources = Tensor::f_from_slice(&field.moved(window, &places, 1))?.f_to_device(first.digits.device())?;
+        Ok(self.past.iter_mut().try_for_each(|unit| unit.follow(&sources))?)
     }
 
     /// Takes the next unit and fills in its masked tokens. `lost`: positions whose latents are lost and only stood in for, row by row; empty

@@ -6,7 +6,7 @@ use tch::Tensor;
 use super::grid_filter::{filter_grid, has_artefacts};
 use super::patches::frames_of_patches;
 use super::prediction::CompleteUnit;
-use crate::bitstream::{CodingScale, SequenceHeader, View, Window};
+use crate::bitstream::{CodingScale, MotionField, SequenceHeader, View, Window};
 use crate::codec::colour::ycbcr;
 use crate::codec::geometry::Tile;
 use crate::codec::{CodecError, Frame};
@@ -62,6 +62,15 @@ impl Synthesis {
             state.tile = Tile::whole(view.size().1);
             state.decoder.look(view)?;
             state.control.look(view)?;
+        }
+        Ok(())
+    }
+
+    /// Moves with what the last unit's window shows.
+    pub fn follow(&mut self, field: &MotionField, window: &Window) -> Result<(), CodecError> {
+        for state in &mut self.tiles {
+            state.decoder.follow(field, window)?;
+            state.control.follow(field, window)?;
         }
         Ok(())
     }

@@ -1,46 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Streams whose windows follow the camera, with the built-in model.
 
+use super::scenes::{bytes, decode, encode, error, model, view, HEIGHT, WIDTH};
 use super::*;
 use crate::bitstream::slices;
 use crate::entropy::{as_wanted, Masking, WantedLatents, WantedUnit};
-use crate::model::ModelSource;
-
-const WIDTH: usize = 112;
-const HEIGHT: usize = 80;
-
-fn model() -> Arc<Model> {
-    Model::load(&ModelSource::Embedded, "cpu").unwrap()
-}
-
-/// A landscape as a camera sees it from a place, in samples.
-fn view((left, top): (f64, f64), number: usize) -> Frame {
-    let plane = |plane: usize| {
-        let (w, h) = Frame::plane_size(WIDTH, HEIGHT, plane);
-        let scale = if plane == 0 { 1.0 } else { 2.0 };
-        let sample = |at: usize| {
-            let (x, y) = (left + scale * (at % w) as f64, top + scale * (at / w) as f64);
-            let waves = [
-                (0.21, 0.05, 30.0),
-                (0.07, -0.26, 25.0),
-                (-0.39, 0.17, 20.0),
-                (0.031, 0.043, 25.0),
-            ];
-            let sum: f64 = waves
-                .iter()
-                .map(|(a, b, high)| high * (a * x + b * y + high).sin())
-                .sum();
-            (128.0 + if plane == 0 { sum } else { 0.3 * sum }) as u8
-        };
-        (0..w * h).map(sample).collect()
-    };
-    Frame {
-        width: WIDTH,
-        height: HEIGHT,
-        planes: [plane(0), plane(1), plane(2)],
-        pts: Some(number as u64 * FRAME_NS),
-    }
-}
 
 /// A pan of two samples and a half a frame, a little up and down.
 fn pan(t: usize) -> Frame {
@@ -55,34 +19,6 @@ fn settings(quantizer: u32, camera: bool) -> EncoderSettings {
         },
         ..EncoderSettings::at_quantizer(quantizer)
     }
-}
-
-fn encode(settings: EncoderSettings, frames: impl Iterator<Item = Frame>) -> Vec<AccessUnit> {
-    let sequence = SequenceHeader::new(WIDTH as u32, HEIGHT as u32, (25, 1));
-    let mut encoder = Encoder::new(model(), sequence, settings).unwrap();
-    let mut units: Vec<_> = frames.flat_map(|frame| encoder.push(frame, false).unwrap()).collect();
-    units.extend(encoder.drain().unwrap());
-    units
-}
-
-fn decode<'a>(units: impl IntoIterator<Item = &'a AccessUnit>) -> Vec<Frame> {
-    let mut decoder = Decoder::new(model());
-    let decode = |unit: &AccessUnit| decoder.decode(&unit.bytes).unwrap().frames;
-    units.into_iter().flat_map(decode).collect()
-}
-
-/// Mean squared error of luma of frames at their times.
-fn error(frames: &[Frame], source: impl Fn(usize) -> Frame) -> f64 {
-    let of_frame = |frame: &Frame| {
-        let source = source((frame.pts.unwrap() / FRAME_NS) as usize);
-        let pairs = frame.planes[0].iter().zip(&source.planes[0]);
-        pairs.map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum::<f64>() / (WIDTH * HEIGHT) as f64
-    };
-    frames.iter().map(of_frame).sum::<f64>() / frames.len() as f64
-}
-
-fn bytes(units: &[AccessUnit]) -> usize {
-    units.iter().map(|unit| unit.bytes.len()).sum()
 }
 
 #[test]

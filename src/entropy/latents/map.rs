@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Maps of quantised latents, and those of earlier units that a unit refers to.
 
-use crate::bitstream::View;
+use crate::bitstream::{MotionField, View, Window};
 
 /// The latents of a unit: integers, [`super::LATENT_SCALE`] to 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +65,13 @@ impl LatentContext {
         for map in [&mut self.previous, &mut self.older].into_iter().flatten() {
             (map.width, map.height) = view.size();
             map.values = view.within(&map.values, map.channels, 0);
+        }
+    }
+
+    /// Moves with what a unit's window shows.
+    pub fn follow(&mut self, field: &MotionField, window: &Window) {
+        for map in [&mut self.previous, &mut self.older].into_iter().flatten() {
+            map.values = field.moved(window, &map.values, map.channels);
         }
     }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Token maps, and those of earlier units that a unit refers to.
 
-use crate::bitstream::{View, FSQ_LEVELS};
+use crate::bitstream::{MotionField, View, Window, FSQ_LEVELS};
 
 /// Digits of a token.
 pub const DIGITS: usize = FSQ_LEVELS.len();
@@ -72,6 +72,14 @@ impl TokenContext {
         if !self.masked.is_empty() {
             self.masked = view.within(&self.masked, 1, false);
         }
+    }
+
+    /// Moves with what a unit's window shows.
+    pub fn follow(&mut self, field: &MotionField, window: &Window) {
+        for map in [&mut self.previous, &mut self.older].into_iter().flatten() {
+            map.tokens = field.moved(window, &map.tokens, 1);
+        }
+        self.masked = field.moved(window, &self.masked, 1);
     }
 
     /// Makes `map` the previous unit's.

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Follows the camera: finds out where the frames of a unit lie in the world, decides whether the unit's window is to go with them, and puts
-//! them there.
+//! Follows the camera: finds out where the frames of a unit lie in the world, decides whether the unit's window is to go with them, puts them
+//! there, and lets them be searched for what moves by itself.
 
 mod mosaic;
 mod motion;
 
+use super::local_motion::stilled;
+use super::EncoderAblation;
 #[cfg(feature = "train")]
 use crate::bitstream::SequenceHeader;
 use crate::bitstream::{Grid, Position, Window, POSITIONS_PER_SAMPLE};
 use crate::codec::Frame;
-use crate::entropy::{Camera, CameraContext};
+use crate::entropy::{Camera, CameraContext, MotionContext};
 use mosaic::Mosaic;
 use motion::{Displacement, Pyramid};
 
@@ -30,6 +32,8 @@ pub struct CameraTracker {
     /// `None` where no window moves.
     world: Option<World>,
     before: CameraContext,
+    /// What moved by itself in the last unit.
+    motion: MotionContext,
 }
 
 /// What the camera has seen.
@@ -46,6 +50,8 @@ pub struct Framed {
     pub camera: Camera,
     /// As large as the window, one for each frame of the whole unit; empty where they are the frames themselves.
     pictures: Vec<Frame>,
+    /// The same with what moves by itself where it was before the unit; empty where nothing does.
+    stilled: Vec<Frame>,
 }
 
 impl Framed {
@@ -54,6 +60,7 @@ impl Framed {
         Framed {
             camera: Camera::key(grid),
             pictures: vec![],
+            stilled: vec![],
         }
     }
 
@@ -68,6 +75,14 @@ impl Framed {
             false => self.pictures.iter().collect(),
         }
     }
+
+    /// The same with what moves by itself where it was before the unit.
+    pub fn stilled<'a>(&'a self, frames: &[&'a Frame]) -> Vec<&'a Frame> {
+        match self.stilled.is_empty() {
+            true => self.pictures(frames),
+            false => self.stilled.iter().collect(),
+        }
+    }
 }
 
 impl CameraTracker {
@@ -79,6 +94,7 @@ impl CameraTracker {
                 last: pyramid(key),
             }),
             before: Camera::key(grid).context(),
+            motion: MotionContext::default(),
         }
     }
 
@@ -87,25 +103,43 @@ impl CameraTracker {
         self.before.window()
     }
 
-    /// Puts the frames of the next unit, a whole one, where they belong. `follows`: whether the window may move.
-    pub fn push(&mut self, frames: &[&Frame], follows: bool) -> Framed {
+    /// Puts the frames of the next unit, a whole one, where they belong. `ablation`: whether the window may move, and what it shows.
+    pub fn push(&mut self, frames: &[&Frame], ablation: &EncoderAblation) -> Framed {
         let still = Camera::still(&self.before);
         let (Some(world), Some(last)) = (&mut self.world, frames.last()) else {
             return Framed {
                 camera: still,
                 pictures: vec![],
+                stilled: vec![],
             };
         };
-        let (camera, last) = match follows {
+        let (camera, last) = match ablation.camera {
             true => tracked(&self.before, &world.last, frames),
             false => (still, Some(pyramid(last))),
         };
         world.last = last.unwrap_or_else(|| world.last.clone());
-        self.before = camera.context();
-        Framed {
+        let may_warp = ablation.motion && camera.window.grid().may_warp;
+        let shown = may_warp.then(|| world.mosaic.seen(camera.window).clone());
+        let mut framed = Framed {
             pictures: world.mosaic.push(&camera, frames),
             camera,
+            stilled: vec![],
+        };
+        if let Some(shown) = shown {
+            self.still(&shown, &mut framed, frames);
         }
+        self.before = framed.camera.context();
+        framed
+    }
+
+    /// Finds out what moves by itself in a unit. `before`: what was shown before it in its window.
+    fn still(&mut self, before: &Frame, framed: &mut Framed, frames: &[&Frame]) {
+        let window = framed.window();
+        self.motion.look(&self.before.window(), &window);
+        if let Some(found) = stilled(&self.motion, &window, before, &framed.pictures(frames)) {
+            (framed.camera.motion, framed.stilled) = (found.motion, found.pictures);
+        }
+        self.motion = framed.camera.motion.context(&window);
     }
 }
 

@@ -32,6 +32,15 @@ impl Mosaic {
         }
     }
 
+    /// Goes on in another window; what was seen last of each of its places.
+    pub fn seen(&mut self, window: Window) -> &Frame {
+        if self.window != window {
+            self.picture = self.picture.seen(&self.window, &window);
+            self.window = window;
+        }
+        &self.picture
+    }
+
     /// Takes the frames of a unit and gives the pictures of its window, none where those are the frames themselves. What a frame does not
     /// show is taken from the last that did, those after it in the unit too: so that it stands still from the first picture on.
     pub fn push(&mut self, camera: &Camera, frames: &[&Frame]) -> Vec<Frame> {
@@ -42,10 +51,7 @@ impl Mosaic {
             }
             return vec![];
         }
-        if self.window != window {
-            self.picture = self.picture.seen(&self.window, &window);
-            self.window = window;
-        }
+        self.seen(window);
         let offsets = camera
             .positions
             .iter()

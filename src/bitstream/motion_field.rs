@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: MPL-2.0
+//! How what a window shows moves by itself while a unit lasts: a mesh of nodes, one for each macroblock of the window, whose displacements grow
+//! evenly from the picture before the unit to its last frame. Between the nodes displacements are bilinear. All of it is integers: the maps
+//! that contexts come from move with it.
+
+use super::{Window, MACROBLOCK_SIDE};
+
+/// Parts of a luma sample in which places and displacements are measured.
+pub const PARTS: i32 = 16;
+/// From node to node.
+const PITCH: i32 = MACROBLOCK_SIDE as i32 * PARTS;
+/// By how much displacements along an axis differ at most between neighbours on that axis: by less than their distance, or the mesh would fold.
+const SLOPE: i32 = 12 * PARTS;
+/// The same between neighbours across it, where what moves shears off.
+const SHEAR: i32 = 24 * PARTS;
+/// How often a place is looked for that moves to another.
+const STEPS: usize = 16;
+
+/// Columns and rows, in [`PARTS`] of a luma sample.
+pub type Displacement = (i32, i32);
+
+/// Displacements at the nodes, the centres of macroblocks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MotionField {
+    /// Columns and rows of nodes.
+    size: (usize, usize),
+    /// Width and height of the window, in parts of a sample.
+    parts: (i32, i32),
+    nodes: Vec<Displacement>,
+}
+
+impl MotionField {
+    /// Of a window whose macroblocks, row by row, move so far. Neighbours of what moves are drawn along, so that the mesh does not fold, and at
+    /// the window's edges nothing leaves it.
+    pub fn new(window: &Window, wanted: &[Displacement]) -> MotionField {
+        let (columns, rows) = window.macroblocks();
+        let (width, height) = window.size();
+        let along =
+            |axis: &dyn Fn(&Displacement) -> i32, slopes| unfolded(columns, wanted.iter().map(axis).collect(), slopes);
+        let x = along(&|displacement| displacement.0, (SLOPE, SHEAR));
+        let y = along(&|displacement| displacement.1, (SHEAR, SLOPE));
+        let nodes = (0..columns * rows).map(|at| {
+            let near = |value: i32, node: usize, size: usize| {
+                let centre = node as i32 * PITCH + PITCH / 2;
+                let edge = centre.min(size as i32 * PARTS - centre).max(0);
+                let most = edge * SLOPE / PITCH;
+                value.clamp(-most, most)
+            };
+            (near(x[at], at % columns, width), near(y[at], at / columns, height))
+        });
+        MotionField {
+            size: (columns, rows),
+            parts: (width as i32 * PARTS, height as i32 * PARTS),
+            nodes: nodes.collect(),
+        }
+    }
+
+    /// How far what is at a place before the unit has moved at its end.
+    fn at(&self, (x, y): (i32, i32)) -> Displacement {
+        let (columns, rows) = self.size;
+        let (left, right, across) = between(x, columns);
+        let (upper, lower, down) = between(y, rows);
+        let [a, b, c, d] = [(left, upper), (right, upper), (left, lower), (right, lower)]
+            .map(|(column, row)| self.nodes[row * columns + column]);
+        if [a, b, c, d] == [(0, 0); 4] {
+            return (0, 0);
+        }
+        let mixed = |a: i32, b: i32, c: i32, d: i32| {
+            let (upper, lower) = (a * (PITCH - across) + b * across, c * (PITCH - across) + d * across);
+            (upper * (PITCH - down) + lower * down + PITCH * PITCH / 2).div_euclid(PITCH * PITCH)
+        };
+        (
+            mixed(a.0, b.0, c.0, d.0) * inwards(x, self.parts.0) / INSIDE,
+            mixed(a.1, b.1, c.1, d.1) * inwards(y, self.parts.1) / INSIDE,
+        )
+    }
+
+    /// How far from a place what was there before the unit is after a part of it: `(passed, of)` frames.
+    pub fn displacement(&self, place: (i32, i32), (passed, of): (usize, usize)) -> Displacement {
+        let (x, y) = self.at(place);
+        let share = |value: i32| value * passed as i32 / of as i32;
+        (share(x), share(y))
+    }
+
+    /// How far from a place what is there after a part of the unit was before it.
+    pub fn origin(&self, (x, y): (i32, i32), part: (usize, usize)) -> Displacement {
+        let mut origin = (0, 0);
+        for _ in 0..STEPS {
+            let moved = self.displacement((x + origin.0, y + origin.1), part);
+            let next = (-moved.0, -moved.1);
+            if next == origin {
+                break;
+            }
+            origin = next;
+        }
+        origin
+    }
+
+    /// Where each place of a map of the window was before the unit, in 1/256 of a place from there: nothing of those that have not moved.
+    /// `each`: places along a side of a token.
+    pub fn origins(&self, window: &Window, each: usize) -> Vec<(usize, Displacement)> {
+        let (columns, rows) = window.tokens();
+        let (tokens, samples) = window.grid().cell();
+        let (places, parts) = ((tokens as usize * each) as i32, samples as i32 * PARTS);
+        let centre = |at: usize| (2 * at as i32 + 1) * parts / (2 * places);
+        let in_places = |parts_: i32| (parts_ * 256 * places + parts / 2).div_euclid(parts);
+        let width = columns * each;
+        let origin = |at: usize| {
+            let (x, y) = self.origin((centre(at % width), centre(at / width)), (1, 1));
+            (at, (in_places(x), in_places(y)))
+        };
+        let all = (0..width * rows * each).map(origin);
+        all.filter(|(_, origin)| *origin != (0, 0)).collect()
+    }
+
+    /// The same of a map of one value for each place, each taken from the nearest one.
+    pub fn moved<T: Copy>(&self, window: &Window, values: &[T], each_value: usize) -> Vec<T> {
+        let (columns, rows) = window.tokens();
+        let mut moved = values.to_vec();
+        for (at, (x, y)) in self.origins(window, 1) {
+            let nearest = |at: usize, by: i32, size: usize| (at as i32 + ((by + 128) >> 8)).clamp(0, size as i32 - 1);
+            let from = nearest(at / columns, y, rows) as usize * columns + nearest(at % columns, x, columns) as usize;
+            moved[at * each_value..][..each_value].copy_from_slice(&values[from * each_value..][..each_value]);
+        }
+        moved
+    }
+
+    /// The same of macroblocks.
+    pub fn moved_macroblocks<T: Copy>(&self, values: &[T]) -> Vec<T> {
+        let (columns, rows) = self.size;
+        let moved = |at: usize| {
+            let centre = |node: usize| node as i32 * PITCH + PITCH / 2;
+            let (x, y) = self.origin((centre(at % columns), centre(at / columns)), (1, 1));
+            let nearest = |at: usize, by: i32, size: usize| {
+                (at as i32 + (by + PITCH / 2).div_euclid(PITCH)).clamp(0, size as i32 - 1) as usize
+            };
+            values[nearest(at / columns, y, rows) * columns + nearest(at % columns, x, columns)]
+        };
+        (0..columns * rows).map(moved).collect()
+    }
+}
+
+/// From an edge of the window to where its nodes begin.
+const INSIDE: i32 = PITCH / 2;
+
+/// How far a place is from the nearer edge of the window, up to [`INSIDE`].
+fn inwards(place: i32, size: i32) -> i32 {
+    place.min(size - place).clamp(0, INSIDE)
+}
+
+/// The two nodes around a place, and how far it is behind the first.
+fn between(place: i32, nodes: usize) -> (usize, usize, i32) {
+    let last = nodes as i32 - 1;
+    let from_first = (place - PITCH / 2).clamp(0, last * PITCH);
+    let node = (from_first / PITCH).min((last - 1).max(0));
+    (
+        node as usize,
+        ((node + 1).min(last)) as usize,
+        from_first - node * PITCH,
+    )
+}
+
+/// Values of one axis, row by row, with none further from those beside and over it than the slopes, or twice that where they have other signs.
+fn unfolded(columns: usize, values: Vec<i32>, slopes: (i32, i32)) -> Vec<i32> {
+    let spread = |sign: i32| {
+        spread(
+            columns,
+            values.iter().map(|value| (sign * value).max(0)).collect(),
+            slopes,
+        )
+    };
+    spread(1)
+        .into_iter()
+        .zip(spread(-1))
+        .map(|(more, less)| more - less)
+        .collect()
+}
+
+/// Values of 0 or more, raised until none is further below those beside and over it.
+fn spread(columns: usize, mut values: Vec<i32>, (beside, over): (i32, i32)) -> Vec<i32> {
+    if values.iter().all(|value| *value == 0) {
+        return values;
+    }
+    let count = values.len();
+    let raise =
+        |values: &mut Vec<i32>, at: usize, from: usize, slope: i32| values[at] = values[at].max(values[from] - slope);
+    for at in 0..count {
+        if at % columns > 0 {
+            raise(&mut values, at, at - 1, beside);
+        }
+        if at >= columns {
+            raise(&mut values, at, at - columns, over);
+        }
+    }
+    for at in (0..count).rev() {
+        if at % columns + 1 < columns {
+            raise(&mut values, at, at + 1, beside);
+        }
+        if at + columns < count {
+            raise(&mut values, at, at + columns, over);
+        }
+    }
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bitstream::{CodingScale, Grid, SequenceHeader};
+    use proptest::prelude::*;
+
+    fn window(width: u32, height: u32, coding_scale: CodingScale) -> Window {
+        let sequence = SequenceHeader {
+            coding_scale,
+            ..SequenceHeader::new(width, height, (25, 1))
+        };
+        Window::picture(Grid::new(&sequence, 16, 8, true))
+    }
+
+    fn wide() -> Window {
+        window(320, 176, CodingScale::Single)
+    }
+
+    /// Some macroblocks with displacements of up to 40 samples along a row, the others without.
+    fn wanted() -> impl Strategy<Value = Vec<i32>> {
+        let moving = prop_oneof![3 => Just(0), 1 => -40 * PARTS..40 * PARTS];
+        prop::collection::vec(moving, 20 * 11)
+    }
+
+    proptest! {
+        #[test]
+        fn what_moves_along_rows_is_found_where_it_was(
+            wanted in wanted(), x in 0..320 * PARTS, y in 0..176 * PARTS, passed in 1usize..9,
+        ) {
+            // Where two things meet, neither goes on.
+            let wanted: Vec<_> = wanted.into_iter().map(|x| (x.abs(), 0)).collect();
+            let field = MotionField::new(&wide(), &wanted);
+            let moved = field.displacement((x, y), (passed, 8));
+            let found = field.origin((x + moved.0, y), (passed, 8));
+            let off = (moved.0 + found.0).abs();
+            prop_assert!(off <= PARTS && found.1 == 0, "{off} parts off");
+        }
+
+        #[test]
+        fn nothing_leaves_the_window(along in wanted(), down in wanted(), x in 0..320 * PARTS, y in 0..176 * PARTS) {
+            let wanted: Vec<_> = along.into_iter().zip(down).collect();
+            let moved = MotionField::new(&wide(), &wanted).displacement((x, y), (8, 8));
+            prop_assert!((0..320 * PARTS).contains(&(x + moved.0)) && (0..176 * PARTS).contains(&(y + moved.1)));
+        }
+
+        #[test]
+        fn neighbours_are_drawn_along(along in wanted(), down in wanted(), at in 0usize..220) {
+            let wanted: Vec<_> = along.into_iter().zip(down).collect();
+            let nodes = MotionField::new(&wide(), &wanted).nodes;
+            if at % 20 > 0 {
+                let step = (nodes[at].0 - nodes[at - 1].0).abs();
+                prop_assert!(step <= 2 * SLOPE, "{step}");
+            }
+        }
+    }
+
+    /// The middle of a window of 320x176 moves, 5x5 macroblocks.
+    fn middle(displacement: Displacement) -> MotionField {
+        let is_in = |at: usize| (7..12).contains(&(at % 20)) && (3..8).contains(&(at / 20));
+        let wanted: Vec<_> = (0..220)
+            .map(|at| if is_in(at) { displacement } else { (0, 0) })
+            .collect();
+        MotionField::new(&wide(), &wanted)
+    }
+
+    #[test]
+    fn maps_move_by_whole_places() {
+        let field = middle((16 * PARTS, -16 * PARTS));
+        let values: Vec<usize> = (0..220).collect();
+        let moved = field.moved(&wide(), &values, 1);
+        // In the middle of what moved each is one to the right and one above.
+        assert_eq!(moved[4 * 20 + 10], 5 * 20 + 9);
+        assert_eq!((moved[0], moved[219], moved[4 * 20]), (0, 219, 80));
+        assert_eq!(field.moved_macroblocks(&values), moved);
+    }
+
+    #[test]
+    fn what_moves_by_less_than_half_a_place_leaves_its_map() {
+        let field = middle((7 * PARTS, 0));
+        let values: Vec<usize> = (0..220).collect();
+        assert_eq!(field.moved(&wide(), &values, 1), values);
+        let origins = field.origins(&wide(), 4);
+        let (_, origin) = origins.iter().find(|(at, _)| *at == 22 * 80 + 38).unwrap();
+        assert_eq!(*origin, (-7 * 256 / 4, 0), "four places to a token");
+    }
+
+    #[test]
+    fn places_are_those_of_the_coded_picture() {
+        for scale in CodingScale::ALL {
+            let window = window(320, 176, scale);
+            let wanted = vec![(12 * PARTS, 0); window.macroblocks().0 * window.macroblocks().1];
+            let field = MotionField::new(&window, &wanted);
+            let (columns, rows) = window.tokens();
+            let middle = rows / 2 * columns + columns / 2;
+            let origins = field.origins(&window, 1);
+            let (_, origin) = origins.iter().find(|(at, _)| *at == middle).unwrap();
+            let coded = scale.coded(12_000) as i32 * 256 / 16_000;
+            assert!((origin.0 + coded).abs() <= 2, "{origin:?} for {coded} at {scale:?}");
+        }
+    }
+}
