@@ -422,8 +422,8 @@ mod tests {
         let error = UnitHeader::parse(&pack(SequenceHeader { width: 8, ..sequence })).unwrap_err();
         assert_eq!(error.to_string(), "malformed width: 8, legal is 16 to 8192");
         let mut bytes = pack(sequence);
-        bytes[8] = 9;
-        assert_eq!(UnitHeader::parse(&bytes), Err(BitstreamError::UnsupportedVersion(9)));
+        bytes[8] = VERSION + 1;
+        assert_eq!(UnitHeader::parse(&bytes), Err(BitstreamError::UnsupportedVersion(VERSION + 1)));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use macroblocks::{Macroblocks, Vector};
 use search::{Plane, Tracker};
 
 /// What a bit is worth in sums of absolute differences, of samples in every other row of two pictures.
-const LAMBDA: u32 = 1500;
+const LAMBDA: u32 = 1000;
 
 /// What moves in a unit, and its pictures with what moves where it was before.
 pub struct Stilled {
