@@ -423,7 +423,10 @@ mod tests {
         assert_eq!(error.to_string(), "malformed width: 8, legal is 16 to 8192");
         let mut bytes = pack(sequence);
         bytes[8] = VERSION + 1;
-        assert_eq!(UnitHeader::parse(&bytes), Err(BitstreamError::UnsupportedVersion(VERSION + 1)));
+        assert_eq!(
+            UnitHeader::parse(&bytes),
+            Err(BitstreamError::UnsupportedVersion(VERSION + 1))
+        );
     }
 
     #[test]
