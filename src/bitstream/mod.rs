@@ -20,7 +20,7 @@ pub(crate) use access_unit::slices_at_front;
 pub(crate) use header::bytes_to_key_unit;
 pub use header::{find_key_unit, SequenceHeader, UnitHeader, DELTA_FRAMES, MAX_HEADER, MAX_PAYLOAD, SYNC};
 pub use limits::{FSQ_LEVELS, MACROBLOCK_SIDE, MAX_SIZE, MAX_WINDOW_TOKENS, MIN_SIZE};
-pub use motion_field::{Displacement, MotionField, PARTS};
+pub use motion_field::{moved, Displacement, MotionField, PARTS};
 pub use resilience::{Resilience, Slice, GROUPS, MAX_REFERENCE, MAX_SLICES};
 pub use resolution::CodingScale;
 pub use timing::{rounded_like, Clock, FrameTimes, Timing};

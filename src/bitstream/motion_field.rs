@@ -9,7 +9,8 @@ use super::{Window, MACROBLOCK_SIDE};
 pub const PARTS: i32 = 16;
 /// From node to node.
 const PITCH: i32 = MACROBLOCK_SIDE as i32 * PARTS;
-/// By how much displacements along an axis differ at most between neighbours on that axis: by less than their distance, or the mesh would fold.
+/// By how much displacements along an axis differ at most between neighbours on that axis, where both go the same way: by less than their
+/// distance, or the mesh would fold there. Things that meet may fold it.
 const SLOPE: i32 = 12 * PARTS;
 /// The same between neighbours across it, where what moves shears off.
 const SHEAR: i32 = 24 * PARTS;
@@ -30,8 +31,8 @@ pub struct MotionField {
 }
 
 impl MotionField {
-    /// Of a window whose macroblocks, row by row, move so far. Neighbours of what moves are drawn along, so that the mesh does not fold, and at
-    /// the window's edges nothing leaves it.
+    /// Of a window whose macroblocks, row by row, move so far. Neighbours of what moves are drawn along, and at the window's edges nothing
+    /// leaves it.
     pub fn new(window: &Window, wanted: &[Displacement]) -> MotionField {
         let (columns, rows) = window.macroblocks();
         let (width, height) = window.size();
@@ -113,19 +114,19 @@ impl MotionField {
         all.filter(|(_, origin)| *origin != (0, 0)).collect()
     }
 
-    /// The same of a map of one value for each place, each taken from the nearest one.
-    pub fn moved<T: Copy>(&self, window: &Window, values: &[T], each_value: usize) -> Vec<T> {
+    /// Which position's value each position of the window's token map takes after the unit: of the one that is nearest to where it was.
+    pub fn sources(&self, window: &Window) -> Vec<usize> {
         let (columns, rows) = window.tokens();
-        let mut moved = values.to_vec();
+        let mut sources: Vec<usize> = (0..columns * rows).collect();
         for (at, (x, y)) in self.origins(window, 1) {
             let nearest = |at: usize, by: i32, size: usize| (at as i32 + ((by + 128) >> 8)).clamp(0, size as i32 - 1);
-            let from = nearest(at / columns, y, rows) as usize * columns + nearest(at % columns, x, columns) as usize;
-            moved[at * each_value..][..each_value].copy_from_slice(&values[from * each_value..][..each_value]);
+            let (column, row) = (nearest(at % columns, x, columns), nearest(at / columns, y, rows));
+            sources[at] = row as usize * columns + column as usize;
         }
-        moved
+        sources
     }
 
-    /// The same of macroblocks.
+    /// A map of macroblocks after the unit.
     pub fn moved_macroblocks<T: Copy>(&self, values: &[T]) -> Vec<T> {
         let (columns, rows) = self.size;
         let moved = |at: usize| {
@@ -146,6 +147,12 @@ const INSIDE: i32 = PITCH / 2;
 /// How far a place is from the nearer edge of the window, up to [`INSIDE`].
 fn inwards(place: i32, size: i32) -> i32 {
     place.min(size - place).clamp(0, INSIDE)
+}
+
+/// A map with `each` values of a position together, moved: see [`MotionField::sources`].
+pub fn moved<T: Copy>(sources: &[usize], values: &[T], each: usize) -> Vec<T> {
+    let taken = sources.iter().map(|from| &values[from * each..][..each]);
+    taken.flatten().copied().collect()
 }
 
 /// The two nodes around a place, and how far it is behind the first.
@@ -272,7 +279,7 @@ mod tests {
     fn maps_move_by_whole_places() {
         let field = middle((16 * PARTS, -16 * PARTS));
         let values: Vec<usize> = (0..220).collect();
-        let moved = field.moved(&wide(), &values, 1);
+        let moved = field.sources(&wide());
         // In the middle of what moved each is one to the right and one above.
         assert_eq!(moved[4 * 20 + 10], 5 * 20 + 9);
         assert_eq!((moved[0], moved[219], moved[4 * 20]), (0, 219, 80));
@@ -282,8 +289,7 @@ mod tests {
     #[test]
     fn what_moves_by_less_than_half_a_place_leaves_its_map() {
         let field = middle((7 * PARTS, 0));
-        let values: Vec<usize> = (0..220).collect();
-        assert_eq!(field.moved(&wide(), &values, 1), values);
+        assert_eq!(field.sources(&wide()), (0..220).collect::<Vec<_>>());
         let origins = field.origins(&wide(), 4);
         let (_, origin) = origins.iter().find(|(at, _)| *at == 22 * 80 + 38).unwrap();
         assert_eq!(*origin, (-7 * 256 / 4, 0), "four places to a token");
@@ -302,5 +308,36 @@ mod tests {
             let coded = scale.coded(12_000) as i32 * 256 / 16_000;
             assert!((origin.0 + coded).abs() <= 2, "{origin:?} for {coded} at {scale:?}");
         }
+    }
+
+    #[test]
+    fn displacements_are_what_they_were() {
+        // What streams were coded with: another number here is another format.
+        let golden = CodingScale::ALL.map(|scale| {
+            let window = window(310, 170, scale);
+            let (columns, rows) = window.macroblocks();
+            let wanted: Vec<_> = (0..columns * rows)
+                .map(|at| match at % 23 {
+                    3 => (21 * PARTS, -9 * PARTS),
+                    11 => (-14 * PARTS, 30 * PARTS),
+                    _ => (0, 0),
+                })
+                .collect();
+            let field = MotionField::new(&window, &wanted);
+            let mut hasher = crc32fast::Hasher::new();
+            for (at, (x, y)) in field.origins(&window, 2) {
+                [at as i32, x, y]
+                    .iter()
+                    .for_each(|number| hasher.update(&number.to_be_bytes()));
+            }
+            for from in field.sources(&window) {
+                hasher.update(&(from as u32).to_be_bytes());
+            }
+            for from in field.moved_macroblocks(&(0..(columns * rows) as u32).collect::<Vec<_>>()) {
+                hasher.update(&from.to_be_bytes());
+            }
+            hasher.finalize()
+        });
+        assert_eq!(golden, [269318387, 828060537, 4279152836, 695709706, 1301408750]);
     }
 }

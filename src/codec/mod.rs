@@ -11,7 +11,6 @@ mod interpolation;
 mod recon;
 #[cfg(test)]
 mod tests;
-mod warp;
 
 #[cfg(feature = "train")]
 pub(crate) use decoder::follow_neighbours;

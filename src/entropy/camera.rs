@@ -106,7 +106,7 @@ impl Camera {
         }
     }
 
-    /// What moves by itself, in samples; `None` where nothing does.
+    /// How far what moves by itself does; `None` where nothing does.
     pub fn field(&self) -> Option<MotionField> {
         self.motion.field(&self.window)
     }

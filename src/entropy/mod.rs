@@ -25,7 +25,7 @@ pub use latents::{
     LATENT_PHASES, LATENT_SCALE, LATENT_SCALES, LATENT_SOURCES, LATENT_STEPS, LATENT_SYMBOLS, LATENT_TABLE_ROWS,
     MEAN_SCALE, PHASE_ROWS, ROWS_PER_CHANGE, SKIP_ROWS, STEP_ROWS,
 };
-pub use motion::{code_motion, Motion, MotionContext, MotionVector, MAX_VECTORS, VECTORS_PER_SAMPLE};
+pub use motion::{code_motion, Motion, MotionContext, MotionVector, MAX_VECTORS};
 pub use probability::{Probabilities, SymbolModel, PRECISION};
 pub use range_coder::{BitCounter, SymbolCoder, UnitDecoder, UnitEncoder};
 pub use references::References;

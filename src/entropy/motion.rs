@@ -9,8 +9,6 @@ use crate::bitstream::{MotionField, Window, PARTS};
 
 /// A unit has at most so many vectors.
 pub const MAX_VECTORS: usize = 7;
-/// Parts of a luma sample in which vectors are measured.
-pub const VECTORS_PER_SAMPLE: i32 = 2;
 /// How far a vector goes at most along each axis, in samples.
 const MAX_LENGTH: i32 = 256;
 
@@ -31,7 +29,7 @@ const OTHERWISE: [u16; 2 * PATTERNS] = [
 /// The same of the second choice.
 const OTHERWISE_AGAIN: u16 = 0x5000;
 
-/// How far something goes from the picture before a unit to its last frame, columns and rows in [`VECTORS_PER_SAMPLE`] of a luma sample.
+/// How far something goes from the picture before a unit to its last frame, columns and rows in luma samples.
 pub type MotionVector = (i32, i32);
 
 /// What moves in a unit.
@@ -53,9 +51,8 @@ pub struct MotionContext {
 impl Motion {
     /// Displacements in a window; `None` where nothing moves.
     pub fn field(&self, window: &Window) -> Option<MotionField> {
-        let scale = PARTS / VECTORS_PER_SAMPLE;
         let displacement = |number: &u8| match usize::from(*number).checked_sub(1) {
-            Some(at) => (self.vectors[at].0 * scale, self.vectors[at].1 * scale),
+            Some(at) => (self.vectors[at].0 * PARTS, self.vectors[at].1 * PARTS),
             None => (0, 0),
         };
         let wanted: Vec<_> = self.map.iter().map(displacement).collect();
@@ -136,8 +133,7 @@ fn code_vectors(
         let vector = wanted.get(number).copied().unwrap_or(expected);
         let mut axis = |expected: i32, value: i32| -> Result<i32, EntropyError> {
             let value = expected + code_signed(coder, &mut changes, is_new, value - expected)?;
-            let limit = MAX_LENGTH * VECTORS_PER_SAMPLE;
-            (-limit..=limit)
+            (-MAX_LENGTH..=MAX_LENGTH)
                 .contains(&value)
                 .then_some(value)
                 .ok_or(EntropyError::Damaged)
@@ -217,7 +213,7 @@ mod tests {
     }
 
     fn any_motion() -> impl Strategy<Value = Motion> {
-        let far = -MAX_LENGTH * VECTORS_PER_SAMPLE..=MAX_LENGTH * VECTORS_PER_SAMPLE;
+        let far = -MAX_LENGTH..=MAX_LENGTH;
         let vectors = prop::collection::vec((far.clone(), far), 1..=MAX_VECTORS);
         vectors.prop_flat_map(|vectors| {
             let map = prop::collection::vec(0..=vectors.len() as u8, 220);
@@ -261,7 +257,7 @@ mod tests {
     fn nothing_that_moves_takes_no_byte_and_what_goes_on_takes_few() {
         assert_eq!(encoded(&MotionContext::default(), &Motion::default()).len(), 0);
         let block = |left: usize| Motion {
-            vectors: vec![(32, 0)],
+            vectors: vec![(16, 0)],
             map: (0..220)
                 .map(|at| u8::from((left..left + 4).contains(&(at % 20)) && (3..6).contains(&(at / 20))))
                 .collect(),
@@ -282,5 +278,33 @@ mod tests {
         let mut coder = UnitEncoder::new();
         let coded = code_motion(&mut coder, &MotionContext::default(), &Window::picture(grid), &motion);
         assert_eq!((coded, coder.finish()), (Ok(Motion::default()), vec![]));
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let motion = |vectors: &[MotionVector], shift: usize| Motion {
+            vectors: vectors.to_vec(),
+            map: (0..220)
+                .map(|at| match ((at + shift) % 20 / 4, at / 20 / 3) {
+                    (1, 1) => 1,
+                    (2, 1) => 2,
+                    (3, 2) => 3,
+                    _ => 0,
+                })
+                .collect(),
+        };
+        let first = motion(&[(16, 0), (-3, 7), (0, -40)], 0);
+        let second = motion(&[(15, 0), (-3, 7), (0, -40), (9, 9)], 2);
+        let bytes = (
+            encoded(&MotionContext::default(), &first),
+            encoded(&first.context(&window()), &second),
+        );
+        let golden = (
+            vec![
+                254, 36, 23, 21, 116, 158, 208, 230, 158, 138, 222, 247, 39, 216, 73, 179,
+            ],
+            vec![210, 174, 36, 40, 96, 217, 19, 210, 152, 237, 119, 81, 229, 176],
+        );
+        assert_eq!(bytes, golden);
     }
 }

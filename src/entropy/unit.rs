@@ -24,7 +24,7 @@ pub struct ContextModels<'a> {
 /// The symbols of one access unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnitSymbols {
-    /// Where its frames lie; all maps have the size of its window.
+    /// Where its frames lie and what moves in them; all maps have the size of its window.
     pub camera: Camera,
     pub tokens: TokenMap,
     /// How they are coded, and they; `None`: the model has none.
@@ -74,7 +74,7 @@ impl CodedUnit {
 
 impl UnitSymbols {
     /// 16-bit check value: the CRC-32 of the digits in order, then of the latents as big-endian i32, then of the residual, then of the
-    /// camera where it has moved since the key unit, its halves added bit by bit.
+    /// camera where it has moved since the key unit, then of the motion, its halves added bit by bit.
     pub fn check(&self) -> u16 {
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(self.tokens.tokens.as_flattened());
@@ -92,7 +92,7 @@ impl UnitSymbols {
         (crc >> 16 ^ crc) as u16
     }
 
-    /// Goes on in another window, in which all macroblocks are neural.
+    /// Goes on in another window, in which all macroblocks are neural and nothing moves.
     pub fn look(&mut self, window: Window) {
         if window == self.camera.window {
             return;
@@ -107,6 +107,7 @@ impl UnitSymbols {
             *residual = ResidualMap::none(width, height);
         }
         self.camera.window = window;
+        self.camera.motion = Motion::default();
     }
 
     /// Takes over what a slice has, which is nothing beyond its region.
@@ -254,7 +255,7 @@ impl CodingContext {
         self.residual.look(window.view_of_macroblocks(&from).as_ref());
     }
 
-    /// What follows the camera in a payload: tokens, latents, residual, all in the unit's window. A decoder's `wanted` gives the sizes alone. A
+    /// What follows camera and motion in a payload: tokens, latents, residual, all in the unit's window. A decoder's `wanted` gives the sizes alone. A
     /// slice sees nothing of what is beyond its region, here and in the units before.
     fn code(
         &self,
@@ -331,8 +332,9 @@ impl CodingContext {
         }
         self.motion = unit.camera.motion.context(&unit.camera.window);
         if let Some(field) = unit.camera.field() {
-            self.tokens.follow(&field, &unit.camera.window);
-            self.latents.follow(&field, &unit.camera.window);
+            let sources = field.sources(&unit.camera.window);
+            self.tokens.follow(&sources);
+            self.latents.follow(&sources);
         }
     }
 }

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 
-use super::{ErrorResilience, MaskingStrategy, OperatingPoint, RateMode};
-use crate::bitstream::CodingScale;
+use super::{ErrorResilience, MaskingStrategy, OperatingPoint, RateMode, ASSUMED_FRAME_SECONDS};
+use crate::bitstream::{CodingScale, SequenceHeader};
+
+/// Share of a rate that motion takes at most.
+const MOTION_SHARE: f64 = 0.2;
 
 /// What may change while frames flow.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -70,5 +73,17 @@ impl EncoderSettings {
             rate_mode: RateMode::ConstantQuality { quantizer },
             ..EncoderSettings::default()
         }
+    }
+
+    /// At a rate motion takes no more than a part of what a unit of so many frames has: no coarser quality makes it cheaper.
+    pub(super) fn most_motion_bits(&self, sequence: &SequenceHeader, frames: usize) -> f64 {
+        let frame_seconds = match sequence.frame_rate {
+            (0, _) => ASSUMED_FRAME_SECONDS,
+            (num, den) => f64::from(den) / f64::from(num),
+        };
+        let link = self.rate_mode.link();
+        link.map_or(f64::INFINITY, |link| {
+            MOTION_SHARE * link.rate * frame_seconds * frames as f64
+        })
     }
 }

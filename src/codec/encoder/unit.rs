@@ -132,7 +132,11 @@ impl Gop {
             }
             Some(camera) => {
                 let from = camera.window();
-                let framed = camera.push(frames, &settings.ablation);
+                let framed = camera.push(
+                    frames,
+                    &settings.ablation,
+                    settings.most_motion_bits(&self.sequence, frames.len()),
+                );
                 if framed.window() != from {
                     self.analysis.look(&framed.window().view_of_tokens(&from))?;
                 }

@@ -9,6 +9,7 @@ mod grid_filter;
 mod patches;
 mod prediction;
 mod synthesis;
+mod warp;
 
 pub use background::{block_step, coefficients, dequantised, quantised, step_size, Background};
 pub use blocks::{gather, squared_error};
@@ -17,9 +18,9 @@ pub use dct::{forward, Block};
 pub(crate) use prediction::nearest_tokens;
 pub use prediction::{CompleteUnit, MaskedTokenPrediction, MaskedTokens};
 pub use synthesis::{Painting, Synthesis};
+pub use warp::Warp;
 
 use super::geometry::Tile;
-use super::warp::Warp;
 use super::{CodecError, Frame};
 use crate::bitstream::{MotionField, SequenceHeader, Window};
 use crate::entropy::UnitSymbols;
@@ -121,7 +122,7 @@ impl Reconstruction {
 
     /// Takes the next unit and gives the pictures that are wanted of its group, as large as its window, with what repeats behind the last of
     /// a short unit. `lost`: the positions that were lost, row by row; empty where none are. `neural` sees them as the networks painted
-    /// them, before static regions are put in; it is not called where nothing is painted.
+    /// them, with what moves where it is, before static regions are put in; it is not called where nothing is painted.
     pub fn push(
         &mut self,
         model: &Model,

@@ -114,9 +114,8 @@ impl MaskedTokenPrediction {
     /// Moves with what the last unit's window shows.
     pub fn follow(&mut self, field: &MotionField, window: &Window) -> Result<(), CodecError> {
         let Some(first) = self.past.first() else { return Ok(()) };
-        let (columns, rows) = window.tokens();
-        let places: Vec<i64> = (0..(columns * rows) as i64).collect();
-        let sources = Tensor::f_from_slice(&field.moved(window, &places, 1))?.f_to_device(first.digits.device())?;
+        let sources: Vec<i64> = field.sources(window).into_iter().map(|at| at as i64).collect();
+        let sources = Tensor::f_from_slice(&sources)?.f_to_device(first.digits.device())?;
         Ok(self.past.iter_mut().try_for_each(|unit| unit.follow(&sources))?)
     }
 

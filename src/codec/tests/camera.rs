@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Streams whose windows follow the camera, with the built-in model.
 
-use super::scenes::{bytes, decode, encode, error, model, view, HEIGHT, WIDTH};
+use super::scenes::{bytes, decode, encode, error, model, painted, view, HEIGHT, WIDTH};
 use super::*;
 use crate::bitstream::slices;
 use crate::entropy::{as_wanted, Masking, WantedLatents, WantedUnit};
@@ -222,22 +222,8 @@ fn a_rate_is_kept_on_the_way() {
 #[test]
 fn part_of_a_unit_is_shown_at_its_own_places() {
     let units = encode(settings(16, true), (0..41).map(pan));
-    let painted = |wanted: fn(usize) -> Wanted| {
-        let mut entropy = EntropyDecoder::new(model());
-        let mut painter = Painter::new(model(), DecoderSettings::default());
-        let paint = |(at, unit): (usize, &AccessUnit)| {
-            let symbols = entropy.decode(&unit.bytes).unwrap();
-            painter.run(&symbols, wanted(at)).unwrap()
-        };
-        units
-            .iter()
-            .enumerate()
-            .flat_map(paint)
-            .flatten()
-            .collect::<Vec<Frame>>()
-    };
-    let whole = painted(|_| Wanted::All);
-    let parts = painted(|at| match at {
+    let whole = painted(&units, |_| Wanted::All);
+    let parts = painted(&units, |at| match at {
         2 => Wanted::None,
         3 | 4 => Wanted::Last,
         _ => Wanted::All,

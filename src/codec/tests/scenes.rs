@@ -67,3 +67,14 @@ pub fn error(frames: &[Frame], source: impl Fn(usize) -> Frame) -> f64 {
 pub fn bytes(units: &[AccessUnit]) -> usize {
     units.iter().map(|unit| unit.bytes.len()).sum()
 }
+
+/// The frames of units that are painted, as each unit, by number, is wanted.
+pub fn painted(units: &[AccessUnit], wanted: fn(usize) -> Wanted) -> Vec<Frame> {
+    let mut entropy = EntropyDecoder::new(model());
+    let mut painter = Painter::new(model(), DecoderSettings::default());
+    let paint = |(at, unit): (usize, &AccessUnit)| {
+        let symbols = entropy.decode(&unit.bytes).unwrap();
+        painter.run(&symbols, wanted(at)).unwrap()
+    };
+    units.iter().enumerate().flat_map(paint).flatten().collect()
+}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Maps of quantised latents, and those of earlier units that a unit refers to.
 
-use crate::bitstream::{MotionField, View, Window};
+use crate::bitstream::{moved, View};
 
 /// The latents of a unit: integers, [`super::LATENT_SCALE`] to 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,10 +68,10 @@ impl LatentContext {
         }
     }
 
-    /// Moves with what a unit's window shows.
-    pub fn follow(&mut self, field: &MotionField, window: &Window) {
+    /// Moves with what a unit's window shows: see [`crate::bitstream::MotionField::sources`].
+    pub fn follow(&mut self, sources: &[usize]) {
         for map in [&mut self.previous, &mut self.older].into_iter().flatten() {
-            map.values = field.moved(window, &map.values, map.channels);
+            map.values = moved(sources, &map.values, map.channels);
         }
     }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Token maps, and those of earlier units that a unit refers to.
 
-use crate::bitstream::{MotionField, View, Window, FSQ_LEVELS};
+use crate::bitstream::{moved, View, FSQ_LEVELS};
 
 /// Digits of a token.
 pub const DIGITS: usize = FSQ_LEVELS.len();
@@ -74,12 +74,12 @@ impl TokenContext {
         }
     }
 
-    /// Moves with what a unit's window shows.
-    pub fn follow(&mut self, field: &MotionField, window: &Window) {
+    /// Moves with what a unit's window shows: see [`crate::bitstream::MotionField::sources`].
+    pub fn follow(&mut self, sources: &[usize]) {
         for map in [&mut self.previous, &mut self.older].into_iter().flatten() {
-            map.tokens = field.moved(window, &map.tokens, 1);
+            map.tokens = moved(sources, &map.tokens, 1);
         }
-        self.masked = field.moved(window, &self.masked, 1);
+        self.masked = moved(sources, &self.masked, 1);
     }
 
     /// Makes `map` the previous unit's.

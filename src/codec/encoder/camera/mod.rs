@@ -103,8 +103,9 @@ impl CameraTracker {
         self.before.window()
     }
 
-    /// Puts the frames of the next unit, a whole one, where they belong. `ablation`: whether the window may move, and what it shows.
-    pub fn push(&mut self, frames: &[&Frame], ablation: &EncoderAblation) -> Framed {
+    /// Puts the frames of the next unit, a whole one, where they belong. `ablation`: whether the window may move, and what it shows, with
+    /// so many bits at most.
+    pub fn push(&mut self, frames: &[&Frame], ablation: &EncoderAblation, most_motion_bits: f64) -> Framed {
         let still = Camera::still(&self.before);
         let (Some(world), Some(last)) = (&mut self.world, frames.last()) else {
             return Framed {
@@ -126,17 +127,17 @@ impl CameraTracker {
             stilled: vec![],
         };
         if let Some(shown) = shown {
-            self.still(&shown, &mut framed, frames);
+            self.still((&shown, most_motion_bits), &mut framed, frames);
         }
         self.before = framed.camera.context();
         framed
     }
 
     /// Finds out what moves by itself in a unit. `before`: what was shown before it in its window.
-    fn still(&mut self, before: &Frame, framed: &mut Framed, frames: &[&Frame]) {
+    fn still(&mut self, (before, most_bits): (&Frame, f64), framed: &mut Framed, frames: &[&Frame]) {
         let window = framed.window();
         self.motion.look(&self.before.window(), &window);
-        if let Some(found) = stilled(&self.motion, &window, before, &framed.pictures(frames)) {
+        if let Some(found) = stilled((&self.motion, most_bits), &window, before, &framed.pictures(frames)) {
             (framed.camera.motion, framed.stilled) = (found.motion, found.pictures);
         }
         self.motion = framed.camera.motion.context(&window);

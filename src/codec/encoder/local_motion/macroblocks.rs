@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What vectors gain at each macroblock, and which of them are worth their bits.
 
-use super::search::{Plane, Shift, Tracker};
+use super::search::{Plane, Tracker};
 use super::LAMBDA;
 use crate::bitstream::{Window, MACROBLOCK_SIDE};
-use crate::codec::warp::Warp;
-use crate::entropy::{Motion, MotionContext, MotionVector, MAX_VECTORS, VECTORS_PER_SAMPLE};
+use crate::codec::recon::Warp;
+use crate::entropy::{Motion, MotionContext, MotionVector, MAX_VECTORS};
 
 const SIDE: usize = MACROBLOCK_SIDE as usize;
 /// Every so many rows of a macroblock are looked at.
@@ -26,7 +26,7 @@ const PASSES: usize = 3;
 
 /// How far something moves, and what macroblocks that have changed cost if they follow it.
 pub struct Vector {
-    pub shift: Shift,
+    pub shift: MotionVector,
     costs: Vec<u32>,
 }
 
@@ -55,7 +55,7 @@ impl<'a> Macroblocks<'a> {
     }
 
     /// How much a macroblock differs from what is at a shift, which is that of the last picture.
-    fn cost(&self, at: usize, shift: Shift) -> u32 {
+    fn cost(&self, at: usize, shift: MotionVector) -> u32 {
         let corner = (at % self.columns * SIDE, at / self.columns * SIDE);
         let difference = |&(passed, picture): &(usize, &Plane)| {
             let part = |way: i32| {
@@ -99,7 +99,7 @@ impl<'a> Macroblocks<'a> {
 
     /// The vectors that are worth their bits, for those that have changed.
     pub fn vectors(&self, tracker: &Tracker, changed: &[(usize, u32)], before: &MotionContext) -> Vec<Vector> {
-        let with_costs = |shift: Shift| Vector {
+        let with_costs = |shift: MotionVector| Vector {
             shift,
             costs: changed.iter().map(|&(at, _)| self.cost(at, shift)).collect(),
         };
@@ -107,26 +107,26 @@ impl<'a> Macroblocks<'a> {
         chosen(changed, candidates.into_iter().map(with_costs).collect())
     }
 
-    /// Shifts that gain most, those that are nearly the same together.
-    fn candidates(&self, tracker: &Tracker, changed: &[(usize, u32)], before: &MotionContext) -> Vec<Shift> {
-        let mut found: Vec<(Shift, u32)> = vec![];
+    /// MotionVectors that gain most, those that are nearly the same together.
+    fn candidates(&self, tracker: &Tracker, changed: &[(usize, u32)], before: &MotionContext) -> Vec<MotionVector> {
+        let mut found: Vec<(MotionVector, u32)> = vec![];
         for &(at, cost) in changed {
             let shift = self.refined(at, tracker.shift((at % self.columns, at / self.columns)));
             let gain = cost.saturating_sub(self.cost(at, shift));
             if shift == (0, 0) || gain == 0 {
                 continue;
             }
-            let is_same =
-                |(other, _): &&mut (Shift, u32)| (other.0 - shift.0).abs() <= SAME && (other.1 - shift.1).abs() <= SAME;
+            let is_same = |(other, _): &&mut (MotionVector, u32)| {
+                (other.0 - shift.0).abs() <= SAME && (other.1 - shift.1).abs() <= SAME
+            };
             match found.iter_mut().find(is_same) {
                 Some((_, sum)) => *sum += gain,
                 None => found.push((shift, gain)),
             }
         }
         found.sort_by_key(|(_, gain)| std::cmp::Reverse(*gain));
-        let samples = |&(x, y): &MotionVector| (x / VECTORS_PER_SAMPLE, y / VECTORS_PER_SAMPLE);
-        let known = before.vectors().iter().map(samples).filter(|shift| *shift != (0, 0));
-        let mut candidates: Vec<Shift> = known.collect();
+        let known = before.vectors().iter().copied().filter(|shift| *shift != (0, 0));
+        let mut candidates: Vec<MotionVector> = known.collect();
         let new = found.into_iter().map(|(shift, _)| shift);
         for shift in new.take(CANDIDATES) {
             if !candidates.contains(&shift) {
@@ -137,7 +137,7 @@ impl<'a> Macroblocks<'a> {
     }
 
     /// The best of the samples around a shift.
-    fn refined(&self, at: usize, shift: Shift) -> Shift {
+    fn refined(&self, at: usize, shift: MotionVector) -> MotionVector {
         let around = (-1..=1).flat_map(|y| (-1..=1).map(move |x| (x, y)));
         let tried = around.map(|(x, y)| (shift.0 + x, shift.1 + y));
         tried.min_by_key(|&shift| self.cost(at, shift)).unwrap_or(shift)

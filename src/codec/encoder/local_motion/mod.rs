@@ -5,9 +5,9 @@ mod macroblocks;
 mod search;
 
 use crate::bitstream::Window;
-use crate::codec::warp::Warp;
+use crate::codec::recon::Warp;
 use crate::codec::Frame;
-use crate::entropy::{code_motion, BitCounter, Motion, MotionContext, MotionVector, MAX_VECTORS, VECTORS_PER_SAMPLE};
+use crate::entropy::{code_motion, BitCounter, Motion, MotionContext, MotionVector, MAX_VECTORS};
 use macroblocks::{Macroblocks, Vector};
 use search::{Plane, Tracker};
 
@@ -20,8 +20,14 @@ pub struct Stilled {
     pub pictures: Vec<Frame>,
 }
 
-/// What moves between the picture before a unit and the unit's own in its window; `None` where following it is not worth its bits.
-pub fn stilled(before: &MotionContext, window: &Window, reference: &Frame, pictures: &[&Frame]) -> Option<Stilled> {
+/// What moves between the picture before a unit and the unit's own in its window; `None` where following it is not worth its bits, or takes
+/// more than `most_bits`.
+pub fn stilled(
+    (before, most_bits): (&MotionContext, f64),
+    window: &Window,
+    reference: &Frame,
+    pictures: &[&Frame],
+) -> Option<Stilled> {
     let planes: Vec<Plane> = pictures.iter().map(|picture| Plane::of(picture)).collect();
     let reference = Plane::of(reference);
     let macroblocks = Macroblocks::new(window, &reference, &planes);
@@ -39,6 +45,9 @@ pub fn stilled(before: &MotionContext, window: &Window, reference: &Frame, pictu
         let motion = ordered(vectors, macroblocks.map(&changed, vectors), before)?;
         let mut bits = BitCounter::default();
         code_motion(&mut bits, before, window, &motion).ok()?;
+        if bits.0 > most_bits {
+            return None;
+        }
         let cost = macroblocks.cost_after(&motion, window)? + f64::from(LAMBDA) * bits.0;
         Some((cost, motion))
     });
@@ -59,15 +68,11 @@ fn warped(motion: &Motion, window: &Window, pictures: &[&Frame]) -> Option<Vec<F
 
 /// Motion with the vectors that are followed, in the order of those of the unit before that they go on from. `None` where none is.
 fn ordered(vectors: &[Vector], map: Vec<u8>, before: &MotionContext) -> Option<Motion> {
-    let scaled = |vector: &Vector| {
-        let (x, y) = vector.shift;
-        (x * VECTORS_PER_SAMPLE, y * VECTORS_PER_SAMPLE)
-    };
     let mut left: Vec<(usize, MotionVector)> = vectors
         .iter()
         .enumerate()
         .filter(|(number, _)| map.contains(&(*number as u8 + 1)))
-        .map(|(number, vector)| (number, scaled(vector)))
+        .map(|(number, vector)| (number, vector.shift))
         .collect();
     let mut order = vec![];
     for known in before.vectors().iter().take(left.len()) {

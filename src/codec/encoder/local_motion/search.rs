@@ -2,8 +2,9 @@
 //! How far each macroblock moves while a unit lasts: tracked from frame to frame at half the size, over twice as many frames each time.
 
 use crate::bitstream::MACROBLOCK_SIDE;
-use crate::codec::warp::Warp;
+use crate::codec::recon::Warp;
 use crate::codec::Frame;
+use crate::entropy::MotionVector;
 
 const SIDE: usize = MACROBLOCK_SIDE as usize;
 /// Samples of half the size that are searched around, from the picture before the unit to its first frame, and at every later one around where
@@ -12,9 +13,6 @@ const FIRST_REACH: i32 = 4;
 const REACH: i32 = 2;
 /// What a sample of displacement must be better, in sums of absolute differences: of equal ones the nearest to the guess.
 const DISTANCE_PRICE: u32 = 4;
-
-/// Columns and rows in luma samples.
-pub type Shift = (i32, i32);
 
 /// Luma of a picture.
 pub struct Plane<'a> {
@@ -76,7 +74,7 @@ impl<'a> Plane<'a> {
         (left, top): (usize, usize),
         (side, stride): (usize, usize),
         other: &Plane,
-        shift: Shift,
+        shift: MotionVector,
     ) -> u32 {
         let (width, height) = (side.min(self.width - left), side.min(self.height - top));
         let from = left as i32 + shift.0;
@@ -118,7 +116,7 @@ impl Tracker {
     }
 
     /// How far a macroblock goes to the last frame, in even luma samples.
-    pub fn shift(&self, (column, row): (usize, usize)) -> Shift {
+    pub fn shift(&self, (column, row): (usize, usize)) -> MotionVector {
         let corner = (column * SIDE / 2, row * SIDE / 2);
         if corner.0 >= self.before.width || corner.1 >= self.before.height {
             return (0, 0);
@@ -132,7 +130,7 @@ impl Tracker {
         (2 * shift.0, 2 * shift.1)
     }
 
-    fn nearest(&self, corner: (usize, usize), frame: &Plane, guess: Shift, reach: i32) -> Shift {
+    fn nearest(&self, corner: (usize, usize), frame: &Plane, guess: MotionVector, reach: i32) -> MotionVector {
         let around = (-reach..=reach).flat_map(|y| (-reach..=reach).map(move |x| (x, y)));
         let tried = around.map(|(x, y)| {
             let shift = (guess.0 + x, guess.1 + y);

@@ -138,7 +138,7 @@ const fn weights() -> [[i32; TAPS]; PARTS as usize] {
     let mut weights = [[0; TAPS]; PARTS as usize];
     let mut part = 0;
     while part < PARTS {
-        // In 1 / 16^3, of which 2 are needed: halves.
+        // Polynomials of the phase, in halves of 1 / 16^3.
         let (t, one) = (part, PARTS);
         let (t2, t3) = (t * t * one, t * t * t);
         let t1 = t * one * one;
@@ -160,4 +160,60 @@ const fn weights() -> [[i32; TAPS]; PARTS as usize] {
         part += 1;
     }
     weights
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A picture whose samples are all different from those beside them.
+    fn picture() -> Frame {
+        let plane = |number: usize| {
+            let (width, height) = Frame::plane_size(48, 32, number);
+            (0..width * height)
+                .map(|at| (at % width * 5 + at / width * 3 + number) as u8 % 251)
+                .collect()
+        };
+        Frame {
+            planes: [plane(0), plane(1), plane(2)],
+            ..Frame::grey(48, 32)
+        }
+    }
+
+    fn shifted(by: Displacement) -> Frame {
+        Warp::new((48, 32), |_| by).of(&picture())
+    }
+
+    #[test]
+    fn weights_add_up_to_one_and_mirror_each_other() {
+        for (part, weights) in WEIGHTS.iter().enumerate() {
+            assert_eq!(weights.iter().sum::<i32>(), ONE, "part {part}");
+            let mirrored: Vec<i32> = WEIGHTS[(16 - part) % 16].iter().rev().copied().collect();
+            assert!(part % 8 == 0 || mirrored == weights, "part {part}");
+        }
+    }
+
+    #[test]
+    fn whole_samples_are_the_samples_themselves_and_chroma_moves_half_as_far() {
+        let (before, after) = (picture(), shifted((4 * PARTS, -2 * PARTS)));
+        assert_eq!(after.planes[0][10 * 48 + 20], before.planes[0][8 * 48 + 24]);
+        assert_eq!(after.planes[1][10 * 24 + 10], before.planes[1][9 * 24 + 12]);
+        assert_eq!(shifted((0, 0)), before);
+    }
+
+    #[test]
+    fn edges_are_repeated() {
+        let (before, after) = (picture(), shifted((100 * PARTS, 0)));
+        let last = |row: usize| before.planes[0][row * 48 + 47];
+        assert!((0..32).all(|row| after.planes[0][row * 48..][..48]
+            .iter()
+            .all(|sample| *sample == last(row))));
+    }
+
+    #[test]
+    fn a_half_lies_between() {
+        let after = shifted((PARTS / 2, 0));
+        // Columns are five apart.
+        assert_eq!(after.planes[0][10 * 48 + 20], picture().planes[0][10 * 48 + 20] + 3);
+    }
 }
