@@ -102,43 +102,42 @@ impl MotionField {
     pub fn origins(&self, window: &Window, each: usize) -> Vec<(usize, Displacement)> {
         let (columns, rows) = window.tokens();
         let (tokens, samples) = window.grid().cell();
-        let (places, parts) = ((tokens as usize * each) as i32, samples as i32 * PARTS);
+        let places = (tokens as usize * each) as i32;
+        self.origins_in((columns * each, rows * each), (places, samples as i32 * PARTS))
+    }
+
+    /// The same of a map of so many columns and rows, of which so many places are as long as so many parts of a sample.
+    fn origins_in(&self, (columns, rows): (usize, usize), (places, parts): (i32, i32)) -> Vec<(usize, Displacement)> {
         let centre = |at: usize| (2 * at as i32 + 1) * parts / (2 * places);
-        let in_places = |parts_: i32| (parts_ * 256 * places + parts / 2).div_euclid(parts);
-        let width = columns * each;
+        let in_places = |way: i32| (way * 256 * places + parts / 2).div_euclid(parts);
         let origin = |at: usize| {
-            let (x, y) = self.origin((centre(at % width), centre(at / width)), (1, 1));
+            let (x, y) = self.origin((centre(at % columns), centre(at / columns)), (1, 1));
             (at, (in_places(x), in_places(y)))
         };
-        let all = (0..width * rows * each).map(origin);
+        let all = (0..columns * rows).map(origin);
         all.filter(|(_, origin)| *origin != (0, 0)).collect()
     }
 
     /// Which position's value each position of the window's token map takes after the unit: of the one that is nearest to where it was.
     pub fn sources(&self, window: &Window) -> Vec<usize> {
-        let (columns, rows) = window.tokens();
-        let mut sources: Vec<usize> = (0..columns * rows).collect();
-        for (at, (x, y)) in self.origins(window, 1) {
-            let nearest = |at: usize, by: i32, size: usize| (at as i32 + ((by + 128) >> 8)).clamp(0, size as i32 - 1);
-            let (column, row) = (nearest(at % columns, x, columns), nearest(at / columns, y, rows));
-            sources[at] = row as usize * columns + column as usize;
-        }
-        sources
+        nearest(window.tokens(), self.origins(window, 1))
     }
 
-    /// A map of macroblocks after the unit.
-    pub fn moved_macroblocks<T: Copy>(&self, values: &[T]) -> Vec<T> {
-        let (columns, rows) = self.size;
-        let moved = |at: usize| {
-            let centre = |node: usize| node as i32 * PITCH + PITCH / 2;
-            let (x, y) = self.origin((centre(at % columns), centre(at / columns)), (1, 1));
-            let nearest = |at: usize, by: i32, size: usize| {
-                (at as i32 + (by + PITCH / 2).div_euclid(PITCH)).clamp(0, size as i32 - 1) as usize
-            };
-            values[nearest(at / columns, y, rows) * columns + nearest(at % columns, x, columns)]
-        };
-        (0..columns * rows).map(moved).collect()
+    /// The same of macroblocks.
+    pub fn sources_of_macroblocks(&self) -> Vec<usize> {
+        nearest(self.size, self.origins_in(self.size, (1, PITCH)))
     }
+}
+
+/// The places that are nearest to those that a map of so many columns and rows has its values from.
+fn nearest((columns, rows): (usize, usize), origins: Vec<(usize, Displacement)>) -> Vec<usize> {
+    let mut sources: Vec<usize> = (0..columns * rows).collect();
+    for (at, (x, y)) in origins {
+        let along =
+            |at: usize, by: i32, size: usize| (at as i32 + ((by + 128) >> 8)).clamp(0, size as i32 - 1) as usize;
+        sources[at] = along(at / columns, y, rows) * columns + along(at % columns, x, columns);
+    }
+    sources
 }
 
 /// From an edge of the window to where its nodes begin.
@@ -169,18 +168,12 @@ fn between(place: i32, nodes: usize) -> (usize, usize, i32) {
 
 /// Values of one axis, row by row, with none further from those beside and over it than the slopes, or twice that where they have other signs.
 fn unfolded(columns: usize, values: Vec<i32>, slopes: (i32, i32)) -> Vec<i32> {
-    let spread = |sign: i32| {
-        spread(
-            columns,
-            values.iter().map(|value| (sign * value).max(0)).collect(),
-            slopes,
-        )
+    let one_way = |sign: i32| {
+        let values = values.iter().map(|value| (sign * value).max(0));
+        spread(columns, values.collect(), slopes)
     };
-    spread(1)
-        .into_iter()
-        .zip(spread(-1))
-        .map(|(more, less)| more - less)
-        .collect()
+    let both = one_way(1).into_iter().zip(one_way(-1));
+    both.map(|(more, less)| more - less).collect()
 }
 
 /// Values of 0 or more, raised until none is further below those beside and over it.
@@ -239,7 +232,7 @@ mod tests {
         fn what_moves_along_rows_is_found_where_it_was(
             wanted in wanted(), x in 0..320 * PARTS, y in 0..176 * PARTS, passed in 1usize..9,
         ) {
-            // Where two things meet, neither goes on.
+            // All to the right: where things meet the mesh may fold.
             let wanted: Vec<_> = wanted.into_iter().map(|x| (x.abs(), 0)).collect();
             let field = MotionField::new(&wide(), &wanted);
             let moved = field.displacement((x, y), (passed, 8));
@@ -278,12 +271,11 @@ mod tests {
     #[test]
     fn maps_move_by_whole_places() {
         let field = middle((16 * PARTS, -16 * PARTS));
-        let values: Vec<usize> = (0..220).collect();
         let moved = field.sources(&wide());
         // In the middle of what moved each is one to the right and one above.
         assert_eq!(moved[4 * 20 + 10], 5 * 20 + 9);
         assert_eq!((moved[0], moved[219], moved[4 * 20]), (0, 219, 80));
-        assert_eq!(field.moved_macroblocks(&values), moved);
+        assert_eq!(field.sources_of_macroblocks(), moved);
     }
 
     #[test]
@@ -333,8 +325,8 @@ mod tests {
             for from in field.sources(&window) {
                 hasher.update(&(from as u32).to_be_bytes());
             }
-            for from in field.moved_macroblocks(&(0..(columns * rows) as u32).collect::<Vec<_>>()) {
-                hasher.update(&from.to_be_bytes());
+            for from in field.sources_of_macroblocks() {
+                hasher.update(&(from as u32).to_be_bytes());
             }
             hasher.finalize()
         });

@@ -330,8 +330,9 @@ impl CodingContext {
         if let Some(residual) = &unit.residual {
             self.residual.push(residual);
         }
-        self.motion = unit.camera.motion.context(&unit.camera.window);
-        if let Some(field) = unit.camera.field() {
+        let field = unit.camera.field();
+        self.motion = unit.camera.motion.context(field.as_ref());
+        if let Some(field) = field {
             let sources = field.sources(&unit.camera.window);
             self.tokens.follow(&sources);
             self.latents.follow(&sources);

@@ -75,3 +75,38 @@ pub fn seen(xs: &Tensor, rows: i64, view: &View) -> Result<Tensor> {
     let columns = places(view.columns().map(|x| x as i64).collect())?;
     xs.f_index_select(rows, &lines)?.f_index_select(rows + 1, &columns)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bitstream::{Grid, SequenceHeader, PARTS};
+
+    fn window() -> Window {
+        Window::picture(Grid::new(&SequenceHeader::new(128, 96, (25, 1)), 16, 8, true))
+    }
+
+    /// Columns of a map with two positions along a side of a token, after all of its middle has moved to the right.
+    fn moved(samples: i32) -> Tensor {
+        let wanted = [(samples * PARTS, 0); 48];
+        let field = MotionField::new(&window(), &wanted);
+        let columns = Tensor::arange(16, (Kind::Float, Device::Cpu)).view([1, 1, 16, 1]);
+        let map = columns.expand([1, 12, 16, 1], false);
+        Moved::new(&field, &window(), 2, Device::Cpu)
+            .unwrap()
+            .of(&map, 1)
+            .unwrap()
+    }
+
+    #[test]
+    fn positions_take_what_was_there_and_between() {
+        // A position has eight samples.
+        for (samples, from) in [(8, 7.0), (4, 7.5), (2, 7.75)] {
+            assert_eq!(moved(samples).double_value(&[0, 6, 8, 0]), from, "{samples} samples");
+        }
+    }
+
+    #[test]
+    fn what_has_not_moved_stays() {
+        assert_eq!(moved(0).double_value(&[0, 6, 8, 0]), 8.0);
+    }
+}

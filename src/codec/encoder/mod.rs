@@ -303,8 +303,14 @@ impl Encoder {
             Some((first, last)) if last > first => Some((last - first) as f64 / 1e9 / (frames.len() - 1) as f64),
             _ => self.frame_seconds,
         };
-        let (num, den) = self.sequence.frame_rate;
-        let nominal = (num > 0).then(|| f64::from(den) / f64::from(num));
-        spacing.or(nominal).unwrap_or(ASSUMED_FRAME_SECONDS) * frames.len().max(1) as f64
+        spacing.unwrap_or(nominal_frame_seconds(&self.sequence)) * frames.len().max(1) as f64
+    }
+}
+
+/// How long a frame lasts by the header of its sequence.
+fn nominal_frame_seconds(sequence: &SequenceHeader) -> f64 {
+    match sequence.frame_rate {
+        (0, _) => ASSUMED_FRAME_SECONDS,
+        (num, den) => f64::from(den) / f64::from(num),
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-use super::{ErrorResilience, MaskingStrategy, OperatingPoint, RateMode, ASSUMED_FRAME_SECONDS};
+use super::{nominal_frame_seconds, ErrorResilience, MaskingStrategy, OperatingPoint, RateMode};
 use crate::bitstream::{CodingScale, SequenceHeader};
 
 /// Share of a rate that motion takes at most.
@@ -77,13 +77,8 @@ impl EncoderSettings {
 
     /// At a rate motion takes no more than a part of what a unit of so many frames has: no coarser quality makes it cheaper.
     pub(super) fn most_motion_bits(&self, sequence: &SequenceHeader, frames: usize) -> f64 {
-        let frame_seconds = match sequence.frame_rate {
-            (0, _) => ASSUMED_FRAME_SECONDS,
-            (num, den) => f64::from(den) / f64::from(num),
-        };
+        let seconds = nominal_frame_seconds(sequence) * frames as f64;
         let link = self.rate_mode.link();
-        link.map_or(f64::INFINITY, |link| {
-            MOTION_SHARE * link.rate * frame_seconds * frames as f64
-        })
+        link.map_or(f64::INFINITY, |link| MOTION_SHARE * link.rate * seconds)
     }
 }

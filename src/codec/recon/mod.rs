@@ -133,11 +133,12 @@ impl Reconstruction {
         self.look(unit.camera.window)?;
         let latents = unit.latents.as_ref().map(|(_, latents)| latents);
         let complete = self.prediction.push(model, &unit.tokens, latents, lost)?;
+        let field = unit.camera.field();
         let frames = match &mut self.pictures {
-            Some(pictures) => pictures.push(model, unit, &complete, wanted, neural)?,
+            Some(pictures) => pictures.push(model, (unit, field.as_ref()), &complete, wanted, neural)?,
             None => vec![],
         };
-        if let Some(field) = unit.camera.field() {
+        if let Some(field) = field {
             self.follow(&field, &unit.camera.window)?;
         }
         Ok(frames)
@@ -157,7 +158,7 @@ impl Pictures {
     fn push(
         &mut self,
         model: &Model,
-        unit: &UnitSymbols,
+        (unit, field): (&UnitSymbols, Option<&MotionField>),
         complete: &CompleteUnit,
         wanted: Wanted,
         neural: impl FnOnce(&[Frame]),
@@ -179,21 +180,13 @@ impl Pictures {
         };
         let stream = (&self.sequence, &unit.camera.window);
         let mut frames = self.synthesis.run(model, complete, painting, stream)?;
-        if let Some(field) = unit.camera.field() {
-            frames = moved(&field, &frames, unit.camera.positions.len());
+        if let Some(field) = field {
+            let painted: Vec<&Frame> = frames.iter().collect();
+            let whole = unit.camera.positions.len();
+            frames = Warp::each(&painted, whole, |size, part| Warp::moved(field, size, part));
         }
         neural(&frames);
         self.background.push(unit.residual.as_ref(), &mut frames);
         Ok(frames)
     }
-}
-
-/// The last of a unit's pictures, with what moves where it is then. `of`: pictures of the whole unit.
-fn moved(field: &MotionField, pictures: &[Frame], of: usize) -> Vec<Frame> {
-    let first = of - pictures.len().min(of);
-    let moved = |(at, picture): (usize, &Frame)| {
-        let size = (picture.width, picture.height);
-        Warp::moved(field, size, (first + at + 1, of)).of(picture)
-    };
-    pictures.iter().enumerate().map(moved).collect()
 }

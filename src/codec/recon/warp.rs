@@ -22,6 +22,14 @@ pub struct Warp {
 }
 
 impl Warp {
+    /// The last pictures of a unit of so many frames, in turn, each by the warp for its size and its part of the unit.
+    pub fn each(pictures: &[&Frame], of: usize, warp: impl Fn((usize, usize), (usize, usize)) -> Warp) -> Vec<Frame> {
+        let first = of.saturating_sub(pictures.len());
+        let warped =
+            |(at, picture): (usize, &&Frame)| warp((picture.width, picture.height), (first + at + 1, of)).of(picture);
+        pictures.iter().enumerate().map(warped).collect()
+    }
+
     /// Takes what moves in a picture of a size back to where it was before the unit; `part`: frames since then, and of a whole unit.
     pub fn stilled(field: &MotionField, size: (usize, usize), part: (usize, usize)) -> Warp {
         Warp::new(size, |place| field.displacement(place, part))

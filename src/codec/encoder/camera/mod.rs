@@ -140,7 +140,7 @@ impl CameraTracker {
         if let Some(found) = stilled((&self.motion, most_bits), &window, before, &framed.pictures(frames)) {
             (framed.camera.motion, framed.stilled) = (found.motion, found.pictures);
         }
-        self.motion = framed.camera.motion.context(&window);
+        self.motion = framed.camera.motion.context(framed.camera.field().as_ref());
     }
 }
 

@@ -53,17 +53,9 @@ pub fn stilled(
     });
     let best = tried.min_by(|a, b| a.0.total_cmp(&b.0));
     let (_, motion) = best.filter(|(cost, _)| *cost < macroblocks.total() as f64)?;
-    Some(Stilled {
-        pictures: warped(&motion, window, pictures)?,
-        motion,
-    })
-}
-
-fn warped(motion: &Motion, window: &Window, pictures: &[&Frame]) -> Option<Vec<Frame>> {
     let field = motion.field(window)?;
-    let of = pictures.len();
-    let warped = |(at, picture): (usize, &&Frame)| Warp::stilled(&field, window.size(), (at + 1, of)).of(picture);
-    Some(pictures.iter().enumerate().map(warped).collect())
+    let pictures = Warp::each(pictures, pictures.len(), |size, part| Warp::stilled(&field, size, part));
+    Some(Stilled { motion, pictures })
 }
 
 /// Motion with the vectors that are followed, in the order of those of the unit before that they go on from. `None` where none is.
