@@ -35,7 +35,7 @@ class Pictures:
 def pipeline(options):
     host, port = options.reports
     receiver = Gst.parse_launch(
-        "rtpbin name=bin rtp-profile=avpf latency=500 do-lost=true "
+        f"rtpbin name=bin rtp-profile=avpf latency={options.latency} do-lost=true "
         f'udpsrc name=packets port={options.port} caps="{CAPS}" ! bin.recv_rtp_sink_0 '
         f"bin. ! rtptvcdepay name=depayloader request-keyframe=true ! tvcdec name=decoder acknowledge=true ! videoconvert ! {options.sink} "
         f"udpsrc port={options.port + 1} ! bin.recv_rtcp_sink_0 "
@@ -100,6 +100,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--port", default=5004, type=int, help="where RTP comes in; RTCP comes to the next one (default: %(default)s)")
     parser.add_argument("--reports", default="127.0.0.1:5006", type=address, metavar="HOST:PORT", help="where RTCP goes (default: %(default)s)")
+    parser.add_argument("--latency", default=500, type=int, metavar="MS",
+                        help="for how long packets may be under way; the picture pauses for later ones (default: %(default)s)")
     parser.add_argument("--sink", default="autovideosink", metavar="ELEMENTS", help="what shows the pictures (default: %(default)s)")
     options = parser.parse_args()
     Gst.init(None)

@@ -11,6 +11,7 @@ use gst::prelude::*;
 const USAGE: &str = "usage: rtp_receive [OPTION VALUE]...
   --port PORT           where RTP comes in; RTCP comes to the next one (default: 5004)
   --reports HOST:PORT   where RTCP goes (default: 127.0.0.1:5006)
+  --latency MS          for how long packets may be under way; the picture pauses for later ones (default: 500)
   --sink ELEMENTS       what shows the pictures (default: autovideosink)";
 
 const CAPS: &str = "application/x-rtp,media=video,encoding-name=TVC,clock-rate=90000,payload=96,rtcp-fb-nack-pli=true";
@@ -53,6 +54,7 @@ fn run() -> Result<(), Fault> {
 struct Options {
     port: u16,
     reports: (String, u16),
+    latency: u32,
     sink: String,
 }
 
@@ -62,6 +64,7 @@ impl Options {
         let mut options = Options {
             port: 5004,
             reports: ("127.0.0.1".into(), 5006),
+            latency: 500,
             sink: "autovideosink".into(),
         };
         while let Some(option) = arguments.next() {
@@ -76,6 +79,11 @@ impl Options {
                 "--reports" => {
                     let (host, port) = value.rsplit_once(':').ok_or("--reports needs HOST:PORT")?;
                     options.reports = (host.into(), number(&option, port)?);
+                }
+                "--latency" => {
+                    options.latency = value
+                        .parse()
+                        .map_err(|_| format!("{option}: {value} is no time in ms"))?
                 }
                 "--sink" => options.sink = value,
                 _ => return Err(format!("no option {option}\n{USAGE}").into()),
@@ -93,12 +101,12 @@ fn pipeline(options: &Options) -> Result<gst::Pipeline, Fault> {
     let (host, reports) = &options.reports;
     let rtcp = options.port.checked_add(1).ok_or("RTCP needs the next port")?;
     let text = format!(
-        "rtpbin name=bin rtp-profile=avpf latency=500 do-lost=true \
+        "rtpbin name=bin rtp-profile=avpf latency={} do-lost=true \
          udpsrc name=packets port={} caps=\"{CAPS}\" ! bin.recv_rtp_sink_0 \
          bin. ! rtptvcdepay name=depayloader request-keyframe=true ! tvcdec name=decoder acknowledge=true ! videoconvert ! {} \
          udpsrc port={} ! bin.recv_rtcp_sink_0 \
          bin.send_rtcp_src_0 ! udpsink host={host} port={reports} sync=false async=false",
-        options.port, options.sink, rtcp,
+        options.latency, options.port, options.sink, rtcp,
     );
     let pipeline = gst::parse::launch(&text)?.downcast::<gst::Pipeline>();
     let pipeline = pipeline.map_err(|_| "no pipeline")?;

@@ -17,6 +17,8 @@ PATIENCE_S = 120
 SOURCE = "videotestsrc is-live=true pattern=ball num-buffers=300 ! video/x-raw,width=96,height=64,framerate=25/1"
 BITRATE = 30
 LOSS = 0.15
+# A jitter buffer takes the stream up anew, with a pause, at a packet that is later than this. On a busy machine 500 ms are not enough.
+LATENCY_MS = 3000
 # With this one the first packet is not lost, nor many at once.
 SEED = 2
 
@@ -101,7 +103,8 @@ def wait_until_ready(receiving):
 
 def run(sender, receiver):
     to, reports = free_pair(), free_pair()
-    receiving = start([*receiver, "--port", str(to), "--reports", f"127.0.0.1:{reports}", "--sink", "fakevideosink qos=false"])
+    receiving = start([*receiver, "--port", str(to), "--reports", f"127.0.0.1:{reports}", "--latency", str(LATENCY_MS),
+                       "--sink", "fakevideosink qos=false"])
     try:
         wait_until_ready(receiving)
         with Path(to) as path:
