@@ -7,6 +7,7 @@ mod encoder;
 mod error;
 mod frame;
 mod geometry;
+mod halves;
 mod interpolation;
 mod recon;
 #[cfg(test)]

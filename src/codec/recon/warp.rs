@@ -2,6 +2,7 @@
 //! Pictures in which what moves by itself is put where it was before the unit, and back.
 
 use crate::bitstream::{Displacement, MotionField, PARTS};
+use crate::codec::halves::in_halves;
 use crate::codec::Frame;
 
 /// Luma samples between the places for which it is known where they are taken from.
@@ -23,11 +24,16 @@ pub struct Warp {
 
 impl Warp {
     /// The last pictures of a unit of so many frames, in turn, each by the warp for its size and its part of the unit.
-    pub fn each(pictures: &[&Frame], of: usize, warp: impl Fn((usize, usize), (usize, usize)) -> Warp) -> Vec<Frame> {
+    pub fn each(
+        pictures: &[&Frame],
+        of: usize,
+        warp: impl Fn((usize, usize), (usize, usize)) -> Warp + Sync,
+    ) -> Vec<Frame> {
         let first = of.saturating_sub(pictures.len());
+        let numbered: Vec<(usize, &Frame)> = (first + 1..).zip(pictures.iter().copied()).collect();
         let warped =
-            |(at, picture): (usize, &&Frame)| warp((picture.width, picture.height), (first + at + 1, of)).of(picture);
-        pictures.iter().enumerate().map(warped).collect()
+            |(passed, picture): &(usize, &Frame)| warp((picture.width, picture.height), (*passed, of)).of(picture);
+        in_halves(&numbered, |pictures| pictures.iter().map(warped).collect())
     }
 
     /// Takes what moves in a picture of a size back to where it was before the unit; `part`: frames since then, and of a whole unit.
@@ -94,8 +100,9 @@ impl Plane<'_> {
     fn warp_block(&self, (left, top): (usize, usize), pitch: usize, corners: [Displacement; 4], samples: &mut [u8]) {
         let (width, height) = self.size;
         let pitch_ = pitch as i32;
-        // Offsets in parts of a sample of the plane, times the square of the pitch.
-        let share = PITCH as i32 / pitch_;
+        // Offsets in parts of a sample of the plane, times the square of the pitch: shares of a power of two.
+        let whole = pitch_ * PITCH as i32;
+        let shift = whole.trailing_zeros();
         for y in 0..pitch.min(height.saturating_sub(top)) {
             let down = y as i32;
             let at_row = |a: i32, c: i32| a * (pitch_ - down) + c * down;
@@ -108,8 +115,7 @@ impl Plane<'_> {
                 let across = x as i32;
                 let mixed = |from: i32, to: i32| {
                     let sum = from * (pitch_ - across) + to * across;
-                    let whole = pitch_ * pitch_ * share;
-                    (sum + whole / 2).div_euclid(whole)
+                    (sum + whole / 2) >> shift
                 };
                 let column = (left + x) as i32 * PARTS + mixed(from.0, to.0);
                 let row = (top + y) as i32 * PARTS + mixed(from.1, to.1);
@@ -124,16 +130,26 @@ impl Plane<'_> {
         let (column, row) = (x.div_euclid(PARTS) - 1, y.div_euclid(PARTS) - 1);
         let across = &WEIGHTS[x.rem_euclid(PARTS) as usize];
         let down = &WEIGHTS[y.rem_euclid(PARTS) as usize];
-        let inside = |at: i32, size: usize| at.clamp(0, size as i32 - 1) as usize;
-        let columns: [usize; TAPS] = std::array::from_fn(|tap| inside(column + tap as i32, width));
-        let mut sum = 0;
-        for (tap, weight) in down.iter().enumerate() {
-            let samples = &self.samples[inside(row + tap as i32, height) * width..][..width];
-            let along: i32 = (0..TAPS)
-                .map(|tap| i32::from(samples[columns[tap]]) * across[tap])
-                .sum();
-            sum += along * weight;
+        let is_inside = |at: i32, size: usize| at >= 0 && at as usize + TAPS <= size;
+        let rows: [[u8; TAPS]; TAPS] = if is_inside(column, width) && is_inside(row, height) {
+            let corner = row as usize * width + column as usize;
+            std::array::from_fn(|tap| {
+                let samples = &self.samples[corner + tap * width..][..TAPS];
+                std::array::from_fn(|beside| samples[beside])
+            })
+        } else {
+            let at = |from: i32, tap: usize, size: usize| (from + tap as i32).clamp(0, size as i32 - 1) as usize;
+            let sample = |tap, beside| self.samples[at(row, tap, height) * width + at(column, beside, width)];
+            std::array::from_fn(|tap| std::array::from_fn(|beside| sample(tap, beside)))
+        };
+        // Downwards first: the four columns of a row are one vector.
+        let mut columns = [0; TAPS];
+        for (samples, weight) in rows.iter().zip(down) {
+            for (sum, sample) in columns.iter_mut().zip(samples) {
+                *sum += i32::from(*sample) * weight;
+            }
         }
+        let sum: i32 = columns.iter().zip(across).map(|(sum, weight)| sum * weight).sum();
         ((sum + ONE * ONE / 2) / (ONE * ONE)).clamp(0, 255) as u8
     }
 }

@@ -2,6 +2,7 @@
 //! What is known of the world: the frames of a unit laid over what earlier ones have shown.
 
 use crate::bitstream::{Position, Window, POSITIONS_PER_SAMPLE};
+use crate::codec::halves::in_halves;
 use crate::codec::interpolation::cut;
 use crate::codec::Frame;
 use crate::entropy::Camera;
@@ -71,22 +72,11 @@ impl Mosaic {
     }
 }
 
-/// Frames at their offsets in a window of a size, on two threads if the process may have them: while this runs nothing else does.
+/// Frames at their offsets in a window of a size.
 fn place(frames: &[(&Frame, Position)], size: (usize, usize)) -> Vec<Placed> {
-    let part = |frames: &[(&Frame, Position)]| -> Vec<Placed> {
+    in_halves(frames, |frames| {
         let placed = frames.iter().map(|(frame, offset)| Placed::new(frame, *offset, size));
         placed.collect()
-    };
-    if tch::get_num_threads() < 2 {
-        return part(frames);
-    }
-    let (first, second) = frames.split_at(frames.len() / 2);
-    std::thread::scope(|scope| {
-        let first = scope.spawn(|| part(first));
-        let second = part(second);
-        let mut placed = first.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        placed.extend(second);
-        placed
     })
 }
 

@@ -4,6 +4,7 @@
 use super::search::{Plane, Tracker};
 use super::LAMBDA;
 use crate::bitstream::{Window, MACROBLOCK_SIDE};
+use crate::codec::halves::in_halves;
 use crate::codec::recon::Warp;
 use crate::entropy::{Motion, MotionContext, MotionVector, MAX_VECTORS};
 
@@ -77,7 +78,7 @@ impl<'a> Macroblocks<'a> {
     /// The same once what moves is where it was, and what is lost on the way there and back.
     pub fn cost_after(&self, motion: &Motion, window: &Window) -> Option<f64> {
         let field = motion.field(window)?;
-        let costs = self.pictures.iter().map(|&(passed, picture)| {
+        let cost = |&(passed, picture): &(usize, &Plane)| {
             let part = (passed, self.of);
             let stilled = picture.warped(&Warp::stilled(&field, window.size(), part));
             let again = stilled.warped(&Warp::moved(&field, window.size(), part));
@@ -86,8 +87,9 @@ impl<'a> Macroblocks<'a> {
                 picture.total_difference(&again, STRIDE),
             );
             after as f64 + LOSS_PRICE * lost as f64
-        });
-        Some(costs.sum())
+        };
+        let costs = in_halves(&self.pictures, |pictures| pictures.iter().map(cost).collect());
+        Some(costs.iter().sum())
     }
 
     /// Those that have changed, and their costs without motion.
@@ -97,22 +99,35 @@ impl<'a> Macroblocks<'a> {
         costs.filter(|(_, cost)| *cost > least).collect()
     }
 
-    /// The vectors that are worth their bits, for those that have changed.
-    pub fn vectors(&self, tracker: &Tracker, changed: &[(usize, u32)], before: &MotionContext) -> Vec<Vector> {
-        let with_costs = |shift: MotionVector| Vector {
-            shift,
-            costs: changed.iter().map(|&(at, _)| self.cost(at, shift)).collect(),
-        };
-        let candidates = self.candidates(tracker, changed, before);
-        chosen(changed, candidates.into_iter().map(with_costs).collect())
+    /// Whether those that have changed could gain what a vector takes if there was nothing left of their differences.
+    pub fn may_gain(&self, changed: &[(usize, u32)]) -> bool {
+        let gain = |(_, cost): &(usize, u32)| u64::from(cost.saturating_sub(EDGE_BITS * LAMBDA));
+        changed.iter().map(gain).sum::<u64>() > u64::from(VECTOR_BITS * LAMBDA)
     }
 
-    /// MotionVectors that gain most, those that are nearly the same together.
+    /// The vectors that are worth their bits, for those that have changed.
+    pub fn vectors(&self, tracker: &Tracker, changed: &[(usize, u32)], before: &MotionContext) -> Vec<Vector> {
+        let with_costs = |shift: &MotionVector| Vector {
+            shift: *shift,
+            costs: changed.iter().map(|&(at, _)| self.cost(at, *shift)).collect(),
+        };
+        let candidates = self.candidates(tracker, changed, before);
+        chosen(
+            changed,
+            in_halves(&candidates, |shifts| shifts.iter().map(with_costs).collect()),
+        )
+    }
+
+    /// Vectors that gain most, those that are nearly the same together: of macroblocks that may gain what their place in the map takes.
     fn candidates(&self, tracker: &Tracker, changed: &[(usize, u32)], before: &MotionContext) -> Vec<MotionVector> {
-        let mut found: Vec<(MotionVector, u32)> = vec![];
-        for &(at, cost) in changed {
+        let followed = |&(at, cost): &(usize, u32)| {
             let shift = self.refined(at, tracker.shift((at % self.columns, at / self.columns)));
-            let gain = cost.saturating_sub(self.cost(at, shift));
+            (shift, cost.saturating_sub(self.cost(at, shift)))
+        };
+        let may_gain = |(_, cost): &&(usize, u32)| *cost > EDGE_BITS * LAMBDA;
+        let moving: Vec<(usize, u32)> = changed.iter().filter(may_gain).copied().collect();
+        let mut found: Vec<(MotionVector, u32)> = vec![];
+        for (shift, gain) in in_halves(&moving, |moving| moving.iter().map(followed).collect()) {
             if shift == (0, 0) || gain == 0 {
                 continue;
             }

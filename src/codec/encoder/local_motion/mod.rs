@@ -32,7 +32,7 @@ pub fn stilled(
     let reference = Plane::of(reference);
     let macroblocks = Macroblocks::new(window, &reference, &planes);
     let changed = macroblocks.changed();
-    if changed.is_empty() {
+    if !macroblocks.may_gain(&changed) {
         return None;
     }
     let vectors = macroblocks.vectors(&Tracker::new(&reference, &planes), &changed, before);

@@ -62,10 +62,8 @@ impl<'a> Plane<'a> {
             .samples
             .chunks_exact(self.width)
             .zip(other.samples.chunks_exact(self.width));
-        let difference = |(row, other): (&[u8], &[u8])| -> u32 {
-            row.iter().zip(other).map(|(a, b)| u32::from(a.abs_diff(*b))).sum()
-        };
-        rows.step_by(stride).map(|rows| u64::from(difference(rows))).sum()
+        let differences = rows.step_by(stride).map(|(row, other)| sum_of_differences(row, other));
+        differences.map(u64::from).sum()
     }
 
     /// Sum of absolute differences of a square from what is at a shift in another picture, whose edges are repeated; every `stride`th row.
@@ -85,14 +83,23 @@ impl<'a> Plane<'a> {
             let below = (y as i32 + shift.1).clamp(0, other.height as i32 - 1) as usize;
             let others = &other.samples[below * other.width..][..other.width];
             if is_inside {
-                let pairs = row.iter().zip(&others[from as usize..]);
-                return pairs.map(|(a, b)| u32::from(a.abs_diff(*b))).sum();
+                return sum_of_differences(row, &others[from as usize..][..width]);
             }
             let at = |x: usize| others[(from + x as i32).clamp(0, other.width as i32 - 1) as usize];
             row.iter().enumerate().map(|(x, a)| u32::from(a.abs_diff(at(x)))).sum()
         };
         rows.map(difference).sum()
     }
+}
+
+/// Of absolute differences of samples in pairs. Eight at a time, as macroblocks have them: without a loop for the rest that is several times
+/// as fast.
+fn sum_of_differences(a: &[u8], b: &[u8]) -> u32 {
+    let (a, b) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+    let of = |(a, b): (&u8, &u8)| u32::from(a.abs_diff(*b));
+    let eight = |(a, b): (&[u8; 8], &[u8; 8])| -> u32 { a.iter().zip(b).map(of).sum() };
+    let whole: u32 = a.0.iter().zip(b.0).map(eight).sum();
+    whole + a.1.iter().zip(b.1).map(of).sum::<u32>()
 }
 
 /// The picture before a unit and the unit's frames, at half the size.
