@@ -21,7 +21,7 @@ pub(crate) use encoder::{camera_path, SentUnit};
 pub use encoder::{
     operating_point, scale_of, AccessUnit, Encoder, EncoderAblation, EncoderSettings, ErrorResilience, Link,
     MaskingStrategy, OperatingPoint, RateMode, Rdoq, CHANGE_BITS, COARSEST_WITH_SKIP_MAP, DEFAULT_BUFFER_SECONDS,
-    DEFAULT_QUANTIZER, MAX_QUANTIZER, POSITION_BITS, SKIP_HYSTERESIS,
+    DEFAULT_QUANTIZER, MAX_QUANTIZER, POSITION_BITS,
 };
 #[cfg(test)]
 pub(crate) use encoder::{skip_map, Analysis};

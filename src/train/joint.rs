@@ -39,8 +39,8 @@ pub struct Weights {
     /// Share of those in which tokens are masked too, and predicted as far as the checkpoint has a predictor.
     #[arg(long, default_value_t = 0.5)]
     pub masked_share: f64,
-    /// Share of the steps whose tokens and latents are what the encoder sends at one of its quantizers: digits that keep their value
-    /// because it is nearly right, places that are skipped, coarse latents or none. They teach the decoder alone.
+    /// Share of the steps whose tokens and latents are what the codec's encoder, with the model of --model, sends at one of its quantizers: digits
+    /// that keep their value because it is nearly right, positions that are skipped, coarse latents or none. They teach the decoder alone.
     #[arg(long, default_value_t = 0.0)]
     pub sent_share: f64,
 }

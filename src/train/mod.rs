@@ -30,6 +30,7 @@ pub mod schedule;
 pub mod segments;
 pub mod sensitivity;
 mod sent;
+mod simulated;
 pub mod slim;
 mod stage;
 pub mod tokenizer_stage;

@@ -11,7 +11,7 @@ use super::latent_context_net::latent_steps;
 use super::optimizer::Optimizer;
 use super::progress::{progress_bar, Log};
 use super::schedule::{Budget, Schedule};
-use super::sent::{skip_map, top_digits, unit_digits};
+use super::simulated::{skip_map, top_digits, unit_digits};
 use crate::bitstream::CodingScale;
 use crate::codec::{operating_point, scale_of};
 use crate::entropy::LATENT_SCALE;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! A step of the stages that train tokenizer and fusion.
 
-use anyhow::Result;
+use anyhow::{ensure, Context, Result};
 use tch::{nn, Device, Kind, Tensor};
 
 use super::checkpoint::Checkpoint;
@@ -12,7 +12,7 @@ use super::masked::MaskedTokens;
 use super::optimizer::Optimizer;
 use super::options::{Options, Weights};
 use super::resized::Resizing;
-use super::sent;
+use super::sent::{draw_point, Sender, Sent};
 use crate::bitstream::CodingScale;
 use crate::codec::OperatingPoint;
 use crate::metrics::Lpips;
@@ -27,6 +27,8 @@ pub(super) struct Stage {
     pub tokenizer: Tokenizer,
     pub joint: Option<Joint>,
     masked: Option<MaskedTokens>,
+    /// Whose encoder sends what painters are to meet.
+    pub sender: Option<Sender>,
     pub optimizer: Optimizer,
     pub lpips: Option<Lpips>,
     adversary: Option<Adversary>,
@@ -106,6 +108,7 @@ impl Stage {
             tokenizer: Tokenizer::new(vs.root() / "tokenizer", &config.tokenizer),
             joint,
             masked: MaskedTokens::load(checkpoint, config, (options.device, options.kind), options.seed)?,
+            sender: sender(options)?,
             optimizer: Optimizer::new(&vs, 0.01),
             lpips: match &options.lpips {
                 Some(path) => Some(Lpips::load(path, options.device, options.kind)?),
@@ -173,16 +176,11 @@ impl Stage {
     /// per sample. `quantisation`: `None` without the control branch.
     pub fn reconstruct(&self, xs: &Tensor, quantisation: Option<Quantisation>) -> Result<(Tensor, Option<Tensor>)> {
         let (fsq, n, colour) = (&self.tokenizer.fsq, xs.size()[0], self.tokenizer.config.colour());
-        let pictures = picture::to_network(xs, colour, Ycbcr::BT601)?;
-        let (zs, features) = self
-            .tokenizer
-            .encode_with_features(&pictures, self.kind, &mut StreamState::default())?;
-        let bounded = fsq.bound(&zs)?;
         let joint = self.joint.as_ref().zip(quantisation);
         let Symbols { digits, latents, rate } = match joint {
-            Some((joint, Quantisation::Sent(point))) => self.sent(joint, &point, (&bounded, &features), n)?,
-            Some((joint, Quantisation::Step(step))) => self.rounded(Some((joint, step)), (&bounded, &features), n)?,
-            None => self.rounded(None, (&bounded, &features), n)?,
+            Some((_, Quantisation::Sent(point))) => self.sent(xs, &point)?,
+            Some((joint, Quantisation::Step(step))) => self.rounded(xs, Some((joint, step)))?,
+            None => self.rounded(xs, None)?,
         };
         let mut codes = fsq.codes(&digits)?;
         let control = match (joint, latents) {
@@ -199,16 +197,15 @@ impl Stage {
         Ok((picture::from_network(&ys, colour, Ycbcr::BT601)?, rate))
     }
 
-    /// Digits and latents rounded at a step, gradients passed straight through; some of them lost. `bounded` and `features`: the tokenizer's
-    /// of `n` clips.
-    fn rounded(
-        &self,
-        joint: Option<(&Joint, f64)>,
-        (bounded, features): (&Tensor, &Tensor),
-        n: i64,
-    ) -> Result<Symbols> {
-        let fsq = &self.tokenizer.fsq;
-        let digits = bounded + (fsq.round(bounded)? - bounded).detach();
+    /// Digits and latents of clips rounded at a step, gradients passed straight through; some of them lost.
+    fn rounded(&self, xs: &Tensor, joint: Option<(&Joint, f64)>) -> Result<Symbols> {
+        let (fsq, n) = (&self.tokenizer.fsq, xs.size()[0]);
+        let pictures = picture::to_network(xs, self.tokenizer.config.colour(), Ycbcr::BT601)?;
+        let (zs, features) = self
+            .tokenizer
+            .encode_with_features(&pictures, self.kind, &mut StreamState::default())?;
+        let bounded = fsq.bound(&zs)?;
+        let digits = &bounded + (fsq.round(&bounded)? - &bounded).detach();
         let Some((joint, step)) = joint else {
             return Ok(Symbols {
                 digits,
@@ -218,7 +215,7 @@ impl Stage {
         };
         let chance = |share: f64| self.training && uniform() < share;
         if !chance(joint.weights.lost_share) {
-            let latents = joint.latents(features, &fsq.codes(&digits)?, n, step)?;
+            let latents = joint.latents(&features, &fsq.codes(&digits)?, n, step)?;
             return Ok(Symbols {
                 digits,
                 latents: Some(latents.values),
@@ -236,23 +233,17 @@ impl Stage {
         })
     }
 
-    /// What the encoder sends at a point, without gradients.
-    fn sent(
-        &self,
-        joint: &Joint,
-        point: &OperatingPoint,
-        (bounded, features): (&Tensor, &Tensor),
-        n: i64,
-    ) -> Result<Symbols> {
-        let latents = sent::latents(&joint.encode(&features.detach(), n)?.detach(), n, point)?;
-        let digits = sent::digits(&bounded.detach(), &latents.skipped, n, point)?;
+    /// What the encoder sends of clips at a point, without gradients.
+    fn sent(&self, xs: &Tensor, point: &OperatingPoint) -> Result<Symbols> {
+        let sender = self.sender.as_ref().context("nobody sends")?;
+        let Sent { digits, latents } = sender.send(xs, point)?;
         let digits = match self.masked.as_ref().filter(|_| point.mask_ratio > 0.0) {
-            Some(masked) => masked.replace(&digits, n)?,
+            Some(masked) => masked.replace(&digits, xs.size()[0])?,
             None => digits,
         };
         Ok(Symbols {
             digits,
-            latents: Some(latents.values),
+            latents: Some(latents),
             rate: None,
         })
     }
@@ -266,7 +257,7 @@ impl Stage {
         if uniform() < joint.weights.sent_share {
             let resizing = Resizing::draw(share, side, uniform() < 0.5);
             let scale = resizing.as_ref().map_or(CodingScale::Single, Resizing::scale);
-            return (resizing, Some(Quantisation::Sent(sent::draw_point(scale))));
+            return (resizing, Some(Quantisation::Sent(draw_point(scale))));
         }
         let step = (uniform() >= joint.weights.discrete_share).then(Joint::draw_step);
         (
@@ -327,6 +318,21 @@ impl Stage {
             rate: rate.map_or(f64::NAN, |rate| f64::try_from(&rate.detach()).unwrap_or(f64::NAN)),
         })
     }
+}
+
+/// The encoder that sends a share of the samples, if there is to be one.
+fn sender(options: &Options) -> Result<Option<Sender>> {
+    let share = options.joint.as_ref().map_or(0.0, |joint| joint.sent_share);
+    if share <= 0.0 {
+        return Ok(None);
+    }
+    ensure!(
+        options.weights.freeze_encoder || options.freeze_tokenizer,
+        "--sent-share needs --freeze-encoder: a model's encoder sends, and is to stay what it is"
+    );
+    let path = options.model.as_ref();
+    let path = path.context("--sent-share needs --model, a file with the same encoder and its context models")?;
+    Ok(Some(Sender::load(path)?))
 }
 
 /// Frames between two that are looked at: neighbours say the same.

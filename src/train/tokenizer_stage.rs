@@ -113,7 +113,7 @@ fn validate(stage: &mut Stage, clips: &[Clip]) -> Result<String> {
         for step in VALIDATION_STEPS.iter().filter(|_| stage.joint.is_some()) {
             line += &format!("; step {step}: {}", rounded(Some(*step))?);
         }
-        for quantizer in VALIDATION_QUANTIZERS.iter().filter(|_| stage.joint.is_some()) {
+        for quantizer in VALIDATION_QUANTIZERS.iter().filter(|_| stage.sender.is_some()) {
             line += &format!("; sent at quantizer {quantizer}: {}", sent(*quantizer)?);
         }
         Ok(line)

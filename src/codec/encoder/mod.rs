@@ -23,7 +23,7 @@ pub use analysis::{Analysis, AnalysisState};
 pub(crate) use camera::camera_path;
 #[cfg(test)]
 pub use decide::skip_map;
-pub use decide::{MaskingStrategy, Rdoq, CHANGE_BITS, COARSEST_WITH_SKIP_MAP, POSITION_BITS, SKIP_HYSTERESIS};
+pub use decide::{MaskingStrategy, Rdoq, CHANGE_BITS, COARSEST_WITH_SKIP_MAP, POSITION_BITS};
 pub use rate::{
     operating_point, scale_of, Link, OperatingPoint, RateMode, DEFAULT_BUFFER_SECONDS, DEFAULT_QUANTIZER, MAX_QUANTIZER,
 };
