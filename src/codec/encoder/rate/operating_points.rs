@@ -76,20 +76,21 @@ impl From<u32> for Quality {
 /// A position on the curve with its hysteresis, latent step, mask ratio and lambda; between two of them they change evenly.
 struct Knot(u32, f64, f64, f64, f64);
 
-/// The points on the lower edge of LPIPS over bits among some sixty combinations, on clips that the model was trained on.
-/// Latents finer than the first cost bits and show nothing for them. From the coarsest step to no latents at all is half of
-/// the bits, too much for rate control to leap over: there the price of a bit rises. The tokens that are masked first are
-/// those that hardly cost anything: masking starts where it saves something.
-const CURVE: [Knot; 12] = [
+/// The points on the edge of LPIPS, PSNR and SSIMULACRA2 over bits, 0.01, 0.25 dB and 2 being worth the same, among some hundred combinations on
+/// clips that the model was trained on. Latents finer than the first cost bits and show nothing for them. Steps coarser than 44 save less than
+/// a higher price of a bit and digits that stay for longer. The tokens that are masked first are those that hardly cost anything: masking
+/// starts where it saves something.
+const CURVE: [Knot; 13] = [
     Knot(0, 0.5, 12.0, 0.0, 0.06),
     Knot(20, 0.5, 36.0, 0.0, 0.06),
     Knot(32, 0.65, 39.0, 0.0, 0.06),
     Knot(40, 0.8, 42.0, 0.0, 0.06),
     Knot(44, 0.9, 44.0, 0.0, 0.06),
-    Knot(47, 1.2, 46.0, 0.0, 0.06),
-    Knot(49, 1.5, 46.0, 0.0, 0.1),
-    Knot(51, 1.5, 46.0, 0.0, 0.2),
-    Knot(53, 1.8, 46.0, 0.0, 0.45),
+    Knot(46, 1.2, 44.0, 0.0, 0.06),
+    Knot(48, 1.6, 44.0, 0.0, 0.12),
+    Knot(50, 1.7, 44.0, 0.0, 0.2),
+    Knot(52, 2.0, 46.0, 0.0, 0.2),
+    Knot(53, 2.0, 46.0, 0.0, 0.45),
     Knot(55, 2.2, 47.0, 0.0, 0.5),
     Knot(56, 1.8, 47.0, 0.6, 0.5),
     Knot(63, 1.5, 47.0, 0.9, 0.5),
@@ -97,9 +98,10 @@ const CURVE: [Knot; 12] = [
 
 /// See [`OperatingPoint::skip_lambda`].
 const SKIP_LAMBDA: f64 = 0.08;
-/// See [`OperatingPoint::key_qp_offset`]: at the positions up to this one, and one less with each position after it.
+/// See [`OperatingPoint::key_qp_offset`]: at the positions up to this one, and one less with each position after it, down to the least.
 const KEY_QP_OFFSET: usize = 6;
 const KEY_QP_OFFSET_UP_TO: usize = 40;
+const LEAST_KEY_QP_OFFSET: usize = 2;
 
 /// Indices of the residual's steps.
 const FINEST_RESIDUAL: u32 = 11;
@@ -110,9 +112,9 @@ pub const LAST_WITH_RESIDUAL: u32 = 15;
 /// Where on [`CURVE`] the points of a scale stand: a quantizer and its position. Between two of them positions change
 /// evenly. Where a picture without latents, or with most of its tokens masked, would be next, a smaller one is better at the
 /// same bits; masking is for what nothing else reaches.
-const HALF: [(u32, u32); 5] = [(0, 10), (52, 50), (57, 55), (58, 56), (63, 63)];
-const TWO_THIRDS: [(u32, u32); 4] = [(0, 10), (42, 47), (51, 55), (63, 63)];
-const SINGLE: [(u32, u32); 7] = [(0, 0), (16, 20), (22, 32), (28, 41), (35, 47), (41, 53), (63, 63)];
+const HALF: [(u32, u32); 6] = [(0, 10), (52, 50), (56, 53), (57, 55), (58, 56), (63, 63)];
+const TWO_THIRDS: [(u32, u32); 4] = [(0, 10), (42, 48), (51, 53), (63, 63)];
+const SINGLE: [(u32, u32); 6] = [(0, 0), (16, 20), (22, 32), (28, 41), (41, 52), (63, 63)];
 const ONE_AND_A_HALF: [(u32, u32); 4] = [(0, 12), (8, 28), (15, 43), (63, 63)];
 const DOUBLE: [(u32, u32); 3] = [(0, 18), (7, 42), (63, 63)];
 
@@ -189,7 +191,9 @@ fn point_at(position: f64) -> OperatingPoint {
         },
         skip_lambda: SKIP_LAMBDA,
         residual_step: None,
-        key_qp_offset: KEY_QP_OFFSET.saturating_sub((position.round() as usize).saturating_sub(KEY_QP_OFFSET_UP_TO)),
+        key_qp_offset: KEY_QP_OFFSET
+            .saturating_sub((position.round() as usize).saturating_sub(KEY_QP_OFFSET_UP_TO))
+            .max(LEAST_KEY_QP_OFFSET),
     }
 }
 
