@@ -44,7 +44,7 @@ const BUILT_IN: Metric = Metric([
 const DIGIT_CHANGE_BITS: f32 = 7.0;
 /// How much of the price of a change is what the context model asks for it, the rest being what changes cost in the mean. Where nothing else
 /// changes a change is dear, but stays for many units; where all does it is cheap, and soon forgotten.
-const MODEL_SHARE: f32 = 0.5;
+const MODEL_SHARE: f32 = 0.8;
 
 /// Chooses between a digit's value of the unit before and the nearest one: values between them are cheap, but blur.
 pub struct DigitRdoq<'a, F: Fn(usize) -> f64> {
