@@ -231,7 +231,7 @@ impl Encoder {
             return true;
         }
         let has_cause = better.is_some() || wants_residual;
-        if !has_cause || self.rate.key_age() < patience || !self.rate.has_key_room(link) {
+        if !has_cause || self.rate.key_age() < patience || !self.rate.has_key_room(link, 1) {
             return false;
         }
         // With the key unit paid for, it must still be what suits.

@@ -60,14 +60,16 @@ impl Encoder {
         links.is_some_and(Links::are_full)
     }
 
-    /// Whether a key unit would fit into the buffer. One that nobody has asked for waits for that.
+    /// Whether a key unit would fit into the buffer, after the one that waits. One that nobody has asked for waits for that.
     fn has_key_room(&self) -> bool {
-        let (Some(link), Some(gop)) = (self.settings.rate_mode.link(), &self.gop) else {
+        let Some(link) = self.settings.rate_mode.link().filter(|_| self.is_running()) else {
             return true;
         };
-        let frames = gop.frames + self.pending.len() as u32;
+        let coded = self.gop.as_ref().map_or(1, |gop| gop.frames);
+        let frames = coded + self.pending.len() as u32;
         let trained = self.model.tokenizer.config.max_frames();
-        trained.is_some_and(|trained| frames >= trained) || self.rate.has_key_room(link)
+        let keys = 1 + usize::from(self.waiting_key.is_some());
+        trained.is_some_and(|trained| frames >= trained) || self.rate.has_key_room(link, keys)
     }
 
     /// Frames from one key unit to the next at most.

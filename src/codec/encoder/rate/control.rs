@@ -159,12 +159,12 @@ impl RateControl {
         }
     }
 
-    /// Whether the buffer has room for a key unit, about, where the units before and after it are as small as can be.
-    pub fn has_key_room(&self, link: Link) -> bool {
+    /// Whether the buffer has room for some key units, about, where the units before and after them are as small as can be.
+    pub fn has_key_room(&self, link: Link, keys: usize) -> bool {
         let room = self.vbv.room(link) + link.rate * self.seconds;
         self.sizes.as_ref().is_none_or(|sizes| {
             let last = f64::from(MAX_QUANTIZER);
-            least_key(sizes) + 2.0 * sizes.bits(UnitKind::Delta, last) <= KEY_SHARE * room
+            keys as f64 * least_key(sizes) + 2.0 * sizes.bits(UnitKind::Delta, last) <= KEY_SHARE * room
         })
     }
 
