@@ -163,6 +163,25 @@ fn a_decoder_learns_from_what_is_sent() {
     frozen_encoder_stays("--sent-share 1");
 }
 
+#[test]
+fn what_is_sent_needs_a_frozen_encoder_and_its_model() {
+    let folder = tempfile::tempdir().unwrap();
+    write_clip(&folder.path().join("clip.y4m"), 10);
+    let refused = |options: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tvc-train"));
+        command.current_dir(folder.path());
+        let common = "fusion --clips clip.y4m --device cpu --steps 1 --checkpoint a.ckpt --sent-share 1";
+        let output = command
+            .args(common.split(' ').chain(options.split_whitespace()))
+            .output();
+        let output = output.unwrap();
+        assert!(!output.status.success(), "{options}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(refused("").contains("--sent-share needs --freeze-encoder"));
+    assert!(refused("--freeze-encoder").contains("--sent-share needs --model"));
+}
+
 fn frozen_encoder_stays(options: &str) {
     let folder = tempfile::tempdir().unwrap();
     write_clip(&folder.path().join("clip.y4m"), 10);
