@@ -71,14 +71,14 @@ fn latent_samples(
 }
 
 /// `[h, w, 6]` i64.
-fn digits(map: &TokenMap, device: Device) -> Tensor {
+pub(super) fn digits(map: &TokenMap, device: Device) -> Tensor {
     let size = [map.height as i64, map.width as i64, DIGITS as i64];
     let digits = Tensor::from_slice(map.tokens.as_flattened()).view(size);
     digits.to_device(device).to_kind(Kind::Int64)
 }
 
 /// In 1/256, `[h, w, channels]` i64.
-fn latents(map: &LatentMap, device: Device) -> Tensor {
+pub(super) fn latents(map: &LatentMap, device: Device) -> Tensor {
     let size = [map.height as i64, map.width as i64, map.channels as i64];
     Tensor::from_slice(&map.values)
         .view(size)

@@ -84,7 +84,7 @@ impl Joint {
     }
 
     /// Real-valued latents `[n * t', channels, h', w']` of `n` clips.
-    pub fn encode(&self, features: &Tensor, n: i64) -> Result<Tensor> {
+    fn encode(&self, features: &Tensor, n: i64) -> Result<Tensor> {
         Ok(self.fusion.encode(features, n, &mut StreamState::default())?)
     }
 

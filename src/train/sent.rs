@@ -8,13 +8,12 @@ use std::sync::Arc;
 use anyhow::{ensure, Context, Result};
 use tch::{Device, Kind, Tensor};
 
+use super::context_samples;
 use super::joint::uniform;
 use super::recordings::record;
 use crate::bitstream::CodingScale;
-use crate::codec::{
-    operating_point, scale_of, EncoderAblation, EncoderSettings, OperatingPoint, SentUnit, MAX_QUANTIZER,
-};
-use crate::entropy::{DIGITS, LATENT_SCALE};
+use crate::codec::{operating_point, scale_of, EncoderAblation, EncoderSettings, OperatingPoint, MAX_QUANTIZER};
+use crate::entropy::LATENT_SCALE;
 use crate::media::Clip;
 use crate::model::{picture, Model, ModelSource};
 
@@ -56,14 +55,19 @@ impl Sender {
         let (mut digits, mut latents) = (vec![], vec![]);
         for quads in xs.f_unbind(0)? {
             for unit in record(&self.0, &clip(&quads)?, settings, || false)? {
-                digits.push(unit_digits(&unit));
-                latents.push(unit_latents(&unit)?);
+                let (_, sent) = unit.symbols.latents.as_ref().context("the model has no latents")?;
+                digits.push(context_samples::digits(&unit.symbols.tokens, xs.device()));
+                latents.push(context_samples::latents(sent, xs.device()));
             }
         }
-        let stacked = |units: &[Tensor]| Tensor::f_stack(units, 0).map(|units| units.to_device(xs.device()));
+        let stacked = |units: &[Tensor]| {
+            Tensor::f_stack(units, 0)?
+                .f_permute([0, 3, 1, 2])?
+                .f_to_kind(Kind::Float)
+        };
         Ok(Sent {
             digits: stacked(&digits)?,
-            latents: stacked(&latents)?,
+            latents: stacked(&latents)? / f64::from(LATENT_SCALE),
         })
     }
 }
@@ -103,22 +107,6 @@ fn clip(quads: &Tensor) -> Result<Clip> {
         chroma: bytes(chroma),
         frame_rate: FRAME_RATE,
     })
-}
-
-/// `[6, h', w']` f32.
-fn unit_digits(unit: &SentUnit) -> Tensor {
-    let map = &unit.symbols.tokens;
-    let size = [map.height as i64, map.width as i64, DIGITS as i64];
-    let digits = Tensor::from_slice(map.tokens.as_flattened()).view(size);
-    digits.permute([2, 0, 1]).to_kind(Kind::Float)
-}
-
-/// `[channels, h', w']` f32.
-fn unit_latents(unit: &SentUnit) -> Result<Tensor> {
-    let (_, map) = unit.symbols.latents.as_ref().context("the model has no latents")?;
-    let size = [map.height as i64, map.width as i64, map.channels as i64];
-    let values = Tensor::from_slice(&map.values).view(size).permute([2, 0, 1]);
-    Ok(values.to_kind(Kind::Float) / f64::from(LATENT_SCALE))
 }
 
 #[cfg(test)]

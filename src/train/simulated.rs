@@ -21,7 +21,7 @@ pub(super) fn top_digits(device: Device) -> Tensor {
     Tensor::from_slice(&top).to_device(device)
 }
 
-/// Positions that keep what they were at a lambda (see [`OperatingPoint::skip_lambda`]) with the step of an index; `wanted, before` in steps, and in
+/// Positions that keep what they were at a lambda (see [`crate::codec::OperatingPoint::skip_lambda`]) with the step of an index; `wanted, before` in steps, and in
 /// what comes out `channels`, the dimension of these, is 1. Coarse steps hold whole pictures or nothing, which hardly ever happens to a
 /// sample: nothing is skipped there.
 pub(super) fn skip_map(wanted: &Tensor, before: &Tensor, (step, lambda): (usize, f64), channels: i64) -> Tensor {

@@ -172,7 +172,7 @@ impl Stage {
         }
     }
 
-    /// Reconstruction with gradients passed straight through the rdoq, and the rate of the latents in bits
+    /// Reconstruction with gradients passed straight through the rounding, and the rate of the latents in bits
     /// per sample. `quantisation`: `None` without the control branch.
     pub fn reconstruct(&self, xs: &Tensor, quantisation: Option<Quantisation>) -> Result<(Tensor, Option<Tensor>)> {
         let (fsq, n, colour) = (&self.tokenizer.fsq, xs.size()[0], self.tokenizer.config.colour());

@@ -43,12 +43,17 @@ impl Encoder {
         self.gop.is_some() || self.waiting_key.is_some()
     }
 
+    /// Frames from the last key unit on, coded or pending.
+    fn frames(&self) -> u32 {
+        let coded = self.gop.as_ref().map_or(1, |gop| gop.frames);
+        coded + self.pending.len() as u32
+    }
+
     fn wants_key(&self, is_cut: bool) -> bool {
         if !self.is_running() {
             return true;
         }
-        let coded = self.gop.as_ref().map_or(1, |gop| gop.frames);
-        let frames = coded + self.pending.len() as u32;
+        let frames = self.frames();
         frames >= self.key_distance()
             || self.are_full()
             || is_cut && frames >= AUTOMATIC_KEY_MIN_DISTANCE && self.settings.key_int_max == 0
@@ -65,11 +70,9 @@ impl Encoder {
         let Some(link) = self.settings.rate_mode.link().filter(|_| self.is_running()) else {
             return true;
         };
-        let coded = self.gop.as_ref().map_or(1, |gop| gop.frames);
-        let frames = coded + self.pending.len() as u32;
         let trained = self.model.tokenizer.config.max_frames();
         let keys = 1 + usize::from(self.waiting_key.is_some());
-        trained.is_some_and(|trained| frames >= trained) || self.rate.has_key_room(link, keys)
+        trained.is_some_and(|trained| self.frames() >= trained) || self.rate.has_key_room(link, keys)
     }
 
     /// Frames from one key unit to the next at most.

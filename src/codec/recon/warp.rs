@@ -100,7 +100,7 @@ impl Plane<'_> {
     fn warp_block(&self, (left, top): (usize, usize), pitch: usize, corners: [Displacement; 4], samples: &mut [u8]) {
         let (width, height) = self.size;
         let pitch_ = pitch as i32;
-        // Offsets in parts of a sample of the plane, times the square of the pitch: shares of a power of two.
+        // Sums are offsets in parts of a sample of the plane, times a power of two.
         let whole = pitch_ * PITCH as i32;
         let shift = whole.trailing_zeros();
         for y in 0..pitch.min(height.saturating_sub(top)) {

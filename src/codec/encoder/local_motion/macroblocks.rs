@@ -15,9 +15,9 @@ const STRIDE: usize = 2;
 const CHANGED: u32 = 3;
 /// What a difference counts that motion there and back leaves, beside one that it takes away.
 const LOSS_PRICE: f64 = 2.0;
-/// Bits of a vector, and of a neighbour that follows another one, about.
-const VECTOR_BITS: u32 = 16;
-const EDGE_BITS: u32 = 2;
+/// What a vector costs, and a neighbour that follows another one: 16 and 2 bits, about.
+const VECTOR_COST: u32 = 16 * LAMBDA;
+const EDGE_COST: u32 = 2 * LAMBDA;
 /// So many vectors are chosen from, at most.
 const CANDIDATES: usize = 24;
 /// Vectors are the same if they are no further from each other than this, in samples along each axis.
@@ -101,8 +101,8 @@ impl<'a> Macroblocks<'a> {
 
     /// Whether those that have changed could gain what a vector takes if there was nothing left of their differences.
     pub fn may_gain(&self, changed: &[(usize, u32)]) -> bool {
-        let gain = |(_, cost): &(usize, u32)| u64::from(cost.saturating_sub(EDGE_BITS * LAMBDA));
-        changed.iter().map(gain).sum::<u64>() > u64::from(VECTOR_BITS * LAMBDA)
+        let gain = |(_, cost): &(usize, u32)| u64::from(cost.saturating_sub(EDGE_COST));
+        changed.iter().map(gain).sum::<u64>() > u64::from(VECTOR_COST)
     }
 
     /// The vectors that are worth their bits, for those that have changed.
@@ -124,7 +124,7 @@ impl<'a> Macroblocks<'a> {
             let shift = self.refined(at, tracker.shift((at % self.columns, at / self.columns)));
             (shift, cost.saturating_sub(self.cost(at, shift)))
         };
-        let may_gain = |(_, cost): &&(usize, u32)| *cost > EDGE_BITS * LAMBDA;
+        let may_gain = |(_, cost): &&(usize, u32)| *cost > EDGE_COST;
         let moving: Vec<(usize, u32)> = changed.iter().filter(may_gain).copied().collect();
         let mut found: Vec<(MotionVector, u32)> = vec![];
         for (shift, gain) in in_halves(&moving, |moving| moving.iter().map(followed).collect()) {
@@ -169,7 +169,7 @@ impl<'a> Macroblocks<'a> {
                         _ => vectors[usize::from(number) - 1].costs[index],
                     };
                     let others = self.neighbours(at).filter(|near| map[*near] != number).count();
-                    cost + LAMBDA * EDGE_BITS * others as u32
+                    cost + EDGE_COST * others as u32
                 };
                 map[at] = (0..=vectors.len() as u8)
                     .min_by_key(|&number| price(number))
@@ -196,12 +196,12 @@ fn chosen(changed: &[(usize, u32)], mut candidates: Vec<Vector>) -> Vec<Vector> 
         let gain = |vector: &Vector| -> u64 {
             let pairs = best.iter().zip(&vector.costs);
             pairs
-                .map(|(best, cost)| u64::from(best.saturating_sub(cost + EDGE_BITS * LAMBDA)))
+                .map(|(best, cost)| u64::from(best.saturating_sub(cost + EDGE_COST)))
                 .sum()
         };
         let gains = candidates.iter().enumerate().map(|(at, vector)| (gain(vector), at));
         let best_gain = gains.max_by_key(|(gain, _)| *gain);
-        let Some((_, at)) = best_gain.filter(|(gain, _)| *gain > u64::from(VECTOR_BITS * LAMBDA)) else {
+        let Some((_, at)) = best_gain.filter(|(gain, _)| *gain > u64::from(VECTOR_COST)) else {
             break;
         };
         let vector = candidates.swap_remove(at);

@@ -76,7 +76,7 @@ impl From<u32> for Quality {
 /// A position on the curve with its hysteresis, latent step, mask ratio and lambda; between two of them they change evenly.
 struct Knot(u32, f64, f64, f64, f64);
 
-/// The points on the edge of LPIPS, PSNR and SSIMULACRA2 over bits, 0.01, 0.25 dB and 2 being worth the same, among some hundred combinations on
+/// The points on the edge of LPIPS, PSNR and SSIMULACRA2 over bits, 0.01, 0.25 dB and 2 being worth the same, among some sixty combinations on
 /// clips that the model was trained on. Latents finer than the first cost bits and show nothing for them. Steps coarser than 44 save less than
 /// a higher price of a bit and digits that stay for longer. The tokens that are masked first are those that hardly cost anything: masking
 /// starts where it saves something.
