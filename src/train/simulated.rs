@@ -88,6 +88,7 @@ mod tests {
             height: 3,
             digits: Vec::try_from(bounded.get(unit).flatten(0, -1)).unwrap(),
             latents: None,
+            weights: vec![1.0; 12],
         };
         let reach = 0.9;
         let mut before: Option<TokenMap> = None;

@@ -3,7 +3,7 @@
 
 use tch::Tensor;
 
-use super::decide::nearest;
+use super::decide::{nearest, weights};
 use crate::bitstream::{CodingScale, MotionField, SequenceHeader, View, Window, FSQ_LEVELS};
 use crate::codec::colour::ycbcr;
 use crate::codec::geometry::Tile;
@@ -57,7 +57,7 @@ impl AnalysisState {
     }
 }
 
-/// What the networks say of a unit, before anything is rounded.
+/// What the encoder knows of a unit before anything is rounded.
 #[derive(Debug)]
 pub struct Analysis {
     pub width: usize,
@@ -66,6 +66,8 @@ pub struct Analysis {
     pub digits: Vec<f32>,
     /// In 1/256; None without a continuous stream.
     pub latents: Option<LatentMap>,
+    /// What an error in each token is worth, 1 in the mean.
+    pub weights: Vec<f32>,
 }
 
 impl Analysis {
@@ -100,11 +102,20 @@ impl Analysis {
                 map.values.extend(by_place(&values)?.into_iter().map(|v| v as i32));
             }
         }
+        // Cosmos networks were not measured.
+        let weights = match model.tokenizer.config.is_cosmos() {
+            true => vec![1.0; width * height],
+            false => {
+                let side = (factor * frames[0].width) as f64 / f64::from(coded_width);
+                weights(frames, (width, height), side)
+            }
+        };
         Ok(Analysis {
             width,
             height,
             digits,
             latents,
+            weights,
         })
     }
 

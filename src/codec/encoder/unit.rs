@@ -240,12 +240,16 @@ impl Gop {
             before,
             metric: Metric::of(model),
             hysteresis,
+            weights: &unit.analysis.weights,
         });
         let choose = |choice: DigitChoice| match &digits {
             Some(digits) => digits.choose(choice),
             None => choice.wanted,
         };
-        let quantize = |latent: Quantization| self.bits.level(latent, point.rdoq);
+        let quantize = |latent: Quantization| {
+            let rdoq = point.rdoq.weighted(unit.analysis.weights[latent.at]);
+            self.bits.level(latent, rdoq)
+        };
         let latents = unit.analysis.latents.as_ref().map(|latents| WantedLatents {
             latents,
             quantize: &quantize,

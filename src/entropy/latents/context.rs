@@ -98,6 +98,8 @@ pub struct Quantization {
     pub expected: i32,
     /// Index of the table of probabilities of the difference from that.
     pub table: usize,
+    /// Position, row by row.
+    pub at: usize,
 }
 
 impl Quantization {
@@ -359,6 +361,7 @@ impl LatentContextModel {
                     step: self.weights.steps[step],
                     expected: base,
                     table,
+                    at: at / wanted.latents.channels,
                 });
                 level.clamp(-MAX_LEVEL, MAX_LEVEL) - base
             }

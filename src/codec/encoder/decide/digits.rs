@@ -55,6 +55,8 @@ pub struct DigitRdoq<'a, F: Fn(usize) -> f64> {
     pub metric: &'a Metric,
     /// Of a token by its place: see [`crate::codec::OperatingPoint::hysteresis`].
     pub hysteresis: F,
+    /// What an error in each token is worth, 1 in the mean.
+    pub weights: &'a [f32],
 }
 
 impl<F: Fn(usize) -> f64> DigitRdoq<'_, F> {
@@ -67,7 +69,7 @@ impl<F: Fn(usize) -> f64> DigitRdoq<'_, F> {
         if before >= FSQ_LEVELS[k] || before == nearest {
             return nearest;
         }
-        let lambda = bit_price((self.hysteresis)(at));
+        let lambda = bit_price((self.hysteresis)(at)) / self.weights[at];
         let change = DIGIT_CHANGE_BITS * (1.0 - MODEL_SHARE) * lambda;
         let cost = |digit: u8| {
             let bits = PRECISION as f32 - f32::from(choice.probabilities.values()[usize::from(digit)]).log2();
@@ -118,10 +120,16 @@ mod tests {
     /// The choice of the `earlier.len()`-th digit of the one token, of which `before` was sent. `kept`: the probability of its value before,
     /// in 2^-16; the others share the rest.
     fn chosen(values: [f32; DIGITS], before: [u8; DIGITS], earlier: &[u8], kept: u16) -> u8 {
-        chosen_with(1.0, values, before, earlier, kept)
+        chosen_with((1.0, 1.0), values, before, earlier, kept)
     }
 
-    fn chosen_with(hysteresis: f64, values: [f32; DIGITS], before: [u8; DIGITS], earlier: &[u8], kept: u16) -> u8 {
+    fn chosen_with(
+        (hysteresis, weight): (f64, f32),
+        values: [f32; DIGITS],
+        before: [u8; DIGITS],
+        earlier: &[u8],
+        kept: u16,
+    ) -> u8 {
         let k = earlier.len();
         let mut map = TokenMap::zero(1, 1);
         map.tokens[0] = before;
@@ -130,6 +138,7 @@ mod tests {
             before: &map,
             metric: &BUILT_IN,
             hysteresis: |_| hysteresis,
+            weights: &[weight],
         };
         let count = usize::from(FSQ_LEVELS[k]);
         let mut shares = vec![((1u32 << 16) - u32::from(kept)) / (count as u32 - 1); count];
@@ -161,6 +170,23 @@ mod tests {
     }
 
     #[test]
+    fn where_errors_are_worth_more_digits_change_sooner() {
+        let changed = |weight, value| {
+            let mut values = [3.0; DIGITS];
+            values[3] = value;
+            chosen_with((1.0, weight), values, BEFORE, &BEFORE[..3], 60_000) != 3
+        };
+        assert_eq!(
+            [changed(0.5, 4.1), changed(1.0, 4.1), changed(2.0, 4.1)],
+            [false, true, true]
+        );
+        assert_eq!(
+            [changed(0.5, 3.75), changed(1.0, 3.75), changed(2.0, 3.75)],
+            [false, false, true]
+        );
+    }
+
+    #[test]
     fn digits_that_cancel_each_other_are_off_together_or_not_at_all() {
         // The first digit is off by 0.8: a third one that is off the same way makes up for it.
         let third = |off: f32| chosen([2.2, 3.0, 3.0 - off, 3.0, 3.0, 3.0], BEFORE, &BEFORE[..2], 40_000);
@@ -169,7 +195,7 @@ mod tests {
 
     #[test]
     fn without_end_to_the_hysteresis_nothing_changes() {
-        assert_eq!(chosen_with(f64::INFINITY, [7.0; DIGITS], BEFORE, &[], 1), 3);
+        assert_eq!(chosen_with((f64::INFINITY, 2.0), [7.0; DIGITS], BEFORE, &[], 1), 3);
     }
 
     #[test]

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What an encoder decides about the symbols of a unit.
 
+mod activity;
 mod digits;
 mod masking;
 mod rdoq;
 mod skip;
 mod static_regions;
 
+pub use activity::weights;
 pub use digits::{nearest, DigitRdoq, Metric};
 pub use masking::{mask_adaptive, mask_pattern, MaskingStrategy};
 pub use rdoq::{Rdoq, SymbolBits};

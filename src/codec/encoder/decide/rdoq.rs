@@ -11,6 +11,15 @@ pub struct Rdoq {
     pub lambda: f32,
 }
 
+impl Rdoq {
+    /// Where errors in a token are worth `weight` times the usual. Those in its latents grow more slowly: with the square root.
+    pub fn weighted(self, weight: f32) -> Rdoq {
+        Rdoq {
+            lambda: self.lambda / weight.sqrt(),
+        }
+    }
+}
+
 /// Bits of the symbols of all tables.
 #[derive(Debug)]
 pub struct SymbolBits(Vec<f32>);
@@ -63,6 +72,7 @@ mod tests {
             step,
             expected,
             table: 0,
+            at: 0,
         };
         SymbolBits::new(&row).level(latent, Rdoq { lambda })
     }
@@ -87,5 +97,11 @@ mod tests {
         assert_eq!(level(70, 100, 0, 0.41), 0);
         assert_eq!(level(-70, 100, 0, 0.41), 0);
         assert_eq!(level(30, 100, 0, 5.0), 0);
+    }
+
+    #[test]
+    fn where_errors_are_worth_more_bits_are_worth_less() {
+        let weighted = |weight| Rdoq { lambda: 0.4 }.weighted(weight).lambda;
+        assert_eq!([weighted(1.0), weighted(4.0), weighted(0.25)], [0.4, 0.2, 0.8]);
     }
 }

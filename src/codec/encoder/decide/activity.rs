@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Spatial activity: an error in a token spoils the picture by more where the token shows more than a plain surface.
+
+use crate::codec::Frame;
+
+/// Activity at which errors count as much as they do in the mean: variance of luma, 8 bit.
+const USUAL: f32 = 300.0;
+/// What is added to any activity: plain surfaces are not worthless.
+const LEAST: f32 = 20.0;
+/// The squared error of the picture grows about with the square root of the activity. Half of that stays: the eye is more lenient, too, where
+/// there is much to see.
+const EXPONENT: f32 = 0.25;
+/// Of the frames of a unit every n-th is looked at.
+const EVERY: usize = 2;
+
+/// What errors in the tokens of a map of so many columns and rows are worth, row by row, those of usual activity being 1: 0.5 to 2.9. `side`: of
+/// a token, in luma samples of the frames, which show all or most of the map and have one size.
+pub fn weights(frames: &[&Frame], (columns, rows): (usize, usize), side: f64) -> Vec<f32> {
+    let of = |at| {
+        let activity = activity(frames, (at % columns, at / columns), side);
+        ((activity + LEAST) / (USUAL + LEAST)).powf(EXPONENT)
+    };
+    (0..columns * rows).map(of).collect()
+}
+
+/// Variance of luma, over frames, in the square of a token, as far as it is in the picture.
+fn activity(frames: &[&Frame], (column, row): (usize, usize), side: f64) -> f32 {
+    let (width, height) = (frames[0].width, frames[0].height);
+    let range = |at: usize, size: usize| {
+        let from = ((at as f64 * side) as usize).min(size - 1);
+        from..(((at + 1) as f64 * side) as usize).clamp(from + 1, size)
+    };
+    let (columns, rows) = (range(column, width), range(row, height));
+    let (mut count, mut sum, mut squares) = (0, 0, 0);
+    for frame in frames.iter().step_by(EVERY) {
+        for line in frame.planes[0][rows.start * width..rows.end * width].chunks(width) {
+            let line = &line[columns.clone()];
+            count += line.len() as u64;
+            sum += line.iter().map(|&v| u64::from(v)).sum::<u64>();
+            squares += line.iter().map(|&v| u64::from(v).pow(2)).sum::<u64>();
+        }
+    }
+    let mean = sum as f64 / count as f64;
+    (squares as f64 / count as f64 - mean * mean) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn frame((width, height): (usize, usize), luma: impl Fn(usize, usize) -> u8) -> Frame {
+        let mut frame = Frame::grey(width, height);
+        frame.planes[0] = (0..width * height).map(|at| luma(at % width, at / width)).collect();
+        frame
+    }
+
+    /// Plain to the left, stripes of a contrast to the right.
+    fn half_striped(contrast: u8) -> Frame {
+        frame((32, 16), move |x, _| {
+            128 + contrast * u8::from(x >= 16 && x % 2 == 0) - contrast / 2
+        })
+    }
+
+    #[test]
+    fn errors_count_for_more_where_there_is_more_to_see() {
+        let found = |contrast| weights(&[&half_striped(contrast)], (2, 1), 16.0);
+        let [faint, strong] = [found(20), found(100)];
+        assert!(faint[0] == strong[0] && faint[0] < faint[1] && faint[1] < strong[1]);
+        // Variances of 10^2 and 50^2.
+        assert!((faint[1] - (120.0f32 / 320.0).powf(0.25)).abs() < 1e-4);
+        assert!((strong[1] - (2520.0f32 / 320.0).powf(0.25)).abs() < 1e-4);
+    }
+
+    #[test]
+    fn what_changes_in_a_unit_is_active() {
+        let [dark, light] = [frame((16, 16), |_, _| 60), frame((16, 16), |_, _| 120)];
+        let still = weights(&[&dark; 8], (1, 1), 16.0);
+        let fades = weights(
+            &[&dark, &dark, &dark, &dark, &light, &light, &light, &light],
+            (1, 1),
+            16.0,
+        );
+        assert!(fades[0] > still[0]);
+    }
+
+    #[test]
+    fn tokens_of_another_size_weigh_what_they_show() {
+        let whole = weights(&[&half_striped(100)], (2, 1), 16.0);
+        let enlarged = weights(&[&half_striped(100)], (4, 2), 8.0);
+        assert_eq!(enlarged, [whole[0], whole[0], whole[1], whole[1]].repeat(2));
+    }
+
+    proptest! {
+        #[test]
+        fn weights_are_bounded_whatever_the_size(
+            (width, height) in (1usize..70, 1usize..50), side in 7.0f64..33.0, seed: u8,
+        ) {
+            let noise = frame((width, height), |x, y| ((x * 31 + y * 57) as u8).wrapping_mul(seed));
+            let size = ((width as f64 / side).ceil() as usize, (height as f64 / side).ceil() as usize + 1);
+            let found = weights(&[&noise], size, side);
+            prop_assert_eq!(found.len(), size.0 * size.1);
+            prop_assert!(found.iter().all(|weight| (0.49..=2.9).contains(weight)));
+        }
+    }
+}
