@@ -66,7 +66,7 @@ pub struct Analysis {
     pub digits: Vec<f32>,
     /// In 1/256; None without a continuous stream.
     pub latents: Option<LatentMap>,
-    /// What an error in each token is worth, 1 in the mean.
+    /// What an error in each token is worth, row by row, 1 in the geometric mean.
     pub weights: Vec<f32>,
 }
 

@@ -3,8 +3,6 @@
 
 use crate::codec::Frame;
 
-/// Activity at which errors count as much as they do in the mean: variance of luma, 8 bit.
-const USUAL: f32 = 300.0;
 /// What is added to any activity: plain surfaces are not worthless.
 const LEAST: f32 = 20.0;
 /// The squared error of the picture grows about with the square root of the activity. Half of that stays: the eye is more lenient, too, where
@@ -13,14 +11,16 @@ const EXPONENT: f32 = 0.25;
 /// Of the frames of a unit every n-th is looked at.
 const EVERY: usize = 2;
 
-/// What errors in the tokens of a map of so many columns and rows are worth, row by row, those of usual activity being 1: 0.5 to 2.9. `side`: of
-/// a token, in luma samples of the frames, which show all or most of the map and have one size.
+/// What errors in the tokens of a map of so many columns and rows are worth, row by row; their geometric mean is 1. `side`: of a token, in luma
+/// samples of the frames, which show all or most of the map and have one size.
 pub fn weights(frames: &[&Frame], (columns, rows): (usize, usize), side: f64) -> Vec<f32> {
-    let of = |at| {
-        let activity = activity(frames, (at % columns, at / columns), side);
-        ((activity + LEAST) / (USUAL + LEAST)).powf(EXPONENT)
-    };
-    (0..columns * rows).map(of).collect()
+    let of = |at| activity(frames, (at % columns, at / columns), side) + LEAST;
+    let activities: Vec<f32> = (0..columns * rows).map(of).collect();
+    let usual = activities.iter().map(|activity| activity.ln()).sum::<f32>() / activities.len() as f32;
+    activities
+        .iter()
+        .map(|activity| (EXPONENT * (activity.ln() - usual)).exp())
+        .collect()
 }
 
 /// Variance of luma, over frames, in the square of a token, as far as it is in the picture.
@@ -64,43 +64,47 @@ mod tests {
 
     #[test]
     fn errors_count_for_more_where_there_is_more_to_see() {
-        let found = |contrast| weights(&[&half_striped(contrast)], (2, 1), 16.0);
-        let [faint, strong] = [found(20), found(100)];
-        assert!(faint[0] == strong[0] && faint[0] < faint[1] && faint[1] < strong[1]);
-        // Variances of 10^2 and 50^2.
-        assert!((faint[1] - (120.0f32 / 320.0).powf(0.25)).abs() < 1e-4);
-        assert!((strong[1] - (2520.0f32 / 320.0).powf(0.25)).abs() < 1e-4);
+        let found = weights(&[&half_striped(100)], (2, 1), 16.0);
+        // Variances of 0 and 50^2.
+        let ratio = (2520.0f32 / 20.0).powf(0.25);
+        assert!((found[1] / found[0] - ratio).abs() < 1e-3 * ratio, "{found:?}");
+        assert!((found[0] * found[1] - 1.0).abs() < 1e-3, "{found:?}");
     }
 
     #[test]
     fn what_changes_in_a_unit_is_active() {
-        let [dark, light] = [frame((16, 16), |_, _| 60), frame((16, 16), |_, _| 120)];
-        let still = weights(&[&dark; 8], (1, 1), 16.0);
+        let change = |left: u8| frame((32, 16), move |x, _| if x < 16 { left } else { 90 });
+        let [dark, light] = [change(60), change(120)];
         let fades = weights(
             &[&dark, &dark, &dark, &dark, &light, &light, &light, &light],
-            (1, 1),
+            (2, 1),
             16.0,
         );
-        assert!(fades[0] > still[0]);
+        assert!(fades[0] > fades[1]);
+        assert_eq!(weights(&[&dark; 8], (2, 1), 16.0), [1.0, 1.0]);
     }
 
     #[test]
     fn tokens_of_another_size_weigh_what_they_show() {
         let whole = weights(&[&half_striped(100)], (2, 1), 16.0);
-        let enlarged = weights(&[&half_striped(100)], (4, 2), 8.0);
-        assert_eq!(enlarged, [whole[0], whole[0], whole[1], whole[1]].repeat(2));
+        let smaller = weights(&[&half_striped(100)], (4, 2), 8.0);
+        let expected = [whole[0], whole[0], whole[1], whole[1]].repeat(2);
+        assert!(smaller.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-4));
     }
 
     proptest! {
         #[test]
-        fn weights_are_bounded_whatever_the_size(
+        fn weights_are_about_one_whatever_the_size(
             (width, height) in (1usize..70, 1usize..50), side in 7.0f64..33.0, seed: u8,
         ) {
             let noise = frame((width, height), |x, y| ((x * 31 + y * 57) as u8).wrapping_mul(seed));
             let size = ((width as f64 / side).ceil() as usize, (height as f64 / side).ceil() as usize + 1);
             let found = weights(&[&noise], size, side);
             prop_assert_eq!(found.len(), size.0 * size.1);
-            prop_assert!(found.iter().all(|weight| (0.49..=2.9).contains(weight)));
+            // The fourth root of the largest variance, that of black and white, over none.
+            prop_assert!(found.iter().all(|weight| (0.1..=6.0).contains(weight)));
+            let mean = found.iter().map(|weight| weight.ln()).sum::<f32>() / found.len() as f32;
+            prop_assert!(mean.abs() < 1e-3);
         }
     }
 }
