@@ -3,7 +3,7 @@
 
 use tch::Tensor;
 
-use super::decide::{nearest, weights};
+use super::decide::{activity_weights, nearest};
 use crate::bitstream::{CodingScale, MotionField, SequenceHeader, View, Window, FSQ_LEVELS};
 use crate::codec::colour::ycbcr;
 use crate::codec::geometry::Tile;
@@ -66,7 +66,7 @@ pub struct Analysis {
     pub digits: Vec<f32>,
     /// In 1/256; None without a continuous stream.
     pub latents: Option<LatentMap>,
-    /// What an error in each token is worth, row by row, 1 in the geometric mean.
+    /// What an error in each token is worth: see [`activity_weights`].
     pub weights: Vec<f32>,
 }
 
@@ -107,7 +107,7 @@ impl Analysis {
             true => vec![1.0; width * height],
             false => {
                 let side = (factor * frames[0].width) as f64 / f64::from(coded_width);
-                weights(frames, (width, height), side)
+                activity_weights(frames, (width, height), side)
             }
         };
         Ok(Analysis {

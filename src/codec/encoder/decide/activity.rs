@@ -13,7 +13,7 @@ const EVERY: usize = 2;
 
 /// What errors in the tokens of a map of so many columns and rows are worth, row by row; their geometric mean is 1. `side`: of a token, in luma
 /// samples of the frames, which show all or most of the map and have one size.
-pub fn weights(frames: &[&Frame], (columns, rows): (usize, usize), side: f64) -> Vec<f32> {
+pub fn activity_weights(frames: &[&Frame], (columns, rows): (usize, usize), side: f64) -> Vec<f32> {
     let of = |at| activity(frames, (at % columns, at / columns), side) + LEAST;
     let activities: Vec<f32> = (0..columns * rows).map(of).collect();
     let usual = activities.iter().map(|activity| activity.ln()).sum::<f32>() / activities.len() as f32;
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn errors_count_for_more_where_there_is_more_to_see() {
-        let found = weights(&[&half_striped(100)], (2, 1), 16.0);
+        let found = activity_weights(&[&half_striped(100)], (2, 1), 16.0);
         // Variances of 0 and 50^2.
         let ratio = (2520.0f32 / 20.0).powf(0.25);
         assert!((found[1] / found[0] - ratio).abs() < 1e-3 * ratio, "{found:?}");
@@ -75,19 +75,19 @@ mod tests {
     fn what_changes_in_a_unit_is_active() {
         let change = |left: u8| frame((32, 16), move |x, _| if x < 16 { left } else { 90 });
         let [dark, light] = [change(60), change(120)];
-        let fades = weights(
+        let fades = activity_weights(
             &[&dark, &dark, &dark, &dark, &light, &light, &light, &light],
             (2, 1),
             16.0,
         );
         assert!(fades[0] > fades[1]);
-        assert_eq!(weights(&[&dark; 8], (2, 1), 16.0), [1.0, 1.0]);
+        assert_eq!(activity_weights(&[&dark; 8], (2, 1), 16.0), [1.0, 1.0]);
     }
 
     #[test]
     fn tokens_of_another_size_weigh_what_they_show() {
-        let whole = weights(&[&half_striped(100)], (2, 1), 16.0);
-        let smaller = weights(&[&half_striped(100)], (4, 2), 8.0);
+        let whole = activity_weights(&[&half_striped(100)], (2, 1), 16.0);
+        let smaller = activity_weights(&[&half_striped(100)], (4, 2), 8.0);
         let expected = [whole[0], whole[0], whole[1], whole[1]].repeat(2);
         assert!(smaller.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-4));
     }
@@ -99,7 +99,7 @@ mod tests {
         ) {
             let noise = frame((width, height), |x, y| ((x * 31 + y * 57) as u8).wrapping_mul(seed));
             let size = ((width as f64 / side).ceil() as usize, (height as f64 / side).ceil() as usize + 1);
-            let found = weights(&[&noise], size, side);
+            let found = activity_weights(&[&noise], size, side);
             prop_assert_eq!(found.len(), size.0 * size.1);
             // The fourth root of the largest variance, that of black and white, over none.
             prop_assert!(found.iter().all(|weight| (0.1..=6.0).contains(weight)));

@@ -55,7 +55,7 @@ pub struct DigitRdoq<'a, F: Fn(usize) -> f64> {
     pub metric: &'a Metric,
     /// Of a token by its place: see [`crate::codec::OperatingPoint::hysteresis`].
     pub hysteresis: F,
-    /// What an error in each token is worth, row by row, 1 in the geometric mean.
+    /// What an error in each token is worth: see [`super::activity_weights`].
     pub weights: &'a [f32],
 }
 

@@ -8,7 +8,7 @@ mod rdoq;
 mod skip;
 mod static_regions;
 
-pub use activity::weights;
+pub use activity::activity_weights;
 pub use digits::{nearest, DigitRdoq, Metric};
 pub use masking::{mask_adaptive, mask_pattern, MaskingStrategy};
 pub use rdoq::{Rdoq, SymbolBits};
